@@ -1,0 +1,48 @@
+# Lookbook's verbs. Each sets up .venv by itself when it is missing, or older than what it is made from.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: help setup retrain test check bench lock
+
+help:
+	@echo "make setup     create .venv with what requirements.lock says"
+	@echo "make retrain   download, train, evaluate, promote (the main job)"
+	@echo "make test      all tests"
+	@echo "make check     ruff and mypy"
+	@echo "make bench     the benchmarks, against their baselines"
+	@echo "make lock      resolve requirements.lock anew from pyproject.toml"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || \
+		{ echo "expected Python's venv module, found none; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "setting up .venv (about two minutes, 3 GB)"
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+retrain: $(READY)
+	@$(BIN)/lookbook retrain
+
+test: $(READY)
+	@$(BIN)/pytest
+
+check: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY)
+	@$(BIN)/python benchmarks/retrain.py
+
+lock: $(READY)
+	@$(BIN)/python -m venv .venv/lock && .venv/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
+	@.venv/lock/bin/pip-compile --quiet --upgrade --extra dev --generate-hashes --allow-unsafe --strip-extras --no-header \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml

@@ -1,0 +1,33 @@
+"""What can go wrong with artifacts. Every message says what was expected, what was found, and what to do."""
+
+
+class LookbookError(Exception):
+    """A failure that a user can act on: its text is shown as one line, without a traceback."""
+
+
+class InvalidRef(LookbookError):
+    """The text is no ref, and no short form of one."""
+
+
+class NotFound(LookbookError):
+    """Nothing in the store fits."""
+
+
+class Ambiguous(LookbookError):
+    """Several things in the store fit; the message lists them."""
+
+
+class AlreadyExists(LookbookError):
+    """Somebody else created this key first; nothing was written."""
+
+
+class Corrupt(LookbookError):
+    """Bytes in the store are not the bytes that were published; the message names the file."""
+
+
+class StoreError(LookbookError):
+    """The store can't be read or written, or doesn't keep its promises."""
+
+
+class NotPromotable(LookbookError):
+    """Weights that must not become champion, when there is no champion to keep."""

@@ -1,0 +1,49 @@
+"""Where and when an artifact was made: what may differ between equal runs, and so stays outside the identity."""
+
+import platform
+import socket
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("lookbook", "tensorflow", "numpy", "pillow", "pyarrow", "prefect", "safetensors")
+
+
+def now() -> str:
+    """The time in UTC as `2026-11-22T08:00:00Z`."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """created (UTC), host, versions, commit (40 hex digits, or None outside a checkout), and what the stage adds."""
+    return {"created": now(), "host": socket.gethostname(), "versions": _versions(), "commit": _commit(), **more}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _commit() -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,54 @@
+"""`kind/name@version`: how stages, people and other tools name an artifact."""
+
+import re
+from dataclasses import dataclass
+
+from artifacts.errors import InvalidRef
+
+KINDS = ("datasets", "weights", "metrics", "predictions")
+VERSION_DIGITS = 16
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_VERSION = re.compile(rf"[0-9a-f]{{{VERSION_DIGITS}}}")
+
+
+@dataclass(frozen=True, order=True)
+class Ref:
+    """One version of one artifact.
+
+    `kind` is one of `KINDS`; `name` holds up to 100 of a-z, 0-9, `.`, `_`, `-`; `version` is the first 16 hex digits of
+    the SHA-256 of the manifest's identity.
+    """
+
+    kind: str
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}@{self.version}"
+
+    @property
+    def folder(self) -> str:
+        """The key of the version's folder in the store."""
+        return f"{self.kind}/{self.name}/{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Ref":
+        """Read a whole ref; short forms need a store (`Store.resolve`). Raises InvalidRef."""
+        kind, slash, rest = text.partition("/")
+        name, at, version = rest.partition("@")
+        if not (slash and at and kind in KINDS and _NAME.fullmatch(name) and _VERSION.fullmatch(version)):
+            raise InvalidRef(
+                f"expected a ref like weights/fashion-mnist@3f9a1c20d4b7e815, found {text!r}; "
+                "`lookbook list` shows what there is"
+            )
+        return cls(kind, name, version)
+
+
+def check_name(name: str) -> str:
+    """Return `name` when an artifact may be called so. Raises InvalidRef."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRef(
+            f"expected a name of a-z, 0-9, '.', '_' and '-' (at most 100, the first a letter or digit), found {name!r}"
+        )
+    return name

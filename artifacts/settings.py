@@ -1,0 +1,27 @@
+"""Settings: where things are and how large a picture may be, from `LOOKBOOK_...` environment variables."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+HOME = Path(__file__).absolute().parents[1]
+
+
+class Settings(BaseSettings):
+    """Each field is read from the environment variable `LOOKBOOK_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="LOOKBOOK_", env_ignore_empty=True)
+
+    store: Annotated[Path, Field(description="Folder that holds the artifacts.")] = HOME / "store"
+    cache: Annotated[Path, Field(description="Folder for downloads; safe to delete.")] = Path(
+        "~/.cache/lookbook"
+    ).expanduser()
+    dataset_mirror: Annotated[
+        Path | None, Field(description="Folder with the data sets' own files; asked before anything else.")
+    ] = None
+    max_image_bytes: Annotated[int, Field(gt=0, description="Largest picture file that is read, in bytes.")] = 64 << 20
+    max_image_pixels: Annotated[int, Field(gt=0, description="Largest picture that is decoded, in pixels.")] = (
+        50_000_000
+    )

@@ -1,0 +1,282 @@
+"""The store: publish, resolve, open, verify. Data first, the manifest last: its existence is the commit."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts import aliases
+from artifacts.disk import LocalDisk
+from artifacts.documents import digest, seal, unseal
+from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, LookbookError, NotFound, StoreError
+from artifacts.provenance import provenance
+from artifacts.refs import KINDS, VERSION_DIGITS, Ref, check_name
+
+FORMAT = 1
+_MARKER = "store.json"
+_MANIFEST = "manifest.json"
+_PREFIX = re.compile(rf"[0-9a-f]{{4,{VERSION_DIGITS}}}")
+_ALIAS_OF = {"champion": "weights", "latest": "predictions"}
+
+Content = bytes | Path
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A published version. `manifest` was checked when it was opened; files are checked when they are asked for."""
+
+    ref: Ref
+    manifest: dict[str, Any]
+    disk: LocalDisk
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return dict(self.manifest["identity"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return dict(self.identity["facts"])
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Every file of the version, `rendered` ones too: name -> {sha256, bytes}."""
+        return {**self.identity["files"], **self.manifest["rendered"]}
+
+    @property
+    def folder(self) -> Path:
+        """Where the version's files are."""
+        return self.disk.local_path(self.ref.folder)
+
+    def path(self, file: str) -> Path:
+        """The local path of `file`, hashed now. Raises NotFound (no such file in the manifest) and Corrupt."""
+        self.check(file)
+        return self.disk.local_path(self._key(file))
+
+    def read(self, file: str) -> bytes:
+        """The bytes of `file`, hashed as read. Raises NotFound and Corrupt."""
+        expected = self._expected(file)
+        content: bytes = self._missing_is_corrupt(file, lambda: self.disk.read(self._key(file)))
+        self._compare(file, expected, hashlib.sha256(content).hexdigest(), len(content))
+        return content
+
+    def check(self, file: str) -> None:
+        """Hash `file`. Raises Corrupt, naming it, when it is not what was published."""
+        expected = self._expected(file)
+        sha256, size = self._missing_is_corrupt(file, lambda: _hash_file(self.disk.local_path(self._key(file))))
+        self._compare(file, expected, sha256, size)
+
+    def _key(self, file: str) -> str:
+        return f"{self.ref.folder}/{file}"
+
+    def _expected(self, file: str) -> dict[str, Any]:
+        try:
+            return self.files[file]
+        except KeyError:
+            raise NotFound(f"{self.ref} has no file {file}; it has {', '.join(sorted(self.files))}") from None
+
+    def _missing_is_corrupt(self, file: str, look: Any) -> Any:
+        try:
+            return look()
+        except (NotFound, FileNotFoundError):
+            raise Corrupt(f"{self._key(file)} is missing from the store {self.disk.root}; {_MEND}") from None
+        except OSError as error:
+            raise StoreError(f"can't read {self._key(file)} in {self.disk.root}: {error.strerror}") from error
+
+    def _compare(self, file: str, expected: Mapping[str, Any], sha256: str, size: int) -> None:
+        if (sha256, size) != (expected["sha256"], expected["bytes"]):
+            raise Corrupt(
+                f"{self._key(file)} is damaged: expected {expected['bytes']} bytes with SHA-256 "
+                f"{expected['sha256'][:12]}…, found {size} bytes with {sha256[:12]}…; {_MEND}"
+            )
+
+
+_MEND = "restore it from a copy, or remove its version's folder and make it again"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found: how many files it hashed, and a sentence for each that is not what was published."""
+
+    checked: int
+    corrupt: list[str]
+
+
+class Store:
+    """Immutable, content-addressed artifacts below one root. Publishing twice is harmless."""
+
+    def __init__(self, root: Path) -> None:
+        self.disk = LocalDisk(root)
+
+    def publish(
+        self,
+        kind: str,
+        name: str,
+        files: Mapping[str, Content],
+        *,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        rendered: Mapping[str, Content] | None = None,
+        made: Mapping[str, Any] | None = None,
+    ) -> Ref:
+        """Commit a version and return its ref; the version that exists already when the identity is the same.
+
+        `files` are part of the identity and must not differ between equal runs; `rendered` (pages, pictures) are only
+        hashed. `made` joins the provenance: device, threads, seconds. Raises StoreError when the store refuses, Corrupt
+        when an earlier attempt left other bytes under this version.
+        """
+        self.prepare()
+        described = {file: _describe(content) for file, content in files.items()}
+        identity = {
+            "kind": kind,
+            "name": check_name(name),
+            "files": described,
+            "settings": dict(settings),
+            "inputs": dict(inputs),
+            "facts": dict(facts),
+        }
+        ref = Ref(kind, name, digest(identity)[:VERSION_DIGITS])
+        if self.disk.exists(f"{ref.folder}/{_MANIFEST}"):
+            return self._same(ref, identity)
+        for file, content in files.items():
+            self._place(ref, file, content, described[file])
+        drawn = {}
+        for file, content in (rendered or {}).items():
+            with suppress(AlreadyExists):  # an identical run drew it first: the manifest describes what is there
+                self.disk.create(f"{ref.folder}/{file}", content)
+            drawn[file] = _describe(self.disk.local_path(f"{ref.folder}/{file}"))
+        manifest = {"identity": identity, "rendered": drawn, "provenance": provenance(**(made or {}))}
+        try:
+            self.disk.create(f"{ref.folder}/{_MANIFEST}", seal(manifest))
+        except AlreadyExists:
+            return self._same(ref, identity)
+        return ref
+
+    def open(self, ref: Ref) -> Artifact:
+        """The published version behind `ref`. Raises NotFound, and Corrupt when its manifest is damaged."""
+        key = f"{ref.folder}/{_MANIFEST}"
+        try:
+            content = self.disk.read(key)
+        except NotFound:
+            raise NotFound(f"{ref} is not in the store {self.disk.root}; `lookbook list` shows what is") from None
+        manifest = unseal(content, key)
+        if digest(manifest["identity"])[:VERSION_DIGITS] != ref.version:
+            raise Corrupt(f"{key} is damaged: its identity belongs to another version; {_MEND}")
+        return Artifact(ref, manifest, self.disk)
+
+    def refs(self, kind: str | None = None, name: str | None = None) -> Iterator[Ref]:
+        """Committed versions, by kind and name; those without a manifest are not there yet."""
+        for each in (kind,) if kind else KINDS:
+            for key in self.disk.list(f"{each}/{name}" if name else each):
+                folder, _, file = key.rpartition("/")
+                if file == _MANIFEST and folder.count("/") == 2:
+                    yield Ref(*folder.split("/"))
+
+    def resolve(self, text: str, kind: str | None = None) -> Ref:
+        """The ref that `text` means: a ref, `name@version`, a version's first digits (4 or more), or an alias
+        (`champion`, `latest`, `name@champion`). `kind` narrows the search.
+
+        Raises InvalidRef, NotFound, and Ambiguous with a list when several fit.
+        """
+        given_kind, slash, rest = text.rpartition("/")
+        if slash and given_kind not in KINDS:
+            raise InvalidRef(f"expected a kind out of {', '.join(KINDS)}, found {text!r}")
+        if kind and given_kind not in ("", kind):
+            raise InvalidRef(f"expected one of the {kind}, found {text!r}")
+        kind = given_kind or kind
+        name, at, version = rest.rpartition("@")
+        if at:
+            check_name(name)
+        if version in _ALIAS_OF:
+            found = self._aliased(version, kind, name or None)
+        elif _PREFIX.fullmatch(version):
+            found = [ref for ref in self.refs(kind, name or None) if ref.version.startswith(version)]
+        else:
+            raise InvalidRef(
+                f"expected a ref, name@version, four or more digits of a version, champion or latest, found {text!r}"
+            )
+        if not found:
+            raise NotFound(f"nothing in the store {self.disk.root} fits {text!r}; `lookbook list` shows what there is")
+        if len(found) > 1:
+            raise Ambiguous(f"{text!r} fits {len(found)} artifacts, name one: {', '.join(map(str, sorted(found)))}")
+        return found[0]
+
+    def verify(self, ref: Ref | None = None) -> Verification:
+        """Hash every file of `ref`, or of everything published, and every alias event."""
+        checked, corrupt = 0, []
+        for each in [ref] if ref else self.refs():
+            try:
+                artifact = self.open(each)
+            except Corrupt as error:
+                checked += 1
+                corrupt.append(str(error))
+                continue
+            for file in artifact.files:
+                checked += 1
+                try:
+                    artifact.check(file)
+                except (Corrupt, StoreError) as error:
+                    corrupt.append(str(error))
+            checked += 1
+        for key in [] if ref else self.disk.list("aliases"):
+            checked += 1
+            try:
+                aliases.read_event(self.disk, key)
+            except LookbookError as error:
+                corrupt.append(str(error))
+        return Verification(checked, corrupt)
+
+    def prepare(self) -> None:
+        """Make the store on first use, and refuse one whose second create of the same key succeeds."""
+        if self.disk.exists(_MARKER):
+            found = unseal(self.disk.read(_MARKER), _MARKER)["format"]
+            if found != FORMAT:
+                raise StoreError(
+                    f"the store {self.disk.root} has format {found}, this Lookbook reads {FORMAT}; "
+                    "use the Lookbook that made it, or point LOOKBOOK_STORE at another folder"
+                )
+            return
+        marker = seal({"format": FORMAT})
+        with suppress(AlreadyExists):
+            self.disk.create(_MARKER, marker)
+        try:
+            self.disk.create(_MARKER, marker)
+        except AlreadyExists:
+            return
+        raise StoreError(f"the store {self.disk.root} lets two writers create one file; point LOOKBOOK_STORE elsewhere")
+
+    def _place(self, ref: Ref, file: str, content: Content, expected: Mapping[str, Any]) -> None:
+        key = f"{ref.folder}/{file}"
+        try:
+            self.disk.create(key, content)
+        except AlreadyExists:  # an identical run, perhaps one that was killed
+            found = _describe(self.disk.local_path(key))
+            if found != expected:
+                raise Corrupt(f"{key} is damaged: an unfinished run left other bytes there; remove the file") from None
+
+    def _same(self, ref: Ref, identity: dict[str, Any]) -> Ref:
+        if self.open(ref).identity != identity:
+            raise Corrupt(f"{ref.folder}/{_MANIFEST} describes something else under the same version; {_MEND}")
+        return ref
+
+    def _aliased(self, alias: str, kind: str | None, name: str | None) -> list[Ref]:
+        of = _ALIAS_OF[alias]
+        if kind not in (None, of):
+            raise InvalidRef(f"{alias} is an alias of {of}, not of {kind}")
+        names = [name] if name else aliases.names(self.disk, of, alias)
+        return [ref for each in names if (ref := aliases.current(self.disk, of, each, alias))]
+
+
+def _describe(content: Content) -> dict[str, Any]:
+    if isinstance(content, bytes):
+        return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    sha256, size = _hash_file(content)
+    return {"sha256": sha256, "bytes": size}
+
+
+def _hash_file(path: Path) -> tuple[str, int]:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()

@@ -1,0 +1,288 @@
+"""`lookbook VERB`: reads arguments, calls what does the work, prints the result."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+Result = Any
+
+
+class Lookbook(click.Group):
+    """Lists the verbs in the order in which they are met, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+@click.group(cls=Lookbook, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="lookbook")
+def lookbook() -> None:
+    """Retrain an image classifier on a schedule and score folders of images in bulk.
+
+    \b
+    Example:
+      lookbook retrain
+      lookbook predict shoe.png
+      lookbook history
+    """
+
+
+def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]], click.Command]:
+    """A command whose function returns data: JSON with --json, otherwise what `tasks.reports.terminal.<show>` shows."""
+
+    def decorate(function: Callable[..., Result]) -> click.Command:
+        @wraps(function)
+        def run(as_json: bool, verbose: bool, **arguments: Any) -> None:
+            _set_up(verbose)
+            result = function(**arguments)
+            if as_json:
+                click.echo(json.dumps(result, ensure_ascii=False))
+            else:
+                from tasks.reports import terminal
+
+                getattr(terminal, show)(result)
+            if isinstance(result, dict) and (result.get("corrupt") or result.get("failed")):
+                raise SystemExit(FAILED)
+
+        run = click.option("--verbose", is_flag=True, help="Show logs, and the traceback of a failure.")(run)
+        run = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, as the last line.")(run)
+        return lookbook.command(name=name or function.__name__)(run)
+
+    return decorate
+
+
+@verb(show="retraining")
+@click.option("--dataset", type=click.Choice(["fashion-mnist"]), default="fashion-mnist", show_default=True)
+@click.option("--architecture", type=click.Choice(["dense"]), default="dense", show_default=True)
+@click.option("--epochs", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True)
+@click.option("--learning-rate", type=click.FloatRange(0, 1000, min_open=True), default=0.1, show_default=True)
+@click.option("--schedule", type=click.Choice(["linear", "constant"]), default="linear", show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
+@click.option("--execution", type=click.Choice(["graph", "eager"]), default="graph", show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+def retrain(**parameters: Any) -> Result:
+    """Prepare the data, train, evaluate on the test images, and promote the model when it is better.
+
+    Uses the Prefect server at PREFECT_API_URL, or brings its own for as long as it works.
+
+    \b
+    Example:
+      lookbook retrain
+      lookbook retrain --epochs 5 --schedule constant --seed 3
+    """
+    from flows.server import prefect_api
+
+    with prefect_api() as api:
+        import tasks.vision.training  # noqa: F401  (now, while a temporary server starts on the other core)
+        from flows.retrain import retrain as flow
+
+        api.wait()
+        result = flow(**parameters)
+    from artifacts.settings import Settings
+
+    result["seconds"]["total"] = round(time.time() - _process_started(), 3)
+    return {**result, "store": str(Settings().store)}
+
+
+@verb(show="predictions")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
+def predict(images: tuple[Path, ...]) -> Result:
+    """Tell what is on a few pictures, by the champion.
+
+    \b
+    Example:
+      lookbook predict shoe.png shirt.jpg
+    """
+    from tasks import model
+
+    settings, store = _store()
+    ready = model.load(store, store.resolve("champion"))
+    results = model.predict_files(ready, images, settings)
+    return {"weights": str(ready.ref), "results": results, "failed": sum(bool(each["error"]) for each in results)}
+
+
+@verb(show="artifacts", name="list")
+@click.argument("kind", required=False, type=click.Choice(["datasets", "weights", "metrics", "predictions"]))
+def list_artifacts(kind: str | None) -> Result:
+    """List what the store holds.
+
+    \b
+    Example:
+      lookbook list weights
+    """
+    _, store = _store()
+    manifests = [(ref, store.open(ref).manifest) for ref in store.refs(kind)]
+    return [
+        {"ref": str(ref), "created": manifest["provenance"]["created"], "inputs": manifest["identity"]["inputs"]}
+        for ref, manifest in sorted(manifests, key=lambda each: each[1]["provenance"]["created"])
+    ]
+
+
+@verb(show="artifact")
+@click.argument("ref")
+def show(ref: str) -> Result:
+    """Show one artifact: what it holds, what it was made from, when and where.
+
+    REF is kind/name@version, name@version, a version's first digits, or champion.
+
+    \b
+    Example:
+      lookbook show champion
+    """
+    _, store = _store()
+    artifact = store.open(store.resolve(ref))
+    return {"ref": str(artifact.ref), "path": str(artifact.folder), **artifact.manifest}
+
+
+@verb(show="history")
+@click.argument("name", required=False)
+def history(name: str | None) -> Result:
+    """Tell who was champion when, and why: every decision, oldest first.
+
+    \b
+    Example:
+      lookbook history fashion-mnist
+    """
+    from dataclasses import asdict
+
+    from artifacts import aliases
+
+    _, store = _store()
+    names = [name] if name else aliases.names(store.disk, "weights", "champion")
+    return [
+        {"name": each, **asdict(event)}
+        for each in names
+        for event in aliases.history(store.disk, "weights", each, "champion")
+    ]
+
+
+@verb(show="decision")
+@click.argument("ref")
+@click.option("--reason", required=True, help="Why, for the history.")
+def promote(ref: str, reason: str) -> Result:
+    """Make these weights champion, whatever the comparison said.
+
+    \b
+    Example:
+      lookbook promote 3f9a1c20 --reason "better on the new shop's pictures"
+    """
+    from dataclasses import asdict
+
+    from artifacts import aliases
+
+    _, store = _store()
+    weights = store.open(store.resolve(ref, "weights")).ref
+    return asdict(aliases.promote(store.disk, weights, reason))
+
+
+@verb(show="decision")
+@click.argument("name", required=False)
+@click.option("--reason", default="rolled back by hand", show_default=True, help="Why, for the history.")
+def rollback(name: str | None, reason: str) -> Result:
+    """Make the champion before the current one champion again.
+
+    \b
+    Example:
+      lookbook rollback fashion-mnist
+    """
+    from dataclasses import asdict
+
+    from artifacts import aliases
+
+    _, store = _store()
+    champion = store.resolve(f"{name}@champion" if name else "champion")
+    return asdict(aliases.rollback(store.disk, champion.name, reason))
+
+
+@verb(show="verification")
+@click.argument("ref", required=False)
+def verify(ref: str | None) -> Result:
+    """Hash everything in the store, or one artifact, and compare with what was published.
+
+    \b
+    Example:
+      lookbook verify
+    """
+    from dataclasses import asdict
+
+    _, store = _store()
+    return asdict(store.verify(store.resolve(ref) if ref else None))
+
+
+def main() -> NoReturn:
+    """The `lookbook` command: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    verbose = "--verbose" in sys.argv
+    try:
+        lookbook.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.UsageError as error:
+        error.show()
+        sys.exit(WRONG_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; nothing half-done was published, run the command again to go on")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except Exception as error:
+        if verbose:
+            raise
+        _say(_one_line(error))
+        sys.exit(FAILED)
+    sys.exit(0)
+
+
+def _one_line(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    from artifacts.errors import LookbookError
+    from tasks.vision.errors import VisionError
+
+    if isinstance(error, (LookbookError, VisionError)):
+        return " ".join(str(error).split())
+    if isinstance(error, ValidationError) and error.title == "Settings":
+        first = error.errors()[0]
+        return f"the setting LOOKBOOK_{str(first['loc'][0]).upper()} can't be {first['input']!r}: {first['msg']}"
+    return f"unexpected {type(error).__name__}: {error}; run it again with --verbose to see where".replace("\n", " ")
+
+
+def _say(text: str) -> None:
+    click.echo(f"{click.style('lookbook:', fg='red')} {text}", err=True)
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _set_up(verbose: bool) -> None:
+    """Prefect's own lines stay off the console unless they are asked for; its UI has them in any case."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO" if verbose else "CRITICAL")
+
+
+def _store() -> tuple[Any, Any]:
+    from artifacts.settings import Settings
+    from artifacts.store import Store
+
+    settings = Settings()
+    return settings, Store(settings.store)
+
+
+def _process_started() -> float:
+    """When this process started, in seconds since the epoch."""
+    with open("/proc/self/stat") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    with open("/proc/uptime") as file:
+        uptime = float(file.read().split()[0])
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,193 @@
+"""The Prefect server beside a run: when none is configured, a command brings its own for as long as it works.
+
+A server's start is mostly imports, 4 to 7 s of them on one core. So it is a child that imports while its parent
+imports Prefect and TensorFlow on the other core, and that touches nothing until the parent tells it to serve: by then
+Prefect's own settings have told the parent whether a server is needed at all.
+"""
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from artifacts.errors import LookbookError
+
+START_SECONDS = 120
+STOP_SECONDS = 30
+_SERVE = b"serve\n"
+
+
+class ServerError(LookbookError):
+    """The temporary Prefect server did not start."""
+
+
+@contextmanager
+def prefect_api() -> Iterator["Api"]:
+    """Prefect's API for this process: the configured one, or that of a temporary server.
+
+    The temporary server keeps its history in Prefect's own database, so that a server started later shows the run. One
+    temporary server at a time uses that database: another command waits here, and says so. Call `wait` on what this
+    yields before the first flow; it leaves time for imports.
+    """
+    with ExitStack() as stack:
+        child = None if os.environ.get("PREFECT_API_URL") else stack.enter_context(_child())
+        from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+        if child is None or PREFECT_API_URL.value():
+            yield Api(None)
+            return
+        stack.enter_context(_only_one(PREFECT_HOME.value() / "lookbook-server.lock", child))
+        child.serve()
+        stack.enter_context(temporary_settings({PREFECT_API_URL: child.url}))
+        try:
+            yield Api(child)
+        finally:
+            _send_what_is_left()
+
+
+class Api:
+    """A Prefect API; `child` is the temporary server behind it, None where one was configured."""
+
+    def __init__(self, child: "_Child | None") -> None:
+        self._child = child
+
+    def wait(self) -> None:
+        """Return when the API answers. Raises ServerError when it doesn't."""
+        import httpx
+        from prefect.settings import PREFECT_API_URL
+
+        url = f"{PREFECT_API_URL.value()}/health"
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                if httpx.get(url, timeout=START_SECONDS, trust_env=self._child is None).is_success:
+                    return
+                problem = "it doesn't answer /health with success"
+            except httpx.HTTPError as error:
+                problem = str(error) or type(error).__name__
+            if self._child is None:
+                raise ServerError(
+                    f"expected a Prefect server at PREFECT_API_URL {PREFECT_API_URL.value()}, found: {problem}; "
+                    "start it (prefect server start), or unset PREFECT_API_URL: lookbook then brings its own"
+                )
+            if self._child.ended() or time.monotonic() > until:
+                raise ServerError(f"the temporary Prefect server did not start: {self._child.last_words()}")
+            time.sleep(0.1)
+
+
+class _Child:
+    """The process of a temporary server, its address, and the pipe that keeps it alive."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+        self.url = f"http://127.0.0.1:{port}/api"
+
+    def serve(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(_SERVE)
+        self._process.stdin.flush()
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it ended with status {self._process.poll()}"
+
+    def stop(self) -> None:
+        """Close its standard input: it answers what is under way, and ends."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def _child() -> Iterator[_Child]:
+    """Start the child; it ends with this context, and with this process however that ends."""
+    with socket.socket() as listening, tempfile.TemporaryFile() as log:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(listening.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[listening.fileno()],
+            start_new_session=True,  # Ctrl-C is the parent's to handle
+            env={
+                **os.environ,
+                "PREFECT_UI_ENABLED": "0",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+                "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
+                "PREFECT__SERVER_EPHEMERAL": "1",
+                "PREFECT__SERVER_FINAL": "1",
+            },
+        )
+        port = listening.getsockname()[1]
+        listening.close()
+        child = _Child(process, port, log)
+        try:
+            yield child
+        finally:
+            child.stop()
+
+
+@contextmanager
+def _only_one(path: Path, child: _Child) -> Iterator[None]:
+    """Hold the lock of Prefect's database until the child has ended, too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another lookbook command uses Prefect's database; waiting until it is done", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            child.stop()
+
+
+def _send_what_is_left() -> None:
+    """Logs and events travel in the background; the history is whole when they have arrived."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)
+
+
+def _serve(listening: socket.socket) -> None:
+    """The child: import, wait for the word, serve until standard input ends."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    app = create_app(ephemeral=True)
+    if sys.stdin.buffer.readline() != _SERVE:
+        return
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    server.run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,79 @@
+"""What a person sees while a stage works: bars on a terminal, plain lines elsewhere. All of it goes to stderr."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+if TYPE_CHECKING:
+    from tasks.vision import training
+
+
+class DownloadProgress:
+    """Bars for downloads, one a file, drawn when the first byte arrives."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._files: dict[str, Any] = {}
+
+    def __enter__(self) -> Callable[[str, int, int | None], None]:
+        return self._on_bytes
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def _on_bytes(self, file: str, done: int, total: int | None) -> None:
+        if not self._files:
+            self._bars.start()
+        if file not in self._files:
+            self._files[file] = self._bars.add_task(file, total=total)
+            if not self._console.is_terminal:
+                self._console.print(f"downloading {file}", highlight=False)
+        self._bars.update(self._files[file], completed=done, total=total)
+
+
+class TrainingProgress:
+    """A bar an epoch, and a line a finished one; without a terminal, a line every call. Epochs are logged too."""
+
+    def __init__(self, epochs: int, log: Callable[[str], None]) -> None:
+        self._epochs = epochs
+        self._log = log
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[seen]}"), console=self._console,
+            transient=True, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("compiling the training loop", total=None, seen="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def on_progress(self, progress: "training.Progress") -> None:
+        epoch = f"epoch {progress.epoch}/{self._epochs}"
+        batch = f"batch {progress.batch}/{progress.batches}"
+        seen = f"{batch}  {progress.items:,} items  loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}"
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=epoch, completed=progress.batch, total=progress.batches, seen=seen)
+        else:
+            self._console.print(f"{epoch}  {seen}", highlight=False, soft_wrap=True)
+
+    def on_epoch(self, epoch: dict[str, Any], seconds: float) -> None:
+        line = f"epoch {epoch['epoch']}/{self._epochs}  loss {epoch['loss']:.4f}  accuracy {epoch['accuracy']:.2%}"
+        line = f"{line}  {seconds:.2f} s"
+        self._console.print(line, highlight=False, soft_wrap=True)
+        self._log(line)

@@ -1,0 +1,113 @@
+"""Results as a person reads them in a terminal."""
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+
+def retraining(result: dict[str, Any]) -> None:
+    seconds = result["seconds"]
+    decided = "[bold green]promoted[/]" if result["promoted"] else "[bold]not promoted[/]"
+    facts = {
+        "accuracy": f"[bold]{result['accuracy']:.2%}[/] of the test images",
+        "loss": f"{result['loss']:.4f}",
+        "champion": f"{decided}: {result['reason']}",
+        "weights": result["weights"],
+        "dataset": result["dataset"],
+        "metrics": result["metrics"],
+        "store": result["store"],
+        "seconds": f"prepare {seconds['prepare']:.1f}, train {seconds['train']:.1f} ({seconds['epoch']:.2f} an epoch), "
+        f"evaluate {seconds['evaluate']:.1f}, in all {seconds['total']:.1f}",
+    }
+    following = "next: [bold]lookbook predict IMAGE...[/], [bold]lookbook history[/], [bold]lookbook show champion[/]"
+    _print(Panel(Group(_facts(facts), "", following), title="retrained", expand=False))
+
+
+def predictions(result: dict[str, Any]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for each in result["results"]:
+        if each["error"]:
+            table.add_row(Text(each["path"]), Text(f"{each['error']}: {each['detail']}", style="red"))
+        else:
+            table.add_row(Text(each["path"]), Text(f"{each['label']} {each['confidence']:.1%}", style="bold"))
+    _print(table)
+
+
+def artifacts(result: list[dict[str, Any]]) -> None:
+    if not result:
+        _print("the store is empty; [bold]lookbook retrain[/] fills it")
+        return
+    table = _table("artifact", "made", "from")
+    for each in result:
+        table.add_row(each["ref"], each["created"], ", ".join(map(str, each["inputs"].values())))
+    _print(table)
+
+
+def artifact(result: dict[str, Any]) -> None:
+    identity, provenance = result["identity"], result["provenance"]
+    facts: dict[str, Any] = {"path": result["path"]}
+    facts |= {f"from {name}": value for name, value in identity["inputs"].items()}
+    facts |= identity["settings"]
+    facts |= {name: value for name, value in identity["facts"].items() if not isinstance(value, (dict, list))}
+    if classes := identity["facts"].get("classes"):
+        facts["classes"] = ", ".join(classes)
+    for side, counts in identity["facts"].get("counts", {}).items():
+        facts[side] = f"{counts['items']:,} images"
+    facts |= {name: value for name, value in provenance.items() if not isinstance(value, (dict, list))}
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
+    files = {**identity["files"], **result["rendered"]}
+    facts["files"] = "\n".join(f"{name}  {entry['bytes']:,} bytes" for name, entry in files.items())
+    _print(Panel(_facts({name: Text(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False))
+
+
+def history(result: list[dict[str, Any]]) -> None:
+    if not result:
+        _print("nothing was decided yet; [bold]lookbook retrain[/] trains the first champion")
+        return
+    table = _table("name", "number", "at", "by", "decision", "champion", "reason")
+    for event in result:
+        version = event["ref"].rpartition("@")[2]
+        columns = (event["name"], event["number"], event["at"], event["by"], event["action"], version, event["reason"])
+        table.add_row(*(Text(str(column)) for column in columns))
+    _print(table)
+
+
+def decision(event: dict[str, Any]) -> None:
+    _print(Text.assemble((event["ref"], "bold"), f" is champion ({event['action']}: {event['reason']})"))
+
+
+def verification(result: dict[str, Any]) -> None:
+    for sentence in result["corrupt"]:
+        _print(Text(sentence, style="red"))
+    bad = len(result["corrupt"])
+    _print(
+        f"{result['checked']:,} files checked, {bad} corrupt"
+        if bad
+        else f"{result['checked']:,} files checked, all sound"
+    )
+
+
+def _facts(facts: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(*parts: Any) -> None:
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width to wrap for
+        console = Console(width=240)
+    console.print(*parts, highlight=False)

@@ -1,0 +1,34 @@
+"""What can go wrong with pictures and numbers. Messages say what was expected, what was found, and what to do."""
+
+
+class VisionError(Exception):
+    """A failure that a user can act on: its text is shown as one line, without a traceback."""
+
+
+class SourceError(VisionError):
+    """A data set's files can't be had, or are not what they should be."""
+
+
+class ImageError(VisionError):
+    """A picture can't be decoded. `kind` is one of the predictions' error kinds: unsupported, corrupt, too_large..."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
+
+
+class SettingsError(VisionError):
+    """Training settings that can't work on these data."""
+
+
+class Diverged(VisionError):
+    """The loss stopped being a number."""
+
+
+class WeightsError(VisionError):
+    """Tensors that don't fit the network they are meant for."""
+
+
+class DeviceError(VisionError):
+    """The device that was asked for isn't there."""
