@@ -27,7 +27,7 @@ def unseal(content: bytes, key: str) -> dict[str, Any]:
     try:
         document = json.loads(content)
         checksum = document.pop("checksum")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise Corrupt(
             f"{key} is damaged: expected a sealed JSON document; `lookbook verify` tells what else is"
         ) from None

@@ -96,6 +96,8 @@ def _header(content: bytes) -> dict[str, dict[str, Any]]:
     if length > len(content) - 8:
         raise ValueError(f"the header claims {length} bytes, the file has {len(content)}")
     header = json.loads(content[8 : 8 + length])
+    if not isinstance(header, dict):
+        raise ValueError("the header is no JSON object")
     return {name: {"dtype": entry["dtype"], "shape": entry["shape"]} for name, entry in header.items()}
 
 

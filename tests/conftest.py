@@ -1,0 +1,91 @@
+"""What tests share. Nothing here mocks: stores are folders, servers listen, processes are real."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# Before anything imports Prefect: its home, and no server of the developer's.
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="lookbook-prefect-")
+os.environ["PREFECT_API_URL"] = ""
+os.environ["DO_NOT_TRACK"] = "1"
+for name in [name for name in os.environ if name.startswith("LOOKBOOK_")]:
+    del os.environ[name]
+
+import numpy as np
+import pytest
+
+from artifacts import dataset as datasets
+from artifacts.settings import Settings
+from artifacts.store import Store
+from tasks.vision import sources
+from tasks.vision.images import ImageSpec
+
+CLASSES = ["circle", "square", "line"]
+SPEC = ImageSpec(height=8, width=8, channels=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def shapes() -> dict[str, datasets.Split]:
+    """Three easy classes of 8x8 images: 300 to train on, 60 to test on."""
+    random = np.random.default_rng(0)
+
+    def draw(items: int) -> datasets.Split:
+        labels = random.integers(0, 3, items).astype(np.int32)
+        images = random.integers(0, 60, (items, 8, 8, 1), dtype=np.uint8)
+        images[labels == 0, 2:6, 2:6] += 150
+        images[labels == 1, :2] += 150
+        images[labels == 2, :, 6:] += 150
+        return datasets.Split(images, labels, [f"drawn[{index}]" for index in range(items)])
+
+    return {"train": draw(300), "test": draw(60)}
+
+
+@pytest.fixture
+def shapes_dataset(store: Store, shapes: dict[str, datasets.Split]):
+    return datasets.save(
+        store,
+        "shapes",
+        **shapes,
+        classes=CLASSES,
+        image_spec=SPEC.to_dict(),
+        settings={"source": "drawn"},
+        inputs={},
+        made={},
+    )
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist() -> dict[str, sources.LabelledImages]:
+    """The real 70,000 images, from wherever the product finds them."""
+    settings = Settings()
+    contents = sources.fetch(sources.FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
+    return {side: sources.split(sources.FASHION_MNIST, contents, side) for side in ("train", "test")}
+
+
+@pytest.fixture(scope="session")
+def lookbook_command() -> list[str]:
+    """The installed `lookbook`, as a person starts it."""
+    return [str(Path(sys.executable).with_name("lookbook"))]
+
+
+@pytest.fixture
+def lookbook(lookbook_command, tmp_path):
+    """Run `lookbook` with a store and a Prefect home of its own."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*lookbook_command, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "LOOKBOOK_STORE": str(tmp_path / "store"), **environment},
+        )
+
+    return run

@@ -1,0 +1,94 @@
+"""pytest tests/test_aliases.py"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from artifacts import aliases
+from artifacts.aliases import Choice
+from artifacts.errors import Corrupt, NotFound
+from artifacts.refs import Ref
+
+A, B, C = (Ref("weights", "shoes", digit * 16) for digit in "abc")
+
+
+def keep(store, champion, challenger):
+    choice = Choice("keep", str(champion), str(challenger), "not better", {"accuracy": 0.5})
+    return aliases.decide(store.disk, "weights", "shoes", "champion", lambda events: choice)
+
+
+def champion(store):
+    return aliases.current(store.disk, "weights", "shoes", "champion")
+
+
+def history(store):
+    return aliases.history(store.disk, "weights", "shoes", "champion")
+
+
+def test_every_decision_is_told(store):
+    assert champion(store) is None
+    aliases.promote(store.disk, A, "first")
+    keep(store, A, B)
+    aliases.promote(store.disk, C, "by hand")
+    assert champion(store) == C
+    assert [(event.number, event.action, event.ref, event.previous) for event in history(store)] == [
+        (1, "promote", str(A), None),
+        (2, "keep", str(A), str(A)),
+        (3, "promote", str(C), str(A)),
+    ]
+    assert history(store)[1].challenger == str(B)
+    assert history(store)[1].numbers == {"accuracy": 0.5}
+
+
+def test_rollback_goes_back_one_reign_at_a_time(store):
+    for ref in (A, B, C):
+        aliases.promote(store.disk, ref, "next")
+    keep(store, C, A)
+    assert Ref.parse(aliases.rollback(store.disk, "shoes", "bad pictures").ref) == B
+    assert Ref.parse(aliases.rollback(store.disk, "shoes", "worse").ref) == A
+    with pytest.raises(NotFound, match=r"shoes has had 1 champion\(s\), so there is none to go back to"):
+        aliases.rollback(store.disk, "shoes", "further")
+    assert champion(store) == A
+    assert len(history(store)) == 6
+
+
+def test_two_promotions_at_once_are_numbered_and_both_see_the_other(store):
+    def promote(index):
+        return aliases.promote(store.disk, (A, B, C)[index % 3], str(index)).number
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(promote, range(24)))
+    assert sorted(numbers) == list(range(1, 25))
+    events = history(store)
+    assert all(event.previous == before.ref for before, event in zip(events, events[1:], strict=False))
+
+
+def test_whoever_loses_the_race_decides_anew(store):
+    seen = []
+
+    def choose(events):
+        seen.append(len(events))
+        if len(seen) == 1:
+            aliases.promote(store.disk, A, "quicker")
+        return Choice("promote", str(B), str(B), f"after {len(events)}")
+
+    event = aliases.decide(store.disk, "weights", "shoes", "champion", choose)
+    assert seen == [0, 1]
+    assert (event.number, event.previous, event.reason) == (2, str(A), "after 1")
+
+
+def test_a_hole_in_the_history_is_named(store):
+    for ref in (A, B, C):
+        aliases.promote(store.disk, ref, "next")
+    store.disk.remove("aliases/weights/shoes/champion/00000002.json")
+    with pytest.raises(Corrupt, match=r"00000002\.json is missing"):
+        champion(store)
+
+
+def test_an_event_in_another_ones_place_is_refused(store):
+    aliases.promote(store.disk, A, "first")
+    store.disk.create(
+        "aliases/weights/shoes/champion/00000002.json", store.disk.read("aliases/weights/shoes/champion/00000001.json")
+    )
+    with pytest.raises(Corrupt, match=r"00000002\.json is damaged: it holds event 1"):
+        champion(store)

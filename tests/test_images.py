@@ -1,0 +1,173 @@
+"""pytest tests/test_images.py"""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.vision.errors import ImageError
+from tasks.vision.images import ImageSpec, Limits, decode
+
+GREY = ImageSpec(height=4, width=4, channels=1)
+RGB = ImageSpec(height=4, width=4, channels=3)
+LIMITS = Limits(bytes=1 << 20, pixels=1 << 20)
+RAMP = np.arange(0, 256, 16, dtype=np.uint8).reshape(4, 4)
+
+
+def encode(picture, format="PNG", **options):
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(picture)
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def grey(content, **spec):
+    return decode(content, ImageSpec(height=4, width=4, channels=1, **spec), LIMITS)[..., 0]
+
+
+def filled(mode, colour, size=(4, 4)):
+    return Image.new(mode, size, colour)
+
+
+def test_grey_pixels_are_taken_as_they_are():
+    pixels = decode(encode(RAMP), GREY, LIMITS)
+    assert (pixels.shape, pixels.dtype) == ((4, 4, 1), np.uint8)
+    assert (pixels[..., 0] == RAMP).all()
+    assert (decode(encode(RAMP), RGB, LIMITS) == RAMP[..., None]).all()
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG"])
+def test_formats_are_known_by_content(format):
+    content = encode(filled("RGB", (200, 200, 200)), format, **({"lossless": True} if format == "WEBP" else {}))
+    assert np.abs(grey(content).astype(int) - 200).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (filled("RGB", (255, 0, 0)), 76),  # ITU-R 601-2: 0.299 R + 0.587 G + 0.114 B
+        (filled("RGB", (0, 255, 0)), 150),
+        (filled("RGB", (0, 0, 255)), 29),
+        (filled("1", 1), 255),
+        (filled("LA", (200, 0)), 0),
+        (filled("LA", (200, 255)), 200),
+        (filled("RGBA", (200, 200, 200, 51)), 40),
+        (filled("RGB", (10, 20, 30)).quantize(4), 18),
+        (Image.fromarray(np.full((4, 4), 0xABCD, np.uint16)), 0xAB),
+    ],
+    ids=["red", "green", "blue", "bilevel", "transparent", "opaque", "half", "palette", "16-bit"],
+)
+def test_every_mode_has_defined_pixels(picture, expected):
+    assert (grey(encode(picture)) == expected).all()
+
+
+def test_cmyk():
+    content = encode(filled("CMYK", (0, 0, 0, 55)), "TIFF")
+    assert (decode(content, RGB, LIMITS) == 200).all()
+
+
+def test_a_transparent_palette_entry_becomes_background():
+    picture = Image.fromarray(np.array([[0, 1]] * 4, np.uint8).repeat(2, 1)).convert("P")
+    picture.putpalette([255, 255, 255, 90, 90, 90] + [0] * 762)
+    assert grey(encode(picture, transparency=0)).tolist() == [[0, 0, 90, 90]] * 4
+
+
+def test_invert_and_background():
+    assert (grey(encode(RAMP), invert=True) == 255 - RAMP).all()
+    transparent = encode(filled("RGBA", (10, 10, 10, 0)))
+    assert (grey(transparent, invert=True) == 0).all(), "what isn't there is background, whichever way round"
+    assert (grey(transparent, background=255) == 255).all()
+
+
+def test_every_exif_orientation_gives_the_upright_picture():
+    turned = {1: RAMP, 2: RAMP[:, ::-1], 3: RAMP[::-1, ::-1], 4: RAMP[::-1]}
+    turned |= {5: RAMP.T, 6: RAMP.T[::-1], 7: RAMP.T[::-1, ::-1], 8: RAMP.T[:, ::-1]}
+    for orientation, stored in turned.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        assert (grey(encode(np.ascontiguousarray(stored), exif=exif)) == RAMP).all(), orientation
+
+
+def test_the_first_frame_of_an_animation():
+    frames = [filled("L", 100), filled("L", 200)]
+    assert (grey(encode(frames[0], "GIF", save_all=True, append_images=frames[1:])) == 100).all()
+
+
+def test_other_sizes_are_stretched_with_antialiasing():
+    checkers = (np.indices((64, 32)).sum(0) % 2 * 255).astype(np.uint8)
+    assert np.abs(grey(encode(checkers)).astype(int) - 127).max() <= 1
+
+
+def refusal(content, limits=LIMITS):
+    with pytest.raises(ImageError) as caught:
+        decode(content, GREY, limits)
+    return caught.value.kind, caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "content", [b"hello", b"<svg xmlns='x'/>", b"%PDF-1.7", b"\0" * 100, encode(RAMP, "PPM"), encode(RAMP, "ICO")]
+)
+def test_what_is_no_picture_of_ours_is_unsupported(content):
+    kind, detail = refusal(content)
+    assert kind == "unsupported"
+    assert "expected a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF), found something else" in detail
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_cut_off_pictures_are_corrupt_at_any_length(format):
+    content = encode(np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8), format)
+    for length in range(1, len(content) * 3 // 4, 7):
+        kind, _ = refusal(content[:length])
+        assert kind in ("corrupt", "unsupported"), length
+    assert refusal(content[: len(content) // 2])[0] == "corrupt"
+
+
+def test_an_empty_file_is_corrupt():
+    assert refusal(b"") == ("corrupt", "the file is empty")
+
+
+def test_limits():
+    assert refusal(encode(RAMP), Limits(bytes=10, pixels=100)) == (
+        "too_large",
+        f"the file has {len(encode(RAMP))} bytes, the limit is 10",
+    )
+    kind, detail = refusal(encode(filled("L", 0, (100, 50))), Limits(bytes=1 << 20, pixels=4999))
+    assert kind == "too_large"
+    assert "4,999" in detail
+
+
+def test_a_bomb_is_refused_before_its_pixels_exist():
+    import tracemalloc
+
+    bomb = encode(filled("1", 0, (20_000, 20_000)))
+    assert len(bomb) < 100_000
+    tracemalloc.start()
+    assert refusal(bomb)[0] == "too_large"
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_odd_modes_are_unsupported():
+    kind, detail = refusal(encode(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"))
+    assert (kind, "found mode F" in detail) == ("unsupported", True)
+
+
+def test_flipped_bytes_never_escape_as_another_error():
+    random = np.random.default_rng(0)
+    for format in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"):
+        content = bytearray(encode(random.integers(0, 256, (16, 16, 3), dtype=np.uint8), format))
+        for _ in range(150):
+            damaged = content.copy()
+            for index in random.integers(0, len(content), 3):
+                damaged[index] = random.integers(0, 256)
+            try:
+                assert decode(bytes(damaged), RGB, LIMITS).shape == (4, 4, 3)
+            except ImageError as error:
+                assert error.kind in ("corrupt", "unsupported", "too_large")
+
+
+def test_a_spec_survives_the_manifest():
+    spec = ImageSpec(height=64, width=32, channels=3, background=255, invert=True)
+    assert ImageSpec.from_dict(spec.to_dict()) == spec

@@ -1,0 +1,89 @@
+"""pytest tests/test_layers.py: imports run one way (docs/design.md has the table)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("artifacts", "tasks", "flows")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+WITHOUT_TENSORFLOW = ("sources", "downloads", "images", "metrics", "errors")
+
+
+def imported(path, everywhere=True):
+    """Full names that a module imports, at module level or anywhere; TYPE_CHECKING blocks cost nothing and may."""
+    found = []
+
+    def visit(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            found.extend(alias.name for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            found.extend(f"{node.module}.{alias.name}" for alias in node.names)
+        if everywhere or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            for child in ast.iter_child_nodes(node):
+                visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def forbidden(path):
+    package, relative = path.relative_to(ROOT).parts[0], path.relative_to(ROOT).as_posix()
+    if package == "artifacts":
+        return ("tensorflow", "prefect", "tasks", "flows")
+    if relative.startswith("tasks/vision/"):
+        return ("prefect", "artifacts", "flows", "tasks.reports")
+    return ("flows",) if package == "tasks" else ()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_run_one_way(path):
+    for name in imported(path):
+        assert not name.startswith(tuple(f"{prefix}." for prefix in forbidden(path))), name
+        assert name not in forbidden(path), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_nothing_outside_vision_imports_tensorflow_at_module_level(path):
+    relative = path.relative_to(ROOT)
+    heavy = ["tensorflow", *(f"tasks.vision.{name}" for name in ("device", "network", "training", "inference"))]
+    if relative.parts[:2] == ("tasks", "vision") and path.stem not in WITHOUT_TENSORFLOW:
+        return
+    for name in imported(path, everywhere=relative.parts[:2] == ("tasks", "vision")):
+        assert not any(name == each or name.startswith(f"{each}.") for each in heavy), name
+
+
+def test_tasks_init_stays_empty():
+    assert (ROOT / "tasks/__init__.py").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("flows.cli", ("prefect", "tensorflow", "numpy", "pyarrow", "pydantic", "rich")),
+        ("flows.retrain", ("tensorflow",)),
+        ("tasks.vision.training, tasks.vision.inference", ("prefect", "artifacts", "pyarrow", "keras")),
+        ("tasks.vision.sources, tasks.vision.images, tasks.vision.metrics", ("prefect", "tensorflow", "artifacts")),
+        ("artifacts.dataset, artifacts.weights, artifacts.metrics", ("prefect", "tensorflow", "tasks")),
+        ("tasks.model", ("prefect", "tensorflow")),
+    ],
+)
+def test_what_an_import_loads(modules, absent):
+    program = f"import sys, {modules}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not set(absent) & set(loaded)
+
+
+def test_tensorflow_is_imported_without_a_word_and_without_changing_the_environment():
+    program = (
+        "import os; before = dict(os.environ)\n"
+        "from tasks.vision.device import tf\n"
+        "tf.ones(2) + 1; assert dict(os.environ) == before; os.write(2, b'still heard')"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (said.stdout, said.stderr) == ("", "still heard")
