@@ -66,7 +66,13 @@ def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]]
 @click.option("--architecture", type=click.Choice(["dense"]), default="dense", show_default=True)
 @click.option("--epochs", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True)
-@click.option("--learning-rate", type=click.FloatRange(0, 1000, min_open=True), default=0.1, show_default=True)
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, 1000, min_open=True),
+    callback=lambda context, option, value: _a_number(value),
+    default=0.1,
+    show_default=True,
+)
 @click.option("--schedule", type=click.Choice(["linear", "constant"]), default="linear", show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
 @click.option("--execution", type=click.Choice(["graph", "eager"]), default="graph", show_default=True)
@@ -242,6 +248,13 @@ def main() -> NoReturn:
         _say(_one_line(error))
         sys.exit(FAILED)
     sys.exit(0)
+
+
+def _a_number(value: float) -> float:
+    """FloatRange lets NaN pass, which is on neither side of any limit."""
+    if value != value:
+        raise click.BadParameter("nan is not a number")
+    return value
 
 
 def _one_line(error: Exception) -> str:

@@ -1,15 +1,19 @@
 """What tests share. Nothing here mocks: stores are folders, servers listen, processes are real."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # Before anything imports Prefect: its home, and no server of the developer's.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="lookbook-prefect-")
 os.environ["PREFECT_API_URL"] = ""
 os.environ["DO_NOT_TRACK"] = "1"
+sys.path.insert(0, str(Path(__file__).parent))  # so that tests may say `from conftest import answer`
 for name in [name for name in os.environ if name.startswith("LOOKBOOK_")]:
     del os.environ[name]
 
@@ -75,17 +79,50 @@ def lookbook_command() -> list[str]:
     return [str(Path(sys.executable).with_name("lookbook"))]
 
 
-@pytest.fixture
-def lookbook(lookbook_command, tmp_path):
-    """Run `lookbook` with a store and a Prefect home of its own."""
+# A person who isn't root: root without the right to read and write everything (setpriv is util-linux's).
+WITHOUT_ROOTS_RIGHTS = (
+    ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    if os.geteuid() == 0
+    else []
+)
 
-    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def lookbook_environment(tmp_path) -> dict[str, str]:
+    return {**os.environ, "LOOKBOOK_STORE": str(tmp_path / "store")}
+
+
+@pytest.fixture
+def lookbook(lookbook_command, lookbook_environment):
+    """Run `lookbook` with a store of its own; `behind` is a command to start it by."""
+
+    def run(*arguments: object, behind: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*lookbook_command, *map(str, arguments)],
+            [*behind, *lookbook_command, *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, "LOOKBOOK_STORE": str(tmp_path / "store"), **environment},
+            env={**lookbook_environment, **environment},
         )
 
     return run
+
+
+@pytest.fixture
+def without_roots_rights() -> list[str]:
+    return WITHOUT_ROOTS_RIGHTS
+
+
+def answer(run: subprocess.CompletedProcess[str]) -> Any:
+    """The JSON value of a command that worked."""
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def complaint(run: subprocess.CompletedProcess[str], status: int = 1) -> str:
+    """The one clear line of a command that did not."""
+    assert run.returncode == status, run.stderr
+    assert "Traceback" not in run.stderr
+    line = run.stderr.strip().splitlines()[-1]
+    assert status == 2 or line.startswith("lookbook: "), run.stderr
+    return line

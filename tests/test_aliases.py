@@ -1,5 +1,6 @@
 """pytest tests/test_aliases.py"""
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -60,7 +61,7 @@ def test_two_promotions_at_once_are_numbered_and_both_see_the_other(store):
         numbers = list(pool.map(promote, range(24)))
     assert sorted(numbers) == list(range(1, 25))
     events = history(store)
-    assert all(event.previous == before.ref for before, event in zip(events, events[1:], strict=False))
+    assert all(event.previous == before.ref for before, event in itertools.pairwise(events))
 
 
 def test_whoever_loses_the_race_decides_anew(store):

@@ -25,8 +25,10 @@ def test_what_is_written_is_read_back(ref):
         "weights/shoes@3f9a",
         "models/shoes@3f9a1c20d4b7e815",
         "weights/../x@3f9a1c20d4b7e815",
-    ]
-    + ["weights/Shoes@3f9a1c20d4b7e815", "weights/shoes@3F9A1C20D4B7E815", "weights/shoes@3f9a1c20d4b7e815\n"],
+        "weights/Shoes@3f9a1c20d4b7e815",
+        "weights/shoes@3F9A1C20D4B7E815",
+        "weights/shoes@3f9a1c20d4b7e815\n",
+    ],
 )
 def test_anything_else_is_refused(text):
     with pytest.raises(InvalidRef, match="expected a ref like weights/fashion-mnist@3f9a1c20d4b7e815, found"):
