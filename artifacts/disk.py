@@ -72,14 +72,16 @@ class LocalDisk:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder of one's own on the store's disk, for files that will be published; removed at the end."""
+        """A folder of one's own on the store's disk, for files that will be published; removed at the end.
+
+        An OSError inside is the store's disk refusing, and raised as StoreError.
+        """
         folder = self.local_path(f"{SCRATCH}/{uuid.uuid4().hex}")
         try:
             folder.mkdir(parents=True)
+            yield folder
         except OSError as error:
             raise self._refused("write", SCRATCH, error) from error
-        try:
-            yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -88,8 +88,8 @@ class Artifact:
     def _compare(self, file: str, expected: Mapping[str, Any], sha256: str, size: int) -> None:
         if (sha256, size) != (expected["sha256"], expected["bytes"]):
             raise Corrupt(
-                f"{self._key(file)} is damaged: expected {expected['bytes']} bytes with SHA-256 "
-                f"{expected['sha256'][:12]}…, found {size} bytes with {sha256[:12]}…; {_MEND}"
+                f"{self._key(file)} is damaged: expected {expected['bytes']:,} bytes with SHA-256 "
+                f"{expected['sha256'][:12]}…, found {size:,} bytes with {sha256[:12]}…; {_MEND}"
             )
 
 

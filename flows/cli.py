@@ -1,6 +1,7 @@
 """`lookbook VERB`: reads arguments, calls what does the work, prints the result."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -68,8 +69,8 @@ def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]]
 @click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True)
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(0, 1000, min_open=True),
-    callback=lambda context, option, value: _a_number(value),
+    type=click.FloatRange(0, min_open=True),
+    callback=lambda context, option, value: _finite(value),
     default=0.1,
     show_default=True,
 )
@@ -250,10 +251,10 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _a_number(value: float) -> float:
-    """FloatRange lets NaN pass, which is on neither side of any limit."""
-    if value != value:
-        raise click.BadParameter("nan is not a number")
+def _finite(value: float) -> float:
+    """FloatRange lets inf pass, and NaN, which is on neither side of any limit."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number")
     return value
 
 

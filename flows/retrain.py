@@ -24,7 +24,7 @@ from tasks.train import train
     description="Prepare the data set, train a network on it, measure it on the test split, and promote it to champion "
     "when it is better than the champion there.",
     flow_run_name="retrain-{dataset}",
-    result_serializer="json",
+    persist_result=False,  # refs go into the store; nothing is pickled
 )
 def retrain(
     dataset: Annotated[Literal["fashion-mnist"], Field(description="The data set to train on.")] = "fashion-mnist",
@@ -34,7 +34,7 @@ def retrain(
     epochs: Annotated[int, Field(ge=1, le=10_000, description="How often every training image is seen.")] = 20,
     batch_size: Annotated[int, Field(ge=1, le=65_536, description="Images a step of gradient descent.")] = 64,
     learning_rate: Annotated[
-        float, Field(gt=0, le=1000, description="Step size of gradient descent, at the start.")
+        float, Field(gt=0, allow_inf_nan=False, description="Step size of gradient descent, at the start.")
     ] = 0.1,
     schedule: Annotated[
         Literal["linear", "constant"],

@@ -13,7 +13,11 @@ from tasks import model
 from tasks.vision.metrics import evaluate as measure
 
 
-@task(name="evaluate network", description="Measure the weights on the test split; publish the numbers.")
+@task(
+    name="evaluate network",
+    persist_result=False,
+    description="Measure the weights on the test split; publish the numbers.",
+)
 def evaluate(weights: str, dataset: str) -> str:
     """The ref of the published metrics."""
     ref = evaluate_weights(Store(Settings().store), Ref.parse(weights), Ref.parse(dataset))

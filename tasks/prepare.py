@@ -17,7 +17,11 @@ from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, sp
 PREPARATION = 1  # raise it when the same files give another dataset: earlier preparations are then made anew
 
 
-@task(name="prepare dataset", description="Download the data set, or find it, and publish it as an Arrow dataset.")
+@task(
+    name="prepare dataset",
+    persist_result=False,
+    description="Download the data set, or find it, and publish it as an Arrow dataset.",
+)
 def prepare(dataset: str) -> str:
     """The ref of the published dataset."""
     settings = Settings()

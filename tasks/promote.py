@@ -13,7 +13,11 @@ from artifacts.store import Store
 from tasks.evaluate import evaluate_weights
 
 
-@task(name="decide on promotion", description="Compare with the champion on the same test split; promote the better.")
+@task(
+    name="decide on promotion",
+    persist_result=False,
+    description="Compare with the champion on the same test split; promote the better.",
+)
 def promote(challenger: str) -> dict[str, Any]:
     """`challenger` is a metrics ref. Returns promoted (did the champion change?), reason and champion (a ref)."""
     event = decide_promotion(Store(Settings().store), Ref.parse(challenger))

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from tasks.vision.training import Device, Execution, TrainingSettings
 
 
-@task(name="train network", description="Train from the first weights on; publish them with their history.")
+@task(
+    name="train network",
+    persist_result=False,
+    description="Train from the first weights on; publish them with their history.",
+)
 def train(dataset: str, settings: dict[str, Any], execution: "Execution", device: "Device") -> str:
     """The ref of the published weights. `settings` are the fields of TrainingSettings."""
     from tasks.vision.training import TrainingSettings

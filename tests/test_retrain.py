@@ -1,0 +1,254 @@
+"""pytest tests/test_retrain.py: the main job, as a person runs it: the real images, real servers, real signals."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import answer, complaint
+
+from artifacts import dataset, metrics
+from artifacts.refs import Ref
+from artifacts.store import Store
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, fashion_mnist):
+    """A store and a Prefect home that the tests of this file share; the images are in the cache already."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def lookbook_environment(home):
+    return {**os.environ, "LOOKBOOK_STORE": str(home / "store"), "PREFECT_HOME": str(home / "prefect")}
+
+
+@pytest.fixture
+def store(home):
+    return Store(home / "store")
+
+
+@pytest.fixture(scope="module")
+def server(home, first):
+    """A server on the history of the runs before it, as `prefect server start` gives one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("prefect"), "server", "start", "--port", str(port), "--no-ui"],
+        env={**os.environ, "PREFECT_HOME": str(home / "prefect")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}/api"
+    for _ in range(300):
+        try:
+            if httpx.get(f"{url}/health").is_success:
+                break
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    yield url
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def first(home, lookbook_command):
+    """The first retraining of this home, with no server configured."""
+    environment = {**os.environ, "LOOKBOOK_STORE": str(home / "store"), "PREFECT_HOME": str(home / "prefect")}
+    return subprocess.run(
+        [*lookbook_command, "retrain", "--json"], capture_output=True, text=True, timeout=300, env=environment
+    )
+
+
+def asked(url, what, **body):
+    return httpx.post(f"{url}/{what}/filter", json={"limit": 200, **body}).raise_for_status().json()
+
+
+def test_the_first_retraining_gives_a_champion(first, store):
+    result = answer(first)
+    assert result["promoted"]
+    assert result["reason"].startswith("the first model, accuracy 8")
+    assert result["accuracy"] > 0.86
+    assert result["loss"] < 0.4
+    assert set(result["seconds"]) == {"prepare", "train", "epoch", "evaluate", "total"}
+    assert result["seconds"]["total"] > result["seconds"]["train"] > result["seconds"]["epoch"] > 0
+    assert str(store.resolve("champion")) == result["weights"] == result["champion"]
+    numbers = metrics.load(store, Ref.parse(result["metrics"]))
+    test = dataset.load(store, Ref.parse(result["dataset"])).test
+    assert np.mean(numbers.probabilities().argmax(1) == test.labels) == result["accuracy"]
+    assert store.verify().corrupt == []
+
+
+def test_progress_shows_every_100_batches_and_every_epoch(first):
+    lines = first.stderr.splitlines()
+    for epoch in (1, 20):
+        batches = [line for line in lines if line.startswith(f"epoch {epoch}/20  batch ")]
+        assert [line.split()[3] for line in batches] == [f"{batch}/938" for batch in [*range(100, 1000, 100), 938]]
+        assert "60,000 items  loss " in batches[-1]
+        [finished] = [line for line in lines if line.startswith(f"epoch {epoch}/20  loss ")]
+        assert finished.endswith(" s")
+
+
+def test_the_same_retraining_gives_the_same_weights_and_says_so(first, lookbook):
+    again = answer(lookbook("retrain", "--json"))
+    assert {again[key] == answer(first)[key] for key in ("dataset", "weights", "metrics")} == {True}
+    assert not again["promoted"]
+    assert again["reason"].startswith("the same weights version came out, which is champion already")
+    assert again["seconds"]["prepare"] < 1
+
+
+def test_a_worse_one_is_not_promoted_and_a_person_reads_why(first, lookbook, store):
+    said = lookbook("retrain", "--epochs", "1", "--schedule", "constant")
+    assert said.returncode == 0
+    for part in ("not promoted: not better: accuracy ", "of the test images", "next: lookbook predict IMAGE..."):
+        assert part in said.stdout
+    assert str(store.resolve("champion")) == answer(first)["weights"]
+
+
+def test_predict_reads_a_test_image_from_a_file(first, lookbook, fashion_mnist, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(fashion_mnist["test"].images[0, ..., 0]).save(tmp_path / "boot.png")
+    assert "boot.png  Ankle boot " in lookbook("predict", tmp_path / "boot.png").stdout
+
+
+def test_a_server_started_later_shows_the_run(first, server):
+    runs = asked(server, "flow_runs", sort="START_TIME_ASC")
+    assert runs[0]["name"] == "retrain-fashion-mnist"
+    assert {run["state_type"] for run in runs} == {"COMPLETED"}
+    tasks = asked(server, "task_runs", flow_runs={"id": {"any_": [runs[0]["id"]]}})
+    assert sorted(task["name"].rpartition("-")[0] for task in tasks) == [
+        "decide on promotion", "evaluate network", "prepare dataset", "train network",
+    ]  # fmt: skip
+    assert {task["state_type"] for task in tasks} == {"COMPLETED"}
+    logs = [log["message"] for log in asked(server, "logs", logs={"flow_run_id": {"any_": [runs[0]["id"]]}})]
+    assert any(message.startswith("epoch 20/20  loss ") for message in logs)
+    assert any(message.startswith("promote: the first model") for message in logs)
+
+
+def test_a_running_server_is_used_and_no_result_is_pickled(server, lookbook, home, first):
+    before = len(asked(server, "flow_runs"))
+    result = answer(lookbook("retrain", "--epochs", "1", "--json", PREFECT_API_URL=server))
+    assert result["accuracy"] > 0.7
+    assert len(asked(server, "flow_runs")) == before + 1
+    assert not list((home / "prefect").rglob("storage/*"))
+
+
+def test_a_training_that_diverges_is_one_line_and_leaves_the_champion(server, lookbook, store):
+    before = list(store.refs())
+    told = complaint(lookbook("retrain", "--learning-rate", "1e30", PREFECT_API_URL=server))
+    assert "the loss is nan in epoch 1, by batch 100 of 938: the training diverged" in told
+    assert list(store.refs()) == before
+    assert store.verify().corrupt == []
+    failed = asked(server, "flow_runs", sort="START_TIME_DESC")[0]
+    assert failed["state_type"] == "FAILED"
+
+
+def test_a_full_disk_publishes_nothing(server, lookbook, tmp_path):
+    """A limit on the size of files stands for the full disk: the same refusal in the middle of a write."""
+    run = lookbook(
+        "retrain",
+        behind=["prlimit", "--fsize=1000000"],
+        LOOKBOOK_STORE=str(tmp_path / "store"),
+        PREFECT_API_URL=server,
+    )
+    assert "make room" in complaint(run)
+    assert list(Store(tmp_path / "store").refs()) == []
+    assert not list((tmp_path / "store/staging/scratch").iterdir())
+
+
+def test_a_store_that_can_not_be_written(server, lookbook, tmp_path, without_roots_rights):
+    (tmp_path / "store").mkdir(mode=0o500)
+    run = lookbook(
+        "retrain", behind=without_roots_rights, LOOKBOOK_STORE=str(tmp_path / "store"), PREFECT_API_URL=server
+    )
+    assert "Permission denied; make room or mend the permissions, or point LOOKBOOK_STORE at another" in complaint(run)
+
+
+def test_a_damaged_dataset_is_named(server, lookbook, store, home, first):
+    path = store.open(Ref.parse(answer(first)["dataset"])).folder / "train.arrow"
+    content = path.read_bytes()
+    path.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    told = complaint(lookbook("retrain", "--epochs", "1", PREFECT_API_URL=server))
+    path.write_bytes(content)
+    assert "train.arrow is damaged: expected 49,310,226 bytes" in told
+    assert "make it again" in told
+
+
+def test_a_server_that_is_not_there(lookbook, first):
+    told = complaint(lookbook("retrain", PREFECT_API_URL="http://127.0.0.1:9/api"))
+    assert "expected a Prefect server at PREFECT_API_URL http://127.0.0.1:9/api, found: " in told
+
+
+def start(lookbook_command, environment, *arguments):
+    return subprocess.Popen(
+        [*lookbook_command, "retrain", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process, text):
+    for line in process.stderr:
+        if text in line:
+            return
+    pytest.fail(f"the command ended without saying {text!r}")
+
+
+def children(process):
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def alive(pid):
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_half_way(lookbook_command, lookbook_environment, lookbook, store, first, kind):
+    before = list(store.refs())
+    events = len(answer(lookbook("history", "--json")))
+    process = start(lookbook_command, lookbook_environment, "--epochs", "500", "--seed", "99")
+    wait_for(process, "epoch 3/500  loss")
+    servers = children(process)
+    assert servers
+    process.send_signal(kind)
+    rest = process.communicate(timeout=60)[1]
+    if kind == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130
+        assert rest.strip().splitlines()[-1].startswith("lookbook: interrupted; nothing half-done was published")
+        assert "Traceback" not in rest
+    until = time.monotonic() + 30
+    while any(map(alive, servers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(alive, servers)), "the temporary server ends with its command, however that ends"
+    assert list(store.refs()) == before
+    assert len(answer(lookbook("history", "--json"))) == events
+    assert store.verify().corrupt == []
+
+
+def test_a_second_command_waits_for_the_first_and_says_so(lookbook_command, lookbook_environment, first):
+    one = start(lookbook_command, lookbook_environment, "--epochs", "40", "--seed", "7")
+    wait_for(one, "epoch 1/40  loss")
+    two = start(lookbook_command, lookbook_environment, "--epochs", "1", "--seed", "7")
+    wait_for(two, "another lookbook command uses Prefect's database; waiting until it is done")
+    assert one.poll() is None
+    assert one.communicate(timeout=120)[0]
+    said = two.communicate(timeout=120)
+    assert (one.returncode, two.returncode) == (0, 0), said
+    assert "database is locked" not in said[1]

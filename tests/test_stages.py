@@ -1,0 +1,208 @@
+"""pytest tests/test_stages.py: what the stages do, without Prefect's machinery around them."""
+
+import dataclasses
+import gzip
+import hashlib
+import struct
+import time
+
+import numpy as np
+import pytest
+
+from artifacts import aliases, dataset, metrics, weights
+from artifacts.errors import AlreadyExists, NotPromotable
+from artifacts.settings import Settings
+from tasks.evaluate import evaluate_weights
+from tasks.prepare import prepare_dataset
+from tasks.promote import decide_promotion
+from tasks.reports.progress import TrainingProgress
+from tasks.train import train_weights
+from tasks.vision.errors import SourceError
+from tasks.vision.images import ImageSpec
+from tasks.vision.sources import FASHION_MNIST, IdxDataset, IdxFile
+from tasks.vision.training import TrainingSettings
+
+
+@pytest.fixture
+def source(shapes, tmp_path):
+    """The shapes as IDX files in a mirror, and the settings that point at it."""
+    (tmp_path / "mirror").mkdir()
+    files = []
+    for name, array, magic in [
+        ("train-images", shapes["train"].images[..., 0], 0x803),
+        ("train-labels", shapes["train"].labels.astype(np.uint8), 0x801),
+        ("test-images", shapes["test"].images[..., 0], 0x803),
+        ("test-labels", shapes["test"].labels.astype(np.uint8), 0x801),
+    ]:
+        content = struct.pack(f">I{array.ndim}I", magic, *array.shape) + array.tobytes()
+        (tmp_path / "mirror" / f"{name}.gz").write_bytes(gzip.compress(content))
+        files.append(IdxFile(name, len(content), hashlib.sha256(content).hexdigest()))
+    spec = ImageSpec(height=8, width=8, channels=1)
+    settings = Settings(cache=tmp_path / "cache", dataset_mirror=tmp_path / "mirror")
+    return IdxDataset("shapes", ("circle", "square", "line"), *files, image_spec=spec), settings
+
+
+def train(store, ref, **settings):
+    settings = TrainingSettings(**{"epochs": 2, "batch_size": 16, **settings})
+    with TrainingProgress(settings.epochs, log=lambda line: None) as progress:
+        return train_weights(store, ref, settings, "graph", "cpu", progress)
+
+
+def judge(store, weights_ref, dataset_ref):
+    return decide_promotion(store, evaluate_weights(store, weights_ref, dataset_ref))
+
+
+def test_prepare_publishes_what_the_files_hold(store, source, shapes):
+    ref = prepare_dataset(store, *source)
+    loaded = dataset.load(store, ref)
+    assert (loaded.train.images == shapes["train"].images).all()
+    assert (loaded.test.labels == shapes["test"].labels).all()
+    assert loaded.classes == ["circle", "square", "line"]
+    assert loaded.artifact.identity["inputs"]["train-images"].startswith("sha256:")
+
+
+def test_preparing_again_reads_nothing_and_returns_the_same_version(store, source, tmp_path):
+    data, settings = source
+    ref = prepare_dataset(store, data, settings)
+    for file in (tmp_path / "mirror").iterdir():
+        file.unlink()
+    started = time.perf_counter()
+    assert prepare_dataset(store, data, settings) == ref
+    assert time.perf_counter() - started < 0.5
+
+
+def test_a_dataset_that_was_removed_is_made_again(store, source):
+    ref = prepare_dataset(store, *source)
+    for file in store.open(ref).folder.iterdir():
+        file.unlink()
+    assert prepare_dataset(store, *source) == ref
+    assert len(dataset.load(store, ref).train.labels) == 300
+
+
+def test_a_source_with_a_wrong_file_publishes_nothing(store, source, tmp_path):
+    (tmp_path / "mirror/test-labels.gz").write_bytes(b"<html>")
+    with pytest.raises(SourceError, match=r"test-labels\.gz is not the expected file"):
+        prepare_dataset(store, *source)
+    assert list(store.refs()) == []
+
+
+def test_equal_trainings_are_one_version_and_weights_say_where_they_come_from(store, source):
+    data = prepare_dataset(store, *source)
+    first = train(store, data)
+    made = store.open(first).manifest
+    assert train(store, data) == first
+    assert train(store, data, seed=1) != first
+    assert made["identity"]["inputs"] == {"dataset": str(data)}
+    assert made["identity"]["settings"] == TrainingSettings(epochs=2, batch_size=16).to_dict()
+    assert made["provenance"]["device"] == "CPU"
+    assert made["provenance"]["threads"] >= 1
+    assert len(made["provenance"]["epoch_seconds"]) == 2
+    assert weights.load(store, first).image_spec == data_spec(store, data)
+
+
+def data_spec(store, ref):
+    return dataset.load(store, ref).image_spec
+
+
+def test_evaluation_is_stored_with_every_items_probabilities(store, source, shapes):
+    data = prepare_dataset(store, *source)
+    loaded = metrics.load(store, evaluate_weights(store, train(store, data, epochs=10), data))
+    predicted = loaded.probabilities().argmax(1)
+    assert loaded.numbers["accuracy"] == np.mean(predicted == shapes["test"].labels) > 0.9
+    assert sum(map(sum, loaded.numbers["confusion_matrix"])) == loaded.numbers["items"] == 60
+
+
+def test_the_better_model_is_champion_and_every_decision_is_kept(store, source):
+    data = prepare_dataset(store, *source)
+    weak, strong = train(store, data, epochs=1, learning_rate=0.001), train(store, data, epochs=10)
+    first = judge(store, weak, data)
+    assert (first.action, first.ref) == ("promote", str(weak))
+    assert first.reason.startswith("the first model, accuracy ")
+    better = judge(store, strong, data)
+    assert (better.action, better.ref, better.previous) == ("promote", str(strong), str(weak))
+    assert better.numbers["accuracy"] > better.numbers["champion_accuracy"]
+    assert "on the same 60 test images" in better.reason
+    worse = judge(store, weak, data)
+    assert (worse.action, worse.ref, worse.challenger) == ("keep", str(strong), str(weak))
+    assert worse.reason.startswith("not better: accuracy ")
+    again = judge(store, strong, data)
+    assert (again.action, again.ref) == ("keep", str(strong))
+    assert again.reason.startswith("the same weights version came out, which is champion already")
+    assert len(aliases.history(store.disk, "weights", "shapes", "champion")) == 4
+
+
+def test_equal_accuracy_is_not_better(store, source):
+    data = prepare_dataset(store, *source)
+    judge(store, train(store, data, epochs=20), data)
+    event = judge(store, train(store, data, epochs=20, seed=1), data)
+    assert (event.numbers["accuracy"], event.numbers["champion_accuracy"]) == (1.0, 1.0)
+    assert event.action == "keep"
+
+
+def test_a_champion_is_measured_on_the_challengers_test_split(store, source, shapes):
+    data = prepare_dataset(store, *source)
+    judge(store, train(store, data, epochs=10), data)
+    fewer = dataclasses.replace(
+        shapes["test"], images=shapes["test"].images[:30], labels=shapes["test"].labels[:30], sources=["x"] * 30
+    )
+    other = dataset.save(
+        store, "shapes", train=shapes["train"], test=fewer, classes=["circle", "square", "line"],
+        image_spec=ImageSpec(8, 8, 1).to_dict(), settings={}, inputs={}, made={},
+    )  # fmt: skip
+    event = judge(store, train(store, other, epochs=1, learning_rate=0.001), other)
+    assert event.action == "keep"
+    assert "on the same 30 test images" in event.reason
+
+
+def nan_weights(store, ref, data):
+    published = weights.load(store, ref)
+    tensors = {name: np.full_like(tensor, np.nan) for name, tensor in published.tensors.items()}
+    return weights.save(
+        store, "shapes", tensors=tensors, history=[], classes=published.classes, image_spec=published.image_spec,
+        settings=published.artifact.identity["settings"], dataset=data, made={},
+    )  # fmt: skip
+
+
+def test_a_model_that_answers_nan_is_never_promoted(store, source):
+    data = prepare_dataset(store, *source)
+    good = train(store, data)
+    broken = nan_weights(store, good, data)
+    with pytest.raises(NotPromotable, match=r"can't be the first champion: its predictions are not numbers \(NaN\)"):
+        judge(store, broken, data)
+    judge(store, good, data)
+    event = judge(store, broken, data)
+    assert (event.action, event.ref) == ("keep", str(good))
+    assert "not numbers (NaN)" in event.reason
+
+
+def test_whoever_loses_the_race_is_compared_with_the_new_champion(store, source, monkeypatch):
+    data = prepare_dataset(store, *source)
+    weak, strong = train(store, data, epochs=1, learning_rate=0.001), train(store, data, epochs=10)
+    create = store.disk.create
+    raced = []
+
+    def create_after_another(key, content):
+        if key.startswith("aliases/") and not raced:
+            raced.append(key)
+            judge(store, strong, data)
+            raise AlreadyExists(key)
+        create(key, content)
+
+    metrics_ref = evaluate_weights(store, weak, data)
+    monkeypatch.setattr(store.disk, "create", create_after_another)
+    event = decide_promotion(store, metrics_ref)
+    assert (event.number, event.action, event.ref) == (2, "keep", str(strong))
+
+
+def test_fashion_mnists_seeds_reach_what_the_readme_says(fashion_mnist, store):
+    """Seed 0 alone, to keep the tests short; benchmarks/retrain.py measures all five."""
+    from tasks.vision.inference import Predictor
+    from tasks.vision.metrics import evaluate
+    from tasks.vision.network import Network
+    from tasks.vision.training import fit
+
+    train, test = fashion_mnist["train"], fashion_mnist["test"]
+    trained = fit(train.images, train.labels, classes=10, spec=FASHION_MNIST.image_spec, settings=TrainingSettings())
+    network = Network(FASHION_MNIST.image_spec, 10)
+    network.assign(trained.tensors)
+    assert evaluate(Predictor(network)(test.images), test.labels, FASHION_MNIST.classes)["accuracy"] > 0.86
