@@ -21,7 +21,7 @@ class LocalDisk:
     def create(self, key: str, content: bytes | Path) -> None:
         """Write `key` durably, or not at all.
 
-        A Path inside the store's scratch folder is linked without a copy and must not be written to afterwards.
+        A Path inside the store's staging area is linked without a copy and must not be written to afterwards.
         Raises AlreadyExists when somebody was first, StoreError when the disk refuses (full, read-only, fsync failed).
         """
         target = self.local_path(key)
@@ -88,7 +88,7 @@ class LocalDisk:
     @contextlib.contextmanager
     def _temporary(self, content: bytes | Path) -> Iterator[Path]:
         """A synced file holding `content`, on the store's disk."""
-        if isinstance(content, Path) and content.is_relative_to(self.local_path(SCRATCH)):
+        if isinstance(content, Path) and content.is_relative_to(self.local_path("staging")):
             _sync(content)
             yield content
             return

@@ -21,7 +21,14 @@ class Settings(BaseSettings):
     dataset_mirror: Annotated[
         Path | None, Field(description="Folder with the data sets' own files; asked before anything else.")
     ] = None
+    image_roots: Annotated[
+        dict[str, Path], Field(description="Folders that flows may read pictures from, as JSON: name -> folder.")
+    ] = {}
+    decoders: Annotated[int | None, Field(gt=0, description="Decoder processes; as many as processors by default.")] = (
+        None
+    )
     max_image_bytes: Annotated[int, Field(gt=0, description="Largest picture file that is read, in bytes.")] = 64 << 20
     max_image_pixels: Annotated[int, Field(gt=0, description="Largest picture that is decoded, in pixels.")] = (
         50_000_000
     )
+    max_image_seconds: Annotated[float, Field(gt=0, description="Longest time that decoding a picture may take.")] = 10

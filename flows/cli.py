@@ -102,6 +102,37 @@ def retrain(**parameters: Any) -> Result:
     return {**result, "store": str(Settings().store)}
 
 
+@verb(show="scoring")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--weights", default="champion", show_default=True, help="A ref, or champion.")
+@click.option("--name", help="What the predictions are called; by default as the folder.")
+@click.option("--invert", is_flag=True, help="For dark objects on a light background.")
+@click.option("--limit", type=click.IntRange(1), help="Score only the first so many entries, for a trial.")
+@click.option("--fresh", is_flag=True, help="Score everything anew, whatever was scored before.")
+def score(folder: Path, **parameters: Any) -> Result:
+    """Tell what is on every picture of a folder: one row a file, in Parquet.
+
+    Only what is new since the last time is scored; a run that was interrupted goes on where it was. The rows are in the
+    folder that is printed, a report for people beside them.
+
+    \b
+    Example:
+      lookbook score pictures
+      lookbook score pictures --invert --limit 1000
+    """
+    from artifacts.settings import Settings
+
+    roots = {**Settings().image_roots, "given": folder.expanduser().absolute()}
+    os.environ["LOOKBOOK_IMAGE_ROOTS"] = json.dumps({name: str(root) for name, root in roots.items()})
+    from flows.server import prefect_api
+
+    with prefect_api() as api:
+        from flows.score import score as flow
+
+        api.wait()
+        return flow("given:", **parameters)
+
+
 @verb(show="predictions")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
 def predict(images: tuple[Path, ...]) -> Result:

@@ -62,7 +62,7 @@ def _decode(path: Path, spec: ImageSpec, settings: Settings) -> tuple[dict[str, 
         with open(path, "rb") as file:
             content = file.read(limits.bytes + 1)
         entry["sha256"] = hashlib.sha256(content).hexdigest()
-        return entry, decode(content, spec, limits)
+        return entry, decode(content, spec, limits).pixels
     except ImageError as error:
         kind, detail = error.kind, error.detail
     except FileNotFoundError:

@@ -24,7 +24,7 @@ def encode(picture, format="PNG", **options):
 
 
 def grey(content, **spec):
-    return decode(content, ImageSpec(height=4, width=4, channels=1, **spec), LIMITS)[..., 0]
+    return decode(content, ImageSpec(height=4, width=4, channels=1, **spec), LIMITS).pixels[..., 0]
 
 
 def filled(mode, colour, size=(4, 4)):
@@ -32,10 +32,10 @@ def filled(mode, colour, size=(4, 4)):
 
 
 def test_grey_pixels_are_taken_as_they_are():
-    pixels = decode(encode(RAMP), GREY, LIMITS)
+    pixels = decode(encode(RAMP), GREY, LIMITS).pixels
     assert (pixels.shape, pixels.dtype) == ((4, 4, 1), np.uint8)
     assert (pixels[..., 0] == RAMP).all()
-    assert (decode(encode(RAMP), RGB, LIMITS) == RAMP[..., None]).all()
+    assert (decode(encode(RAMP), RGB, LIMITS).pixels == RAMP[..., None]).all()
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "GIF", "TIFF", "WEBP", "JPEG"])
@@ -65,7 +65,7 @@ def test_every_mode_has_defined_pixels(picture, expected):
 
 def test_cmyk():
     content = encode(filled("CMYK", (0, 0, 0, 55)), "TIFF")
-    assert (decode(content, RGB, LIMITS) == 200).all()
+    assert (decode(content, RGB, LIMITS).pixels == 200).all()
 
 
 def test_a_transparent_palette_entry_becomes_background():
@@ -163,7 +163,7 @@ def test_flipped_bytes_never_escape_as_another_error():
             for index in random.integers(0, len(content), 3):
                 damaged[index] = random.integers(0, 256)
             try:
-                assert decode(bytes(damaged), RGB, LIMITS).shape == (4, 4, 3)
+                assert decode(bytes(damaged), RGB, LIMITS).pixels.shape == (4, 4, 3)
             except ImageError as error:
                 assert error.kind in ("corrupt", "unsupported", "too_large")
 

@@ -1,5 +1,6 @@
 """What a person sees while a stage works: bars on a terminal, plain lines elsewhere. All of it goes to stderr."""
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -77,3 +78,41 @@ class TrainingProgress:
         line = f"{line}  {seconds:.2f} s"
         self._console.print(line, highlight=False, soft_wrap=True)
         self._log(line)
+
+
+class ScoringProgress:
+    """A bar for the rows of a table: images, images a second, errors, time left; without a terminal, a line now and
+    then."""
+
+    _SECONDS = 5.0
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._done, self._errors, self._reused = rows, 0, 0, 0
+        self._console = Console(stderr=True)
+        self._started = self._told = time.monotonic()
+        self._bar = Progress(
+            TextColumn("scoring"), BarColumn(), TextColumn("{task.fields[seen]}"), TimeRemainingColumn(),
+            console=self._console, transient=True, disable=not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task("scoring", total=rows, seen="")
+
+    def __enter__(self) -> Callable[[int, int, int], None]:
+        self._bar.start()
+        return self._on_rows
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._bar.stop()
+        if kind is None:
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
+
+    def _on_rows(self, rows: int, errors: int, reused: int) -> None:
+        self._done, self._errors, self._reused = self._done + rows, self._errors + errors, self._reused + reused
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=self._done, seen=self._line())
+        elif time.monotonic() - self._told > self._SECONDS:
+            self._told = time.monotonic()
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
+
+    def _line(self) -> str:
+        rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)
+        return f"{self._done:,} of {self._rows:,} entries  {rate:,.0f} images/s  {self._errors:,} errors"

@@ -26,6 +26,21 @@ def retraining(result: dict[str, Any]) -> None:
     _print(Panel(Group(_facts(facts), "", following), title="retrained", expand=False))
 
 
+def scoring(result: dict[str, Any]) -> None:
+    errors = ", ".join(f"{rows:,} {kind}" for kind, rows in result["errors"].items()) or "none"
+    work = f"{result['predicted']:,} scored now, {result['reused']:,} taken over"
+    facts = {
+        "entries": f"[bold]{result['images']:,}[/]: {work}",
+        "errors": errors,
+        "classes": ", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items()),
+        "predictions": result["predictions"],
+        "rows": Text(f"{result['path']}/*.parquet"),
+        "report": Text(f"{result['path'].removesuffix('data')}report.html"),
+        "seconds": f"{result['seconds']:.1f} ({result['images_per_second']:,.0f} images/s)",
+    }
+    _print(Panel(_facts(facts), title="scored", expand=False))
+
+
 def predictions(result: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for each in result["results"]:

@@ -34,6 +34,16 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
 
 
+def stability_index(expected: np.ndarray, found: np.ndarray) -> float:
+    """Population stability index of two histograms over the same bins: the sum of (q - p) ln(q / p) over their shares.
+
+    0 for equal shares. An empty bin counts as half an item, so that the logarithm exists. It is the symmetric
+    Kullback-Leibler divergence (Jeffreys, 1946), with the name and the thresholds that credit scoring gave it.
+    """
+    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (expected, found))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
 def _class_metrics(matrix: np.ndarray, index: int) -> dict[str, float | int | None]:
     hits, support, called = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
     return {

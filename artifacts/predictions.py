@@ -1,0 +1,135 @@
+"""Predictions: one honest Parquet row an entry of a folder, in parts that later versions may share."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from artifacts.refs import Ref
+from artifacts.store import Artifact, Content, Store
+
+KINDS_OF_ERROR = ("unsupported", "corrupt", "too_large", "unreadable", "missing", "changed", "timeout", "crashed")
+PASSING_ERRORS = ("timeout", "crashed", "unreadable", "missing", "changed")
+"""Errors that may be gone next time: their rows are never reused."""
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+def schema(weights: Ref, dataset: str, classes: Sequence[str], image_spec: Mapping[str, Any]) -> pa.Schema:
+    """The columns of every part; class order, weights, dataset and ImageSpec are in the metadata."""
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("sha256", pa.string()),
+            pa.field("bytes", pa.int64(), nullable=False),
+            pa.field("mtime_ns", pa.int64(), nullable=False),
+            pa.field("width", pa.int32()),
+            pa.field("height", pa.int32()),
+            pa.field("label", _TEXT),
+            pa.field("confidence", pa.float32()),
+            pa.field("probabilities", pa.list_(pa.float32(), len(classes))),
+            pa.field("weights", _TEXT, nullable=False),
+            pa.field("error", _TEXT),
+            pa.field("detail", pa.string()),
+        ],
+        metadata={
+            "lookbook.weights": str(weights),
+            "lookbook.dataset": dataset,
+            "lookbook.classes": json.dumps(list(classes)),
+            "lookbook.image_spec": json.dumps(dict(image_spec), sort_keys=True),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished shard: where its Parquet is (a key), what it is, and which entries it covers.
+
+    digest: of what went in; first: the path of its first row, as in the column; rows: how many; labels: class -> rows;
+    errors: kind -> rows.
+    """
+
+    key: str
+    sha256: str
+    digest: str
+    first: str
+    rows: int
+    labels: dict[str, int]
+    errors: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A published table of predictions."""
+
+    artifact: Artifact
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """For each file of `data/`, in order: digest, first, rows, errors."""
+        return list(self.artifact.facts["parts"])
+
+    @property
+    def folder(self) -> Path:
+        """The `data/` folder, for other tools."""
+        return self.artifact.folder / "data"
+
+    def read(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one part; its bytes are checked."""
+        return pq.read_table(self.artifact.path(file_name(index)), columns=columns)
+
+
+def file_name(index: int) -> str:
+    return f"data/part-{index:05d}.parquet"
+
+
+def save(
+    store: Store,
+    name: str,
+    *,
+    parts: Sequence[Part],
+    weights: Ref,
+    dataset: str,
+    settings: Mapping[str, Any],
+    classes: Sequence[str],
+    image_spec: Mapping[str, Any],
+    report: Mapping[str, Content],
+    made: Mapping[str, Any],
+) -> Ref:
+    """Publish a table out of finished parts, in the order of their paths."""
+    return store.publish(
+        "predictions",
+        name,
+        {file_name(index): store.disk.local_path(part.key) for index, part in enumerate(parts)},
+        settings=settings,
+        inputs={"weights": str(weights), "dataset": dataset},
+        facts={
+            "rows": sum(part.rows for part in parts),
+            "labels": _sum(part.labels for part in parts),
+            "errors": _sum(part.errors for part in parts),
+            "classes": list(classes),
+            "image_spec": dict(image_spec),
+            "parts": [
+                {"digest": part.digest, "first": part.first, "rows": part.rows, "errors": part.errors} for part in parts
+            ],
+        },
+        rendered=report,
+        made=made,
+    )
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(sorted(total.items()))
+
+
+def load(store: Store, ref: Ref) -> Predictions:
+    """Open a table of predictions. Raises NotFound and Corrupt."""
+    return Predictions(store.open(ref))

@@ -1,0 +1,115 @@
+"""Folders of pictures: named by a configured root, opened and listed by descriptors, so that nothing leads out."""
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from artifacts.errors import LookbookError
+from artifacts.settings import Settings
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class FolderError(LookbookError):
+    """A folder that may not or can not be read."""
+
+
+class Entry(NamedTuple):
+    """An entry that is no folder: path relative to the top, `/`-separated; size in bytes; modification time in ns."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    regular: bool
+
+
+def open_folder(settings: Settings, text: str) -> int:
+    """A descriptor of `root:sub/path`, root one of LOOKBOOK_IMAGE_ROOTS. Raises FolderError.
+
+    No `..`, no absolute path, no other scheme, and no symlink below the root.
+    """
+    root, colon, path = text.partition(":")
+    parts = path.split("/") if path else []
+    if not colon or root not in settings.image_roots or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        known = ", ".join(f"{name}:" for name in sorted(settings.image_roots)) or "none is configured"
+        raise FolderError(
+            f"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS ({known}), found {text!r}"
+        )
+    descriptor = -1
+    try:
+        descriptor = os.open(settings.image_roots[root].expanduser(), _FOLDER)
+        for part in parts:
+            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+    except (OSError, ValueError) as error:
+        if descriptor >= 0:
+            os.close(descriptor)
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FolderError(f"expected a folder of pictures at {text!r}, found: {reason}") from None
+    return descriptor
+
+
+def walk(top: int) -> Iterator[Entry]:
+    """Every entry below the open folder `top` that is no folder itself, sorted by the bytes of its path.
+
+    Symlinks are entries, and are not followed. What vanishes meanwhile is passed over. Raises FolderError for a folder
+    that can't be listed.
+    """
+    stack = [(os.dup(top), b"", _names(top, b""))]
+    try:
+        while stack:
+            folder, prefix, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                os.close(stack.pop()[0])
+            elif name.endswith(b"/"):
+                path = prefix + name
+                try:
+                    inner = os.open(name[:-1], _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise _unlistable(path, error) from None
+                stack.append((inner, path, _names(inner, path)))
+            else:
+                try:
+                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                yield Entry(prefix + name, found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
+    finally:
+        for folder, _, _ in stack:
+            os.close(folder)
+
+
+def _names(folder: int, path: bytes) -> Iterator[bytes]:
+    """Names in an open folder, folders with a `/` behind: sorted so, a walk meets paths in the order of their bytes."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [os.fsencode(each.name) + (b"/" if each.is_dir(follow_symlinks=False) else b"") for each in entries]
+    except OSError as error:
+        raise _unlistable(path, error) from None
+    names.sort()
+    return iter(names)
+
+
+def _unlistable(path: bytes, error: OSError) -> FolderError:
+    return FolderError(
+        f"can't list the folder {to_text(path) or '.'}: {error.strerror}; mend its permissions, or score another folder"
+    )
+
+
+def to_text(path: bytes) -> str:
+    """A path as the `path` column has it: bytes that are no UTF-8, and `%`, percent-encoded."""
+    if path.isascii() and b"%" not in path:
+        return path.decode()
+    text = path.replace(b"%", b"%25").decode("utf-8", "surrogateescape")
+    return "".join(f"%{ord(each) - 0xDC00:02X}" if 0xDC80 <= ord(each) <= 0xDCFF else each for each in text)
+
+
+def to_bytes(text: str) -> bytes:
+    """The inverse of `to_text`."""
+    return unquote_to_bytes(text)

@@ -1,0 +1,125 @@
+"""The stage that lists a folder and cuts it into shards, at boundaries that the content decides.
+
+A shard ends at a path whose hash says so, so that one new file changes one shard and the others are known again.
+"""
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import get_run_logger, task
+
+from artifacts.disk import LocalDisk
+from artifacts.errors import InvalidRef
+from artifacts.refs import check_name
+from artifacts.settings import Settings
+from artifacts.store import Store
+from tasks.listing import Entry, FolderError, open_folder, walk
+
+SHARD_FILES = 10_000  # on average
+SHARD_FILES_AT_MOST = 40_000
+SHARD_BYTES_AT_MOST = 8 << 30
+
+_SCHEMA = pa.schema(
+    [("path", pa.binary()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("regular", pa.bool_())]
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A listed folder: a Parquet file whose every row group is a shard; `digests` are those of the shards' entries."""
+
+    path: Path
+    digests: list[str]
+    rows: int
+
+    def entries(self, shard: int) -> pa.Table:
+        """path (binary), bytes, mtime_ns (int64), regular (bool), sorted by path."""
+        return pq.ParquetFile(self.path).read_row_group(shard)
+
+
+@task(
+    name="list folder",
+    description="List every entry of the folder, sorted, and cut the list into shards.",
+    persist_result=False,
+)
+def plan(folder: str, limit: int | None) -> str:
+    """The key of the plan in the store's staging area."""
+    settings = Settings()
+    key = plan_folder(Store(settings.store), settings, folder, limit)
+    found = load_plan(Store(settings.store).disk, key)
+    get_run_logger().info("%s entries in %s shards", f"{found.rows:,}", len(found.digests))
+    return key
+
+
+def plan_folder(store: Store, settings: Settings, folder: str, limit: int | None) -> str:
+    """List `root:sub/path`, at most `limit` entries of it. Raises FolderError, also for an empty folder."""
+    store.prepare()
+    top = open_folder(settings, folder)
+    try:
+        with store.disk.scratch() as scratch:
+            path = scratch / "plan.parquet"
+            digests = _write(islice(walk(top), limit), path)
+            if not digests:
+                raise FolderError(f"expected pictures in {folder!r}, found an empty folder")
+            key = f"staging/plans/{uuid.uuid4().hex}.parquet"
+            store.disk.create(key, path)
+    finally:
+        os.close(top)
+    return key
+
+
+def load_plan(disk: LocalDisk, key: str) -> Plan:
+    path = disk.local_path(key)
+    metadata = pq.read_metadata(path)
+    return Plan(path, json.loads(metadata.metadata[b"lookbook.shards"]), metadata.num_rows)
+
+
+def default_name(folder: str, settings: Settings) -> str:
+    """What predictions of `root:sub/path` are called: after the folder. Raises InvalidRef where that makes no name."""
+    root, _, path = folder.partition(":")
+    last = path.rpartition("/")[2] or settings.image_roots[root].expanduser().absolute().name
+    name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:100]
+    try:
+        return check_name(name)
+    except InvalidRef:
+        raise InvalidRef(f"the folder {last!r} gives its predictions no name; name them with --name") from None
+
+
+def _write(entries: Iterator[Entry], path: Path) -> list[str]:
+    """Write a row group a shard; return the digests of the shards' entries."""
+    digests: list[str] = []
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+        for shard in _shards(entries):
+            sha256 = hashlib.sha256()
+            for entry in shard:
+                sha256.update(b"%b\0%d\0%d\0%d\n" % entry)
+            digests.append(sha256.hexdigest())
+            columns: Any = zip(*shard, strict=True)
+            table = pa.table(list(map(list, columns)), schema=_SCHEMA)
+            writer.write_table(table, row_group_size=len(shard))
+        writer.add_key_value_metadata({"lookbook.shards": json.dumps(digests)})
+    return digests
+
+
+def _shards(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    shard: list[Entry] = []
+    size = 0
+    for entry in entries:
+        shard.append(entry)
+        size += entry.size
+        ends = int.from_bytes(hashlib.blake2b(entry.path, digest_size=4).digest()) % SHARD_FILES == 0
+        if ends or len(shard) == SHARD_FILES_AT_MOST or size >= SHARD_BYTES_AT_MOST:
+            yield shard
+            shard, size = [], 0
+    if shard:
+        yield shard

@@ -1,0 +1,239 @@
+"""The report of a scoring: what a person wants to know of a table of predictions, as numbers and as a page."""
+
+import base64
+import heapq
+import html
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from artifacts import metrics
+from artifacts.predictions import Part
+from artifacts.refs import Ref
+from artifacts.store import Store
+from tasks.listing import to_bytes
+from tasks.vision.decoding import CHUNK, DecoderPool, Files
+from tasks.vision.images import ImageSpec
+from tasks.vision.metrics import stability_index
+
+THUMBNAIL = ImageSpec(height=64, width=64, channels=3, background=255)
+_A_CLASS, _UNSURE, _ERRORS = 6, 18, 5
+_BINS = np.linspace(0, 1, 11)
+
+
+@dataclass
+class Row:
+    """One row of the table, as the report shows it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    label: str | None
+    confidence: float | None
+    error: str | None
+    detail: str | None
+
+
+@dataclass
+class Summary:
+    """Counts and samples. `class_shift` and `confidence_shift` are population stability indices against the test split
+    (None where its predictions are not in the store): below 0.1 little changed, above 0.25 much did."""
+
+    rows: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, list[Row]] = field(default_factory=dict)
+    unsure: list[Row] = field(default_factory=list)
+    examples: dict[str, list[Row]] = field(default_factory=dict)
+    confidence: list[int] = field(default_factory=lambda: [0] * 10)
+    class_shift: float | None = None
+    confidence_shift: float | None = None
+
+    def shown(self) -> list[Row]:
+        """The rows that the page has pictures of."""
+        return [*(row for rows in self.samples.values() for row in rows), *self.unsure]
+
+
+def summarize(store: Store, weights: Ref, classes: Sequence[str], parts: Iterable[Part]) -> Summary:
+    """Go through the parts once, a part in memory at a time."""
+    summary = Summary(classes=dict.fromkeys(classes, 0), samples={name: [] for name in classes})
+    unsure: list[tuple[float, int, Row]] = []
+    counts, bins = np.zeros(len(classes), np.int64), np.zeros(10, np.int64)
+    for part in parts:
+        columns = ["path", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]
+        table = pq.read_table(store.disk.local_path(part.key), columns=columns)
+        labels = table.column("label").cast(pa.string()).to_numpy(zero_copy_only=False)
+        confidence = table.column("confidence").to_numpy(zero_copy_only=False)
+        scored = np.flatnonzero(~np.isnan(confidence))
+        summary.rows += len(table)
+        bins += np.histogram(confidence[scored], _BINS)[0]
+        for name, shown in summary.samples.items():
+            members = np.flatnonzero(labels == name) if len(shown) < _A_CLASS else ()
+            shown += [_row(table, int(item)) for item in members[: _A_CLASS - len(shown)]]
+        for item in scored[np.argsort(confidence[scored], kind="stable")[:_UNSURE]]:
+            heapq.heappush(unsure, (-float(confidence[item]), -summary.rows - int(item), _row(table, int(item))))
+            if len(unsure) > _UNSURE:
+                heapq.heappop(unsure)
+        for index, name in enumerate(classes):
+            counts[index] += part.labels.get(name, 0)
+        for kind, rows in part.errors.items():
+            summary.errors[kind] = summary.errors.get(kind, 0) + rows
+            shown = summary.examples.setdefault(kind, [])
+            errors = table.column("error").cast(pa.string()).to_numpy(zero_copy_only=False)
+            shown += [_row(table, int(item)) for item in np.flatnonzero(errors == kind)[: _ERRORS - len(shown)]]
+    summary.classes = dict(zip(classes, counts.tolist(), strict=True))
+    summary.confidence = bins.tolist()
+    summary.unsure = [row for _, _, row in sorted(unsure, reverse=True)]
+    if (expected := _test_split(store, weights)) is not None:
+        summary.class_shift = stability_index(np.bincount(expected.argmax(1), minlength=len(classes)), counts)
+        summary.confidence_shift = stability_index(np.histogram(expected.max(1), _BINS)[0], bins)
+    return summary
+
+
+def thumbnails(pool: DecoderPool, summary: Summary) -> dict[str, str]:
+    """path -> data URI of a JPEG of 64x64; pictures that can't be decoded any more have none."""
+    rows = list({row.path: row for row in summary.shown()}.values())
+    cuts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    requests = (
+        Files([to_bytes(row.path) for row in cut], [row.size for row in cut], [row.mtime_ns for row in cut])
+        for cut in cuts
+    )
+    drawn = {}
+    for cut, pictures in zip(cuts, pool.decode(requests), strict=True):
+        for place, row in enumerate(cut):
+            if place not in pictures.errors:
+                file = io.BytesIO()
+                Image.fromarray(pictures.pixels[place]).save(file, "JPEG", quality=80)
+                drawn[row.path] = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return drawn
+
+
+def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[str, str]) -> bytes:
+    """A self-contained page, readable on a phone."""
+    scored = sum(summary.classes.values())
+    parts = [
+        f"<h1>{html.escape(name)}</h1>",
+        f"<p>{summary.rows:,} entries: {scored:,} predicted, {sum(summary.errors.values()):,} errors.<br>"
+        f"By <code>{html.escape(weights)}</code>, trained on <code>{html.escape(dataset)}</code>.</p>",
+        _shift(summary),
+        "<h2>Classes</h2>",
+        _bars(summary.classes, max(scored, 1)),
+        "<h2>Confidence</h2>",
+        _bars(
+            {f"{10 * index}-{10 * index + 10} %": rows for index, rows in enumerate(summary.confidence)}, max(scored, 1)
+        ),
+    ]
+    if summary.errors:
+        parts += ["<h2>Errors</h2>", _bars(summary.errors, summary.rows)]
+        for kind, rows in summary.examples.items():
+            items = "".join(
+                f"<li><code>{html.escape(row.path)}</code>: {html.escape(row.detail or '')}" for row in rows
+            )
+            parts.append(f"<h3>{html.escape(kind)}</h3><ul>{items}</ul>")
+    parts += ["<h2>Least certain</h2>", _gallery(summary.unsure, drawn)]
+    for label, rows in summary.samples.items():
+        if rows:
+            parts += [f"<h2>{html.escape(label)}</h2>", _gallery(rows, drawn)]
+    title = html.escape(f"Predictions of {name}")
+    return _PAGE.replace("{title}", title).replace("{body}", "\n".join(parts)).encode()
+
+
+def markdown(name: str, result: dict[str, Any]) -> str:
+    """The short form for Prefect's UI: GitHub's tables."""
+    lines = [
+        f"**{result['images']:,}** entries of `{name}`: **{result['predicted']:,}** scored now, "
+        f"{result['reused']:,} taken over, {sum(result['errors'].values()):,} errors.",
+        "",
+        "| class | images |",
+        "| --- | ---: |",
+        *(f"| {_cell(label)} | {rows:,} |" for label, rows in result["classes"].items()),
+    ]
+    if result["errors"]:
+        lines += ["", "| error | entries |", "| --- | ---: |"]
+        lines += [f"| {kind} | {rows:,} |" for kind, rows in result["errors"].items()]
+    return "\n".join([*lines, "", f"Table: `{result['predictions']}`, files in `{result['path']}`."])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _row(table: pa.Table, item: int) -> Row:
+    [row] = table.slice(item, 1).to_pylist()
+    return Row(row["path"], row["bytes"], row["mtime_ns"], row["label"], row["confidence"], row["error"], row["detail"])
+
+
+def _test_split(store: Store, weights: Ref) -> np.ndarray | None:
+    """The weights' probabilities of their own test split, float32 [items, classes]."""
+    for ref in store.refs("metrics", weights.name):
+        if store.open(ref).identity["inputs"]["weights"] == str(weights):
+            return metrics.load(store, ref).probabilities()
+    return None
+
+
+def _shift(summary: Summary) -> str:
+    if summary.class_shift is None or summary.confidence_shift is None:
+        return "<p>No evaluation of these weights is in the store to compare with.</p>"
+    lines = [
+        f"<li>{what}: <b>{value:.2f}</b>, {_meaning(value)}"
+        for what, value in (("shares of the classes", summary.class_shift), ("confidence", summary.confidence_shift))
+    ]
+    return (
+        "<h2>Compared with the test split</h2><ul>"
+        + "".join(lines)
+        + "</ul><p class=small>Population stability index: "
+        "below 0.1 little changed, 0.1 to 0.25 look closer, above 0.25 these are other pictures.</p>"
+    )
+
+
+def _meaning(value: float) -> str:
+    return (
+        "much as in the test split" if value < 0.1 else "look closer" if value <= 0.25 else "these are other pictures"
+    )
+
+
+def _bars(counts: dict[str, int], whole: int) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}<td class=number>{count:,}<td class=number>{count / whole:.1%}"
+        f"<td class=bar><i style='width:{count / whole:.1%}'></i>"
+        for name, count in counts.items()
+    )
+    return f"<table>{rows}</table>"
+
+
+def _gallery(rows: list[Row], drawn: dict[str, str]) -> str:
+    figures = [
+        f"<figure><img src='{drawn[row.path]}' alt='' width=64 height=64><figcaption>{html.escape(row.label or '')} "
+        f"{row.confidence or 0:.0%}<br><small>{html.escape(row.path)}</small></figcaption></figure>"
+        for row in rows
+        if row.path in drawn
+    ]
+    return f"<div class=gallery>{''.join(figures)}</div>"
+
+
+_PAGE = """<!doctype html>
+<html lang=en>
+<meta charset=utf-8>
+<meta name=viewport content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body { font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #222; }
+table { border-collapse: collapse; width: 100%; }
+td { padding: .15rem .5rem .15rem 0; vertical-align: middle; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.bar { width: 50%; }
+.bar i { display: block; height: .8rem; background: #3b6ea5; min-width: 1px; }
+.gallery { display: flex; flex-wrap: wrap; gap: .75rem; }
+figure { margin: 0; width: 6rem; font-size: .8rem; overflow-wrap: anywhere; }
+small, .small { color: #666; }
+code { overflow-wrap: anywhere; }
+</style>
+{body}
+</html>
+"""

@@ -1,0 +1,155 @@
+"""A decoder process: `python -m tasks.vision.decoder`, started by `tasks.vision.decoding`, which may kill it any time.
+
+It reads requests from standard input until that ends: paths below a folder it was handed as a descriptor, never a path
+of its own. Pixels go back through shared memory; errors, which are few, as JSON.
+"""
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import resource
+import stat
+import struct
+import sys
+import time
+from typing import Any, BinaryIO
+
+from tasks.vision.errors import ImageError
+from tasks.vision.images import ImageSpec, Limits, decode
+
+FRAME = struct.Struct("<II")  # length of the JSON, length of the paths behind it
+PROGRESS = struct.Struct("<id")  # item of the chunk in hand, when it was begun (CLOCK_MONOTONIC)
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+_REST_OF_THE_PROCESS = 2 << 30  # address space of Python, NumPy and Pillow, before any picture
+
+
+class Folder:
+    """Opens files below a folder by descriptors, so that no symlink on the way leads elsewhere."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._top = descriptor
+        self._path, self._open = b"", descriptor
+
+    def read(self, path: bytes, size: int, mtime_ns: int) -> bytes:
+        """The content of a regular file that is as it was planned. Raises ImageError."""
+        parent, _, name = path.rpartition(b"/")
+        try:
+            if parent != self._path:
+                self._enter(parent)
+            descriptor = os.open(name, _OPEN, dir_fd=self._open)
+        except OSError as error:
+            raise _explained(error) from None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
+                raise _CHANGED
+            content = os.read(descriptor, size + 1)
+            while len(content) < size and (more := os.read(descriptor, size + 1 - len(content))):
+                content += more
+        except OSError as error:
+            raise _explained(error) from None
+        finally:
+            os.close(descriptor)
+        if len(content) != size:
+            raise _CHANGED
+        return content
+
+    def _enter(self, path: bytes) -> None:
+        if self._open != self._top:
+            os.close(self._open)
+        self._path, self._open = b"", self._top
+        descriptor = self._top
+        for part in path.split(b"/") if path else ():
+            inner = os.open(part, _FOLDER, dir_fd=descriptor)
+            if descriptor != self._top:
+                os.close(descriptor)
+            descriptor = inner
+        self._path, self._open = path, descriptor
+
+
+_CHANGED = ImageError("changed", "the file is not the one that was planned: its size, time or kind changed")
+
+
+def _explained(error: OSError) -> ImageError:
+    if error.errno == errno.ENOENT:
+        return ImageError("missing", "the file was there when the folder was listed, and is gone")
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return _CHANGED
+    return ImageError("unreadable", f"the file can't be read: {os.strerror(error.errno or 0)}")
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests in order until they end.
+
+    A request is a frame: JSON {slot, sizes, mtimes, skip, known} and the paths, NUL between them. The answer is a frame
+    of JSON {slot, sha256, width, height, errors, same}; the pixels are in the slot of the shared memory by then.
+    """
+    settings = json.loads(requests.readline())
+    spec, limits = ImageSpec.from_dict(settings["spec"]), Limits(**settings["limits"])
+    memory = _REST_OF_THE_PROCESS + limits.bytes + 16 * limits.pixels
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    folder = Folder(settings["folder"])
+    shared = mmap.mmap(settings["memory"], 0)
+    size = spec.height * spec.width * spec.channels
+    while header := requests.read(FRAME.size):
+        lengths = FRAME.unpack(header)
+        request = json.loads(requests.read(lengths[0]))
+        paths = requests.read(lengths[1]).split(b"\0") if lengths[1] else []
+        start = PROGRESS.size + request["slot"] * settings["chunk"] * size
+        answer = _decode_chunk(request, paths, folder, spec, limits, shared, start)
+        content = json.dumps(answer).encode()
+        answers.write(FRAME.pack(len(content), 0) + content)
+        answers.flush()
+
+
+def _decode_chunk(
+    request: dict[str, Any],
+    paths: list[bytes],
+    folder: Folder,
+    spec: ImageSpec,
+    limits: Limits,
+    shared: mmap.mmap,
+    at: int,
+) -> dict[str, Any]:
+    size = spec.height * spec.width * spec.channels
+    skip, known = set(request["skip"]), request["known"]
+    sha256: list[str | None] = []
+    widths: list[int] = []
+    heights: list[int] = []
+    errors: dict[int, tuple[str, str]] = {}
+    same: list[int] = []
+    for index, path in enumerate(paths):
+        PROGRESS.pack_into(shared, 0, index, time.monotonic())
+        digest, width, height = None, 0, 0
+        try:
+            if index not in skip:
+                planned = request["sizes"][index]
+                if planned > limits.bytes:
+                    raise ImageError("too_large", f"the file has {planned:,} bytes, the limit is {limits.bytes:,}")
+                content = folder.read(path, planned, request["mtimes"][index])
+                digest = hashlib.sha256(content).hexdigest()
+                if known and known.get(str(index)) == digest:
+                    same.append(index)
+                else:
+                    picture = decode(content, spec, limits)
+                    width, height = picture.width, picture.height
+                    shared[at : at + size] = picture.pixels.tobytes()
+        except ImageError as error:
+            errors[index] = (error.kind, error.detail)
+        except MemoryError:
+            errors[index] = ("too_large", "decoding the picture takes more memory than one may")
+        sha256.append(digest)
+        widths.append(width)
+        heights.append(height)
+        at += size
+    PROGRESS.pack_into(shared, 0, -1, 0.0)
+    return {
+        "slot": request["slot"], "sha256": sha256, "width": widths, "height": heights, "errors": errors, "same": same
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.buffer, sys.stdout.buffer)
