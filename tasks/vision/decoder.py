@@ -20,10 +20,26 @@ from tasks.vision.errors import ImageError
 from tasks.vision.images import ImageSpec, Limits, decode
 
 FRAME = struct.Struct("<II")  # length of the JSON, length of the paths behind it
-PROGRESS = struct.Struct("<id")  # item of the chunk in hand, when it was begun (CLOCK_MONOTONIC)
+PROGRESS_BYTES = 16
+_BEGAN, _ITEM = struct.Struct("<d"), struct.Struct("<q")
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _REST_OF_THE_PROCESS = 2 << 30  # address space of Python, NumPy and Pillow, before any picture
+
+
+def clear_progress(shared: mmap.mmap) -> None:
+    """No file is in hand."""
+    _ITEM.pack_into(shared, 8, -1)
+
+
+def progress(shared: mmap.mmap) -> tuple[int, float]:
+    """The item of the chunk that is in hand, or -1, and when it was begun (CLOCK_MONOTONIC, s).
+
+    The time is written before the item and read after it: a reader never sees an item with an earlier one's time.
+    """
+    (item,) = _ITEM.unpack_from(shared, 8)
+    (began,) = _BEGAN.unpack_from(shared, 0)
+    return item, began
 
 
 class Folder:
@@ -98,7 +114,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         lengths = FRAME.unpack(header)
         request = json.loads(requests.read(lengths[0]))
         paths = requests.read(lengths[1]).split(b"\0") if lengths[1] else []
-        start = PROGRESS.size + request["slot"] * settings["chunk"] * size
+        start = PROGRESS_BYTES + request["slot"] * settings["chunk"] * size
         answer = _decode_chunk(request, paths, folder, spec, limits, shared, start)
         content = json.dumps(answer).encode()
         answers.write(FRAME.pack(len(content), 0) + content)
@@ -122,7 +138,8 @@ def _decode_chunk(
     errors: dict[int, tuple[str, str]] = {}
     same: list[int] = []
     for index, path in enumerate(paths):
-        PROGRESS.pack_into(shared, 0, index, time.monotonic())
+        _BEGAN.pack_into(shared, 0, time.monotonic())
+        _ITEM.pack_into(shared, 8, index)
         digest, width, height = None, 0, 0
         try:
             if index not in skip:
@@ -145,7 +162,7 @@ def _decode_chunk(
         widths.append(width)
         heights.append(height)
         at += size
-    PROGRESS.pack_into(shared, 0, -1, 0.0)
+    clear_progress(shared)
     return {
         "slot": request["slot"], "sha256": sha256, "width": widths, "height": heights, "errors": errors, "same": same
     }  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Self
 
 import numpy as np
 
-from tasks.vision.decoder import FRAME, PROGRESS
+from tasks.vision.decoder import FRAME, PROGRESS_BYTES, clear_progress, progress
 from tasks.vision.errors import VisionError
 from tasks.vision.images import ImageSpec, Limits
 
@@ -145,14 +145,14 @@ class _Worker:
         self._shape = (CHUNK, spec.height, spec.width, spec.channels)
         self._slot_bytes = int(np.prod(self._shape))
         self._file = os.memfd_create("lookbook-pixels")
-        os.ftruncate(self._file, PROGRESS.size + _SLOTS * self._slot_bytes)
+        os.ftruncate(self._file, PROGRESS_BYTES + _SLOTS * self._slot_bytes)
         self._memory = mmap.mmap(self._file, 0)
         self.pending: deque[tuple[_Ticket, int]] = deque()
         self._fruitless = 0
         self._start()
 
     def _start(self) -> None:
-        PROGRESS.pack_into(self._memory, 0, -1, 0.0)
+        clear_progress(self._memory)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tasks.vision.decoder"],
             stdin=subprocess.PIPE,
@@ -184,7 +184,7 @@ class _Worker:
             return False
         answer = json.loads(content)
         ticket, slot = self.pending.popleft()
-        start = PROGRESS.size + slot * self._slot_bytes
+        start = PROGRESS_BYTES + slot * self._slot_bytes
         pixels = np.frombuffer(self._memory, np.uint8, self._slot_bytes, start).reshape(self._shape)
         items = len(ticket.files.paths)
         errors = {int(index): (kind, detail) for index, (kind, detail) in answer["errors"].items()} | ticket.failed
@@ -196,15 +196,15 @@ class _Worker:
 
     def busy_for(self) -> float:
         """Seconds since the child took the file in hand; 0 between files."""
-        index, began = PROGRESS.unpack_from(self._memory)
-        return time.monotonic() - began if index >= 0 else 0.0
+        item, began = progress(self._memory)
+        return time.monotonic() - began if item >= 0 else 0.0
 
     def restart(self, kind: str, detail: str) -> None:
         """Bury the child, blame the file it had in hand, and give the rest of its requests to a new one."""
         self._end()
-        index, _ = PROGRESS.unpack_from(self._memory)
-        if index >= 0 and self.pending:
-            self.pending[0][0].failed[index] = (kind, detail)
+        item, _ = progress(self._memory)
+        if item >= 0 and self.pending:
+            self.pending[0][0].failed[item] = (kind, detail)
         else:
             self._fruitless += 1
             if self._fruitless == _FRUITLESS_STARTS:
