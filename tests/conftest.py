@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that tests may say `from co
 for name in [name for name in os.environ if name.startswith("LOOKBOOK_")]:
     del os.environ[name]
 
+import httpx
 import numpy as np
 import pytest
 
@@ -126,3 +130,51 @@ def complaint(run: subprocess.CompletedProcess[str], status: int = 1) -> str:
     line = run.stderr.strip().splitlines()[-1]
     assert status == 2 or line.startswith("lookbook: "), run.stderr
     return line
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory, fashion_mnist) -> Path:
+    """A store and a Prefect home that the tests of the flows share; the images are in the cache already."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def shared_environment(home) -> dict[str, str]:
+    return {**os.environ, "LOOKBOOK_STORE": str(home / "store"), "PREFECT_HOME": str(home / "prefect")}
+
+
+@pytest.fixture(scope="session")
+def first(shared_environment, lookbook_command) -> subprocess.CompletedProcess[str]:
+    """The first retraining of the shared home, with no server configured."""
+    return subprocess.run(
+        [*lookbook_command, "retrain", "--json"], capture_output=True, text=True, timeout=300, env=shared_environment
+    )
+
+
+@pytest.fixture(scope="session")
+def server(shared_environment, first):
+    """The API's address of a server on the history of the first run, as `prefect server start` gives one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("prefect"), "server", "start", "--port", str(port), "--no-ui"],
+        env=shared_environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}/api"
+    for _ in range(300):
+        try:
+            if httpx.get(f"{url}/health").is_success:
+                break
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    yield url
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+
+
+def asked(url: str, what: str, **body: Any) -> list[dict[str, Any]]:
+    """What Prefect's API at `url` knows: flow_runs, task_runs, logs, artifacts."""
+    return httpx.post(f"{url}/{what}/filter", json={"limit": 200, **body}).raise_for_status().json()

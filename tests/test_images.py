@@ -118,7 +118,8 @@ def test_what_is_no_picture_of_ours_is_unsupported(content):
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
 def test_cut_off_pictures_are_corrupt_at_any_length(format):
     content = encode(np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8), format)
-    for length in range(26, len(content) * 3 // 4, 7):
+    lost = {"TIFF": len(content) // 4, "GIF": 2}.get(format, 1)  # a TIFF's tail may be padding, a GIF's is a mark
+    for length in range(26, len(content) - lost):
         assert refusal(content[:length])[0] == "corrupt", length
     for length in range(1, 26):
         assert refusal(content[:length])[0] in ("corrupt", "unsupported"), length

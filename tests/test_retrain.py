@@ -1,74 +1,27 @@
 """pytest tests/test_retrain.py: the main job, as a person runs it: the real images, real servers, real signals."""
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
-from conftest import answer, complaint
+from conftest import answer, asked, complaint
 
 from artifacts import dataset, metrics
 from artifacts.refs import Ref
 from artifacts.store import Store
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory, fashion_mnist):
-    """A store and a Prefect home that the tests of this file share; the images are in the cache already."""
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture
-def lookbook_environment(home):
-    return {**os.environ, "LOOKBOOK_STORE": str(home / "store"), "PREFECT_HOME": str(home / "prefect")}
+def lookbook_environment(shared_environment):
+    return shared_environment
 
 
 @pytest.fixture
 def store(home):
     return Store(home / "store")
-
-
-@pytest.fixture(scope="module")
-def server(home, first):
-    """A server on the history of the runs before it, as `prefect server start` gives one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("prefect"), "server", "start", "--port", str(port), "--no-ui"],
-        env={**os.environ, "PREFECT_HOME": str(home / "prefect")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}/api"
-    for _ in range(300):
-        try:
-            if httpx.get(f"{url}/health").is_success:
-                break
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    yield url
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def first(home, lookbook_command):
-    """The first retraining of this home, with no server configured."""
-    environment = {**os.environ, "LOOKBOOK_STORE": str(home / "store"), "PREFECT_HOME": str(home / "prefect")}
-    return subprocess.run(
-        [*lookbook_command, "retrain", "--json"], capture_output=True, text=True, timeout=300, env=environment
-    )
-
-
-def asked(url, what, **body):
-    return httpx.post(f"{url}/{what}/filter", json={"limit": 200, **body}).raise_for_status().json()
 
 
 def test_the_first_retraining_gives_a_champion(first, store):

@@ -71,13 +71,14 @@ def summarize(store: Store, weights: Ref, classes: Sequence[str], parts: Iterabl
         labels = table.column("label").cast(pa.string()).to_numpy(zero_copy_only=False)
         confidence = table.column("confidence").to_numpy(zero_copy_only=False)
         scored = np.flatnonzero(~np.isnan(confidence))
+        first = summary.rows
         summary.rows += len(table)
         bins += np.histogram(confidence[scored], _BINS)[0]
         for name, shown in summary.samples.items():
             members = np.flatnonzero(labels == name) if len(shown) < _A_CLASS else ()
             shown += [_row(table, int(item)) for item in members[: _A_CLASS - len(shown)]]
         for item in scored[np.argsort(confidence[scored], kind="stable")[:_UNSURE]]:
-            heapq.heappush(unsure, (-float(confidence[item]), -summary.rows - int(item), _row(table, int(item))))
+            heapq.heappush(unsure, (-float(confidence[item]), -first - int(item), _row(table, int(item))))
             if len(unsure) > _UNSURE:
                 heapq.heappop(unsure)
         for index, name in enumerate(classes):

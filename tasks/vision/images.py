@@ -15,6 +15,7 @@ from tasks.vision.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
+_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _PNG_MODES = {0: "L", 2: "RGB"}
 _IHDR = struct.Struct(">IIBBBBB")
@@ -88,6 +89,8 @@ def decode(content: bytes, spec: ImageSpec, limits: Limits) -> Decoded:
             if picture.format == "JPEG":
                 _draft(picture, spec)
             picture.load()
+            if content.rfind(_ENDS.get(picture.format or "", b"")) < 0:  # whole pixels, but Pillow forgives a lost tail
+                raise ImageError("corrupt", f"the {picture.format} data breaks off before its end")
             return Decoded(_pixels(ImageOps.exif_transpose(picture), spec), width, height)
         except (MemoryError, ImageError):
             raise

@@ -1,0 +1,140 @@
+"""pytest tests/test_listing.py: folders of strangers."""
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import WITHOUT_ROOTS_RIGHTS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artifacts.settings import Settings
+from tasks.listing import FolderError, open_folder, to_bytes, to_text, walk
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(image_roots={"photos": tmp_path})
+
+
+@pytest.fixture
+def top(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def fill(folder, names):
+    for name in names:
+        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_paths_come_in_the_order_of_their_bytes(top, tmp_path):
+    names = [
+        b"a/b",
+        b"a-b",
+        b"a.png",
+        b"a/b.c/d",
+        b"a/b-c",
+        b"Z",
+        b"\xff",
+        "é".encode(),
+        b"a0",
+        b"b",
+        b"new\nline",
+        b"x" * 255,
+    ]
+    fill(tmp_path, [name for name in names if name != b"a/b"] + [b"a/b"])
+    assert [entry.path for entry in walk(top)] == sorted(names)
+
+
+def test_every_entry_is_told_and_links_are_not_followed(top, tmp_path):
+    fill(tmp_path, [b"in/file"])
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "passwd").symlink_to("/etc/passwd")
+    (tmp_path / "broken").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    found = {entry.path: entry.regular for entry in walk(top)}
+    assert found == {b"broken": False, b"in/file": True, b"loop": False, b"passwd": False, b"pipe": False}
+    [file] = [entry for entry in walk(top) if entry.regular]
+    assert (file.size, file.mtime_ns) == (1, (tmp_path / "in/file").stat().st_mtime_ns)
+
+
+def test_a_folder_that_can_not_be_listed_fails_loudly(tmp_path):
+    """In a process without root's rights."""
+    import subprocess
+    import sys
+
+    fill(tmp_path, [b"open/a", b"shut/b"])
+    (tmp_path / "shut").chmod(0o000)
+    program = "import os, sys\nfrom tasks.listing import walk\nlist(walk(os.open(sys.argv[1], os.O_RDONLY)))"
+    run = subprocess.run(
+        [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", program, tmp_path], capture_output=True, text=True
+    )
+    (tmp_path / "shut").chmod(0o755)
+    assert "FolderError: can't list the folder shut/: Permission denied; mend its permissions" in run.stderr
+
+
+def test_no_descriptor_is_left_open(top, tmp_path):
+    fill(tmp_path, [b"a/b/c/d", b"e/f"])
+    before = len(os.listdir("/proc/self/fd"))
+    list(walk(top))
+    entries = walk(top)
+    next(entries)
+    entries.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@given(st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name))
+def test_any_path_survives_the_path_column(path):
+    text = to_text(path)
+    text.encode()
+    assert to_bytes(text) == path
+
+
+def test_what_the_path_column_says():
+    assert to_text("häuser/a b.png".encode()) == "häuser/a b.png"
+    assert to_text(b"100%.png") == "100%25.png"
+    assert to_text(b"\xff\xfe.png") == "%FF%FE.png"
+
+
+def test_a_folder_below_a_root_is_opened(settings, tmp_path):
+    fill(tmp_path, [b"shoes/new/a"])
+    for text in ("photos:", "photos:shoes", "photos:shoes/new"):
+        os.close(open_folder(settings, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "photos",
+            "/etc",
+            "photos:/etc",
+            "photos:..",
+            "photos:shoes/../..",
+            "photos:shoes//new",
+            "photos:./shoes",
+        ),
+        *("file:///etc", "file:etc", "other:shoes", "photos:shoes\0", "../photos:", "photos:shoes/"),
+    ],
+)
+def test_anything_else_is_refused(settings, tmp_path, text):
+    fill(tmp_path, [b"shoes/new/a"])
+    with pytest.raises(FolderError, match=r"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS"):
+        open_folder(settings, text)
+
+
+@pytest.mark.parametrize("text", ["photos:out", "photos:in/out", "photos:file", "photos:missing", "photos:pipe"])
+def test_links_files_and_what_is_missing_are_refused(settings, tmp_path, text):
+    fill(tmp_path, [b"file", b"in/x"])
+    (tmp_path / "out").symlink_to("/etc")
+    (tmp_path / "in/out").symlink_to("/etc")
+    os.mkfifo(tmp_path / "pipe")
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(FolderError, match="expected a folder of pictures at"):
+        open_folder(settings, text)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,462 @@
+"""pytest tests/test_scoring.py: plan, predict and commit on small pictures: what is scored, what is taken over."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from artifacts import aliases, predictions, weights
+from artifacts.errors import StoreError
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.store import Store
+from tasks import plan as plans
+from tasks import predict as stage
+from tasks.commit import commit_predictions
+from tasks.evaluate import evaluate_weights
+from tasks.listing import FolderError
+from tasks.plan import default_name, load_plan, plan_folder
+from tasks.vision.images import ImageSpec
+from tasks.vision.training import TrainingSettings, fit
+
+CLASSES = ["circle", "square", "line"]
+SPEC = ImageSpec(height=8, width=8, channels=1)
+
+
+@pytest.fixture
+def champion(store, shapes, shapes_dataset):
+    settings = TrainingSettings(epochs=10, batch_size=16)
+    train = shapes["train"]
+    trained = fit(train.images, train.labels, classes=3, spec=SPEC, settings=settings)
+    return weights.save(
+        store, "shapes", tensors=trained.tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings=settings.to_dict(), dataset=shapes_dataset, made={},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path, shapes):
+    """The 60 test images in folders, and one entry of every odd kind."""
+    top = tmp_path / "pictures"
+    for index, image in enumerate(shapes["test"].images):
+        (top / str(index % 3)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(top / str(index % 3) / f"{index:02d}.png")
+    return top
+
+
+@pytest.fixture
+def settings(tmp_path, pictures):
+    return Settings(image_roots={"root": pictures}, decoders=2)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(plans, "SHARD_FILES", 8)
+
+
+def score(store, settings, champion, name="pictures", invert=False, limit=None, fresh=False, folder="root:"):
+    key = plan_folder(store, settings, folder, limit)
+    job = stage.make_job(store, settings, folder, name, champion, invert)
+    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key), fresh=fresh)
+    return commit_predictions(store, settings, job, key, outcome), outcome
+
+
+def rows(store, ref):
+    found = predictions.load(store, ref)
+    return pa.concat_tables([found.read(index) for index in range(len(found.parts))])
+
+
+def by_path(store, ref):
+    return {row["path"]: row for row in rows(store, ref).to_pylist()}
+
+
+def test_the_table_is_what_the_contract_says(store, settings, champion, pictures, shapes):
+    ref, outcome = score(store, settings, champion)
+    table = rows(store, ref)
+    assert table.schema.names == [
+        "path", "sha256", "bytes", "mtime_ns", "width", "height", "label", "confidence", "probabilities", "weights",
+        "error", "detail",
+    ]  # fmt: skip
+    types = {field.name: field.type for field in table.schema}
+    assert types["probabilities"] == pa.list_(pa.float32(), 3)
+    assert {types[name].value_type for name in ("label", "weights", "error")} == {pa.string()}
+    assert (types["bytes"], types["width"], types["confidence"]) == (pa.int64(), pa.int32(), pa.float32())
+    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+    assert json.loads(metadata["lookbook.classes"]) == CLASSES
+    assert json.loads(metadata["lookbook.image_spec"])["invert"] is False
+    assert metadata["lookbook.weights"] == str(champion)
+    paths = table.column("path").to_pylist()
+    assert paths == sorted(paths, key=str.encode)
+    assert len(paths) == 60 == outcome.predicted
+    assert len(outcome.parts) > 3
+    row = by_path(store, ref)["1/01.png"]
+    assert (row["width"], row["height"], row["error"], row["weights"]) == (8, 8, None, str(champion))
+    assert row["bytes"] == (pictures / "1/01.png").stat().st_size
+    assert row["confidence"] == max(row["probabilities"]) == row["probabilities"][CLASSES.index(row["label"])]
+
+
+def test_rows_are_the_bits_that_evaluation_saw(store, settings, champion, shapes_dataset):
+    from artifacts import metrics
+
+    expected = metrics.load(store, evaluate_weights(store, champion, shapes_dataset)).probabilities()
+    ref, _ = score(store, settings, champion)
+    for path, row in by_path(store, ref).items():
+        assert row["probabilities"] == expected[int(path[2:4])].tolist()
+
+
+def test_every_odd_entry_has_one_typed_row(store, settings, champion, pictures):
+    (pictures / "notes.txt").write_text("no picture")
+    (pictures / "empty.png").write_bytes(b"")
+    (pictures / "cut.png").write_bytes((pictures / "0/00.png").read_bytes()[:-20])
+    (pictures / "passwd.png").symlink_to("/etc/passwd")
+    (pictures / "loop").symlink_to(pictures)
+    os.mkfifo(pictures / "pipe.png")
+    Image.new("1", (9000, 9000)).save(pictures / "bomb.png")
+    (pictures / "wrong.jpg").write_bytes((pictures / "0/00.png").read_bytes())
+    (pictures / os.fsdecode(b"\xff.png")).write_bytes((pictures / "0/00.png").read_bytes())
+    ref, _ = score(store, settings, champion)
+    found = by_path(store, ref)
+    kinds = {path: row["error"] for path, row in found.items() if "/" not in path}
+    assert kinds == {
+        "notes.txt": "unsupported", "empty.png": "corrupt", "cut.png": "corrupt", "passwd.png": "unsupported",
+        "loop": "unsupported", "pipe.png": "unsupported", "bomb.png": "too_large", "wrong.jpg": None, "%FF.png": None,
+    }  # fmt: skip
+    bad = found["cut.png"]
+    assert (bad["label"], bad["confidence"], bad["probabilities"], bad["width"]) == (None, None, None, None)
+    assert bad["detail"] == "the PNG data breaks off before its end"
+    assert found["passwd.png"]["sha256"] is None
+    assert (
+        found["wrong.jpg"]["probabilities"] == found["%FF.png"]["probabilities"] == found["0/00.png"]["probabilities"]
+    )
+    assert len(found) == 69
+    facts = store.open(ref).facts
+    assert facts["errors"] == {"corrupt": 2, "too_large": 1, "unsupported": 4}
+    assert sum(facts["labels"].values()) + sum(facts["errors"].values()) == facts["rows"] == 69
+
+
+def test_an_unreadable_file_is_a_row_and_is_tried_again(store, settings, champion, pictures, without_roots_rights):
+    (pictures / "0/00.png").chmod(0o000)
+    program = (
+        "import sys, json; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from artifacts.refs import Ref; from artifacts.settings import Settings; from artifacts.store import Store\n"
+        "from test_scoring import score\n"
+        "settings = Settings(image_roots={'root': Path(sys.argv[3])}, decoders=1)\n"
+        "print(score(Store(Path(sys.argv[2])), settings, Ref.parse(sys.argv[4]))[0])\n"
+    )
+    tests = os.path.dirname(__file__)
+    arguments = [tests, str(store.disk.root), str(pictures), str(champion)]
+    run = subprocess.run(
+        [*without_roots_rights, sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
+    )
+    row = by_path(store, Ref.parse(run.stdout.split()[-1]))["0/00.png"]
+    assert (row["error"], row["detail"]) == ("unreadable", "the file can't be read: Permission denied")
+    (pictures / "0/00.png").chmod(0o644)
+    ref, _ = score(store, settings, champion)
+    assert by_path(store, ref)["0/00.png"]["error"] is None
+
+
+def test_the_same_folder_again_scores_nothing_and_is_the_same_version(store, settings, champion):
+    ref, first = score(store, settings, champion)
+    again, second = score(store, settings, champion)
+    assert again == ref
+    assert (second.predicted, second.reused) == (0, 60)
+    assert second.parts == first.parts
+    assert len(aliases.history(store.disk, "predictions", "pictures", "latest")) == 1
+    assert not list(store.disk.list("staging/plans"))
+
+
+def test_fresh_scores_everything_and_gives_the_same_version(store, settings, champion):
+    ref, _ = score(store, settings, champion)
+    again, outcome = score(store, settings, champion, fresh=True)
+    assert (again, outcome.predicted, outcome.reused) == (ref, 60, 0)
+
+
+def test_one_new_file_changes_one_shard_and_is_the_only_one_scored(store, settings, champion, pictures):
+    _, before = score(store, settings, champion)
+    (pictures / "1/01a.png").write_bytes((pictures / "1/01.png").read_bytes())
+    ref, after = score(store, settings, champion)
+    assert (after.predicted, after.reused) == (1, 60)
+    assert len({part.digest for part in after.parts} - {part.digest for part in before.parts}) <= 2
+    found = by_path(store, ref)
+    assert len(found) == 61
+    assert found["1/01a.png"]["probabilities"] == found["1/01.png"]["probabilities"]
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == ref
+
+
+def test_changed_removed_and_touched_files(store, settings, champion, pictures):
+    ref, _ = score(store, settings, champion)
+    before = by_path(store, ref)
+    (pictures / "0/00.png").write_bytes((pictures / "1/01.png").read_bytes())
+    (pictures / "0/03.png").unlink()
+    os.utime(pictures / "0/06.png", ns=(1, 1))
+    ref, outcome = score(store, settings, champion)
+    after = by_path(store, ref)
+    assert outcome.predicted == 1
+    assert "0/03.png" not in after
+    assert after["0/00.png"]["probabilities"] == before["1/01.png"]["probabilities"]
+    assert after["0/06.png"] == before["0/06.png"] | {"mtime_ns": 1}
+    unchanged = set(after) - {"0/00.png", "0/06.png"}
+    assert all(after[path] == before[path] for path in unchanged)
+    assert by_path(store, score(store, settings, champion, name="anew", fresh=True)[0]) == after
+
+
+def test_other_weights_or_another_reading_of_pictures_takes_nothing_over(store, settings, champion, shapes_dataset):
+    score(store, settings, champion)
+    _, inverted = score(store, settings, champion, invert=True)
+    assert inverted.predicted == 60
+    other = weights.save(
+        store, "shapes", tensors=weights.load(store, champion).tensors, history=[], classes=CLASSES,
+        image_spec=SPEC.to_dict(), settings={"architecture": "dense", "seed": 5}, dataset=shapes_dataset, made={},
+    )  # fmt: skip
+    ref, outcome = score(store, settings, other)
+    assert outcome.predicted == 60
+    assert {row["weights"] for row in by_path(store, ref).values()} == {str(other)}
+
+
+def test_invert_sees_the_negative(store, settings, champion, pictures, shapes):
+    ref, _ = score(store, settings, champion)
+    for path in pictures.rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    inverted, _ = score(store, settings, champion, invert=True)
+    for path, row in by_path(store, inverted).items():
+        assert row["probabilities"] == by_path(store, ref)[path]["probabilities"]
+
+
+def test_limit_is_a_trial_whose_shards_the_whole_run_takes_over(store, settings, champion):
+    ref, outcome = score(store, settings, champion, limit=20)
+    assert len(by_path(store, ref)) == 20 == outcome.predicted
+    _, whole = score(store, settings, champion)
+    assert whole.predicted == 40
+
+
+def test_the_same_content_twice_is_a_row_a_path(store, settings, champion, pictures):
+    for copy in range(3):
+        (pictures / f"copy-{copy}.png").write_bytes((pictures / "0/00.png").read_bytes())
+    found = by_path(store, score(store, settings, champion)[0])
+    assert len({found[f"copy-{copy}.png"]["sha256"] for copy in range(3)}) == 1
+    assert len(found) == 63
+
+
+def test_what_vanishes_or_changes_after_the_plan_is_told_and_tried_again(store, settings, champion, pictures):
+    key = plan_folder(store, settings, "root:", None)
+    content = (pictures / "0/00.png").read_bytes()
+    (pictures / "0/00.png").unlink()
+    (pictures / "1/01.png").write_bytes(b"other")
+    job = stage.make_job(store, settings, "root:", "pictures", champion, False)
+    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key))
+    ref = commit_predictions(store, settings, job, key, outcome)
+    found = by_path(store, ref)
+    assert (found["0/00.png"]["error"], found["1/01.png"]["error"]) == ("missing", "changed")
+    assert len(found) == 60
+    (pictures / "0/00.png").write_bytes(content)
+    found = by_path(store, score(store, settings, champion)[0])
+    assert (found["0/00.png"]["error"], found["1/01.png"]["error"]) == (None, "unsupported")
+
+
+def test_a_damaged_part_is_refused_by_readers_and_scored_anew(store, settings, champion):
+    ref, outcome = score(store, settings, champion)
+    path = store.disk.local_path(outcome.parts[1].key)
+    content = bytearray(path.read_bytes())
+    content[30] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    again, repaired = score(store, settings, champion)
+    assert again == ref
+    assert repaired.predicted + repaired.reused == 60
+    assert store.verify().corrupt == []
+
+
+def test_an_empty_or_missing_folder_fails_and_makes_no_version(store, settings, champion, pictures):
+    (pictures / "none/deep").mkdir(parents=True)
+    with pytest.raises(FolderError, match="expected pictures in 'root:none', found an empty folder"):
+        score(store, settings, champion, folder="root:none")
+    with pytest.raises(FolderError, match="expected a folder of pictures at 'root:missing', found: No such file"):
+        score(store, settings, champion, folder="root:missing")
+    assert list(store.refs("predictions")) == []
+    assert not list(store.disk.list("staging"))
+
+
+def test_two_identical_runs_at_once_give_one_version(store, settings, champion):
+    with ThreadPoolExecutor(2) as pool:
+        refs = {each.result()[0] for each in [pool.submit(score, store, settings, champion) for _ in range(2)]}
+    assert len(refs) == 1
+    assert list(store.refs("predictions")) == list(refs)
+    assert len(by_path(store, refs.pop())) == 60
+    assert store.verify().corrupt == []
+
+
+def test_a_full_disk_leaves_what_was_there(store, settings, champion, pictures, monkeypatch):
+    ref, _ = score(store, settings, champion)
+    (pictures / "0/00a.png").write_bytes((pictures / "0/00.png").read_bytes())
+    create = store.disk.create
+
+    for allowed in range(6):
+        left = [allowed]
+
+        def refuse(key, content, left=left):
+            left[0] -= 1
+            if left[0] < 0:
+                raise store.disk._refused("write", key, OSError(28, os.strerror(28)))
+            create(key, content)
+
+        monkeypatch.setattr(store.disk, "create", refuse)
+        try:
+            with pytest.raises(StoreError, match="No space left on device; make room"):
+                score(store, settings, champion)
+        except pytest.fail.Exception:
+            break
+    monkeypatch.undo()
+    assert allowed > 2
+    assert store.verify().corrupt == []
+    assert by_path(store, ref).keys() == by_path(store, score(store, settings, champion)[0]).keys() - {"0/00a.png"}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from artifacts import weights
+from artifacts.refs import Ref; from artifacts.settings import Settings; from artifacts.store import Store
+from tasks import model, plan
+from tasks.vision.images import ImageSpec
+plan.SHARD_FILES = 8
+
+def load(store, ref):
+    # The network in NumPy: TensorFlow's import would take most of the time in which the run may be killed.
+    published = weights.load(store, ref)
+    w = published.tensors
+    def predict(images):
+        pixels = images.reshape(len(images), -1) / np.float32(255)
+        hidden = np.maximum(pixels @ w["hidden/kernel"] + w["hidden/bias"], 0)
+        logits = np.exp(hidden @ w["output/kernel"] + w["output/bias"])
+        return (logits / logits.sum(1, keepdims=True)).astype(np.float32)
+    return model.Model(ref, published.classes, ImageSpec.from_dict(published.image_spec), predict)
+
+model.load = load
+sys.path.insert(0, sys.argv[1])
+from test_scoring import score
+settings = Settings(image_roots={"root": Path(sys.argv[2])}, decoders=2)
+for root in sys.stdin:  # a run is a fork, which has everything imported
+    if (run := os.fork()) == 0:
+        os.setsid()
+        print(*score(Store(Path(root.strip())), settings, Ref.parse(sys.argv[3]))[:1], flush=True)
+        os._exit(0)
+    print(run, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]), flush=True)
+"""
+
+
+def test_killed_at_twenty_moments_and_resumed_it_yields_the_rows_of_an_uninterrupted_run(
+    store, tmp_path, champion, pictures
+):
+    for path in sorted(pictures.rglob("*.png")):
+        for copy in range(2):
+            path.with_name(f"{path.stem}-{copy}.png").write_bytes(path.read_bytes())
+    (pictures / "bad.png").write_bytes(b"\x89PNG")
+    (tmp_path / "killed.py").write_text(KILLED)
+    command = [sys.executable, tmp_path / "killed.py", os.path.dirname(__file__), pictures, str(champion)]
+    runner = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(root, kill_after=None):
+        """The run's exit status, and its length in seconds."""
+        started = time.monotonic()
+        print(root, file=runner.stdin, flush=True)
+        pid = int(runner.stdout.readline())
+        if kill_after is not None:
+            time.sleep(kill_after)
+            with contextlib.suppress(ProcessLookupError):  # it was quicker
+                os.kill(pid, signal.SIGKILL)
+        said = runner.stdout.readline().strip()
+        if said.startswith("predictions/"):
+            said = runner.stdout.readline().strip()
+        return int(said), time.monotonic() - started
+
+    whole = tmp_path / "whole"
+    shutil.copytree(store.disk.root, whole)
+    assert run(whole)[0] == 0
+    [ref] = Store(whole).refs("predictions")
+    shutil.rmtree(whole / "staging")
+    shutil.rmtree(whole / "predictions")
+    shutil.rmtree(whole / "aliases/predictions")
+    _, length = run(whole)
+    moments = random.Random(0)
+    kills = 0
+    while kills < 20:
+        kills += run(store.disk.root, kill_after=moments.uniform(0, length))[0] == -signal.SIGKILL
+        assert store.verify().corrupt == []
+        if kills % 5 == 0:  # begin anew, so that kills meet every stage
+            for folder in ("staging", "predictions", "aliases/predictions"):
+                shutil.rmtree(store.disk.root / folder, ignore_errors=True)
+    assert run(store.disk.root)[0] == 0
+    runner.stdin.close()
+    runner.wait(10)
+    runner.stdout.close()
+    assert list(store.refs("predictions")) == [ref]
+    assert rows(store, ref).equals(rows(Store(whole), ref))
+    assert len(rows(store, ref)) == 181
+    assert store.verify().corrupt == []
+
+
+def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, champion, pictures, shapes_dataset):
+    evaluate_weights(store, champion, shapes_dataset)
+    (pictures / "<b>bad.png").write_bytes(b"GIF8")
+    ref, _ = score(store, settings, champion)
+    text = store.open(ref).read("report.html").decode()
+    for part in (
+        "61 entries: 60 predicted, 1 errors",
+        "circle",
+        "corrupt",
+        "&lt;b&gt;bad.png",
+        "Population stability index",
+    ):
+        assert part in text
+    assert "<b>bad" not in text
+    assert text.count("<img src='data:image/jpeg;base64,") > 20
+    assert "shares of the classes: <b>0.00</b>, much as in the test split" in text
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_names_come_from_the_folder(settings, pictures):
+    assert default_name("root:", settings) == "pictures"
+    assert default_name("root:a/New Shoes (2026)", settings) == "new-shoes-2026"
+    with pytest.raises(Exception, match="name them with --name"):
+        default_name("root:写真", settings)
+
+
+def test_shards_end_where_the_content_says_so(store, settings, pictures):
+    whole = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    (pictures / "1/00new.png").write_bytes(b"x")
+    more = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    assert len(set(more.digests) & set(whole.digests)) >= len(whole.digests) - 1
+    assert [len(more.entries(shard)) for shard in range(len(more.digests))] != []
+    assert more.rows == 61
+    paths = [path for shard in range(len(more.digests)) for path in more.entries(shard).column("path").to_pylist()]
+    assert paths == sorted(paths)
+
+
+def test_shards_have_limits(store, settings, monkeypatch):
+    monkeypatch.setattr(plans, "SHARD_FILES", 1 << 30)
+    monkeypatch.setattr(plans, "SHARD_FILES_AT_MOST", 25)
+    found = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    assert [len(found.entries(shard)) for shard in range(len(found.digests))] == [25, 25, 10]
+    monkeypatch.setattr(plans, "SHARD_BYTES_AT_MOST", 1)
+    assert len(load_plan(store.disk, plan_folder(store, settings, "root:", None)).digests) == 60
+
+
+def test_other_tools_read_the_folder(store, settings, champion):
+    ref, _ = score(store, settings, champion)
+    folder = predictions.load(store, ref).folder
+    assert pq.read_table(folder).num_rows == 60
