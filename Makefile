@@ -41,6 +41,7 @@ check: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/retrain.py
+	@$(BIN)/python benchmarks/score.py
 
 lock: $(READY)
 	@$(BIN)/python -m venv .venv/lock && .venv/lock/bin/pip install --quiet --disable-pip-version-check pip-tools

@@ -60,6 +60,7 @@ def _told(store: Store, ref: Ref, name: str, outcome: dict[str, Any], seconds: f
         "images_per_second": round(outcome["predicted"] / outcome["seconds"], 1),
         "seconds": round(seconds, 3),
     }
-    key = f"score-{name}".replace(".", "-").replace("_", "-")
-    create_markdown_artifact(scoring.markdown(name, result), key=key, description=f"Predictions of {name}")
+    create_markdown_artifact(
+        scoring.markdown(name, result), key=scoring.report_key(name), description=f"Predictions of {name}"
+    )
     return result

@@ -26,6 +26,7 @@ from artifacts.store import Store
 from tasks import model
 from tasks.listing import open_folder, to_bytes, to_text
 from tasks.plan import Plan, load_plan
+from tasks.reports import scoring
 from tasks.reports.progress import ScoringProgress
 from tasks.vision.decoding import CHUNK, DecoderPool, Files, Pictures
 from tasks.vision.images import ImageSpec, Limits
@@ -86,7 +87,7 @@ def predict(plan: str, folder: str, name: str, weights: str, invert: bool, fresh
     store = Store(settings.store)
     job = make_job(store, settings, folder, name, Ref.parse(weights), invert)
     found = load_plan(store.disk, plan)
-    with ScoringProgress(found.rows) as progress:
+    with ScoringProgress(found.rows, scoring.report_key(name, "progress")) as progress:
         outcome = predict_plan(store, settings, job, found, fresh=fresh, on_rows=progress)
     get_run_logger().info("%s rows predicted, %s reused", f"{outcome.predicted:,}", f"{outcome.reused:,}")
     return asdict(outcome)

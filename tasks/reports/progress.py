@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
+from uuid import UUID
 
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -81,12 +83,14 @@ class TrainingProgress:
 
 
 class ScoringProgress:
-    """A bar for the rows of a table: images, images a second, errors, time left; without a terminal, a line now and
-    then."""
+    """How far a table is: images, images a second, errors, time left, as a bar; without a terminal, a line now and
+    then. Prefect's UI shows the share as a progress report under `key`."""
 
     _SECONDS = 5.0
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, key: str) -> None:
+        description = "Share of the folder's entries that are done"
+        self._report = cast(UUID, create_progress_artifact(0.0, key=key, description=description))
         self._rows, self._done, self._errors, self._reused = rows, 0, 0, 0
         self._console = Console(stderr=True)
         self._started = self._told = time.monotonic()
@@ -102,16 +106,21 @@ class ScoringProgress:
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._bar.stop()
+        self._update_report()
         if kind is None:
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _on_rows(self, rows: int, errors: int, reused: int) -> None:
         self._done, self._errors, self._reused = self._done + rows, self._errors + errors, self._reused + reused
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=self._done, seen=self._line())
-        elif time.monotonic() - self._told > self._SECONDS:
+        self._bar.update(self._task, completed=self._done, seen=self._line())
+        if time.monotonic() - self._told > self._SECONDS:
             self._told = time.monotonic()
-            self._console.print(self._line(), highlight=False, soft_wrap=True)
+            self._update_report()
+            if not self._console.is_terminal:
+                self._console.print(self._line(), highlight=False, soft_wrap=True)
+
+    def _update_report(self) -> None:
+        update_progress_artifact(self._report, progress=100 * self._done / self._rows)
 
     def _line(self) -> str:
         rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)

@@ -4,6 +4,7 @@ import base64
 import heapq
 import html
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,6 +144,11 @@ def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[st
             parts += [f"<h2>{html.escape(label)}</h2>", _gallery(rows, drawn)]
     title = html.escape(f"Predictions of {name}")
     return _PAGE.replace("{title}", title).replace("{body}", "\n".join(parts)).encode()
+
+
+def report_key(name: str, suffix: str = "") -> str:
+    """The key of a report in Prefect's UI: a-z, 0-9 and dashes, the same every time, so that history builds up."""
+    return re.sub(r"[^a-z0-9]+", "-", f"score-{name}-{suffix}").strip("-")
 
 
 def markdown(name: str, result: dict[str, Any]) -> str:
