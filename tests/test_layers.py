@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("artifacts", "tasks", "flows")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-WITHOUT_TENSORFLOW = ("sources", "downloads", "images", "metrics", "errors")
+WITHOUT_TENSORFLOW = ("sources", "downloads", "images", "decoding", "decoder", "metrics", "errors")
 
 
 def imported(path, everywhere=True):
@@ -69,6 +69,8 @@ def test_tasks_init_stays_empty():
         ("flows.retrain", ("tensorflow",)),
         ("tasks.vision.training, tasks.vision.inference", ("prefect", "artifacts", "pyarrow", "keras")),
         ("tasks.vision.sources, tasks.vision.images, tasks.vision.metrics", ("prefect", "tensorflow", "artifacts")),
+        ("tasks.vision.decoder", ("prefect", "tensorflow", "artifacts", "pyarrow", "pydantic")),
+        ("flows.score", ("tensorflow",)),
         ("artifacts.dataset, artifacts.weights, artifacts.metrics", ("prefect", "tensorflow", "tasks")),
         ("tasks.model", ("prefect", "tensorflow")),
     ],
