@@ -27,11 +27,16 @@ class Model:
 
 
 def load(store: Store, ref: Ref) -> Model:
-    """The model of published weights. Raises NotFound, Corrupt and WeightsError."""
+    """The model of published weights. Raises NotFound, Corrupt and WeightsError.
+
+    It computes with one thread: the same numbers wherever it is asked, and decoders have the other processors.
+    """
     published = weights.load(store, ref)
+    from tasks.vision import device
     from tasks.vision.inference import Predictor
     from tasks.vision.network import Network
 
+    device.use_threads(1)
     spec = ImageSpec.from_dict(published.image_spec)
     network = Network(spec, len(published.classes))
     network.assign(published.tensors)

@@ -233,6 +233,7 @@ _PAGE = """<!doctype html>
 body { font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #222; }
 table { border-collapse: collapse; width: 100%; }
 td { padding: .15rem .5rem .15rem 0; vertical-align: middle; }
+td:first-child { white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bar { width: 50%; }
 .bar i { display: block; height: .8rem; background: #3b6ea5; min-width: 1px; }
