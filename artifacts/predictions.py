@@ -1,5 +1,6 @@
 """Predictions: one honest Parquet row an entry of a folder, in parts that later versions may share."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.store import Artifact, Content, Store
 
@@ -101,7 +103,11 @@ def save(
     report: Mapping[str, Content],
     made: Mapping[str, Any],
 ) -> Ref:
-    """Publish a table out of finished parts, in the order of their paths."""
+    """Publish a table out of finished parts, in the order of their paths. Raises Corrupt for a part that changed."""
+    for part in parts:
+        with open(store.disk.local_path(part.key), "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
+                raise Corrupt(f"{part.key} is damaged: it is not what was written; run it again, that shard is redone")
     return store.publish(
         "predictions",
         name,

@@ -140,6 +140,11 @@ class Store:
         }
         ref = Ref(kind, name, digest(identity)[:VERSION_DIGITS])
         if self.disk.exists(f"{ref.folder}/{_MANIFEST}"):
+            published = self.open(ref)
+            for file, content in files.items():  # what is there may be damaged; what is one and the same file is not
+                target = self.disk.local_path(f"{ref.folder}/{file}")
+                if isinstance(content, bytes) or not (target.exists() and target.samefile(content)):
+                    published.check(file)
             return self._same(ref, identity)
         for file, content in files.items():
             self._place(ref, file, content, described[file])

@@ -47,7 +47,7 @@ def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]]
             _set_up(verbose)
             result = function(**arguments)
             if as_json:
-                click.echo(json.dumps(result, ensure_ascii=False))
+                click.echo(json.dumps(result))
             else:
                 from tasks.reports import terminal
 
@@ -291,12 +291,15 @@ def _finite(value: float) -> float:
 
 def _one_line(error: Exception) -> str:
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from artifacts.errors import LookbookError
     from tasks.vision.errors import VisionError
 
     if isinstance(error, (LookbookError, VisionError)):
         return " ".join(str(error).split())
+    if isinstance(error, SettingsError):
+        return f'a setting can\'t be read: {error}; LOOKBOOK_IMAGE_ROOTS is JSON like {{"photos": "/srv/photos"}}'
     if isinstance(error, ValidationError) and error.title == "Settings":
         first = error.errors()[0]
         return f"the setting LOOKBOOK_{str(first['loc'][0]).upper()} can't be {first['input']!r}: {first['msg']}"

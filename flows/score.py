@@ -42,7 +42,7 @@ def score(
     listed = plan(folder, limit)
     outcome = predict(listed, folder, name, weights, invert, fresh)
     waited = outcome["waited"]
-    ref = commit(listed, folder, name, weights, invert, outcome)
+    ref = commit(listed, folder, name, weights, invert, outcome, trial=limit is not None)
     return _told(store, Ref.parse(ref), name, outcome, time.perf_counter() - started - waited)
 
 

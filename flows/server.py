@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -93,8 +93,9 @@ class _Child:
 
     def serve(self) -> None:
         assert self._process.stdin
-        self._process.stdin.write(_SERVE)
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it ended already: `wait` tells why
+            self._process.stdin.write(_SERVE)
+            self._process.stdin.flush()
 
     def ended(self) -> bool:
         return self._process.poll() is not None
@@ -107,7 +108,8 @@ class _Child:
     def stop(self) -> None:
         """Close its standard input: it answers what is under way, and ends."""
         assert self._process.stdin
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -122,7 +124,13 @@ def _child() -> Iterator[_Child]:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server", str(listening.fileno())],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "flows.server",
+                str(listening.fileno()),
+            ],  # -P: nothing from the current folder
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

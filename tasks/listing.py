@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -25,18 +26,18 @@ class Entry(NamedTuple):
     regular: bool
 
 
-def open_folder(settings: Settings, text: str) -> int:
-    """A descriptor of `root:sub/path`, root one of LOOKBOOK_IMAGE_ROOTS. Raises FolderError.
+def folder_path(settings: Settings, text: str) -> Path:
+    """Where `root:sub/path` is, root one of LOOKBOOK_IMAGE_ROOTS. Raises FolderError.
 
-    No `..`, no absolute path, no other scheme, and no symlink below the root.
+    No `..`, no absolute path and no other scheme. For people; `open_folder` is the way in.
     """
-    root, colon, path = text.partition(":")
-    parts = path.split("/") if path else []
-    if not colon or root not in settings.image_roots or any(part in ("", ".", "..") or "\0" in part for part in parts):
-        known = ", ".join(f"{name}:" for name in sorted(settings.image_roots)) or "none is configured"
-        raise FolderError(
-            f"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS ({known}), found {text!r}"
-        )
+    root, parts = _parse(settings, text)
+    return settings.image_roots[root].expanduser().absolute().joinpath(*parts)
+
+
+def open_folder(settings: Settings, text: str) -> int:
+    """A descriptor of `root:sub/path`, with no symlink on the way below the root. Raises FolderError."""
+    root, parts = _parse(settings, text)
     descriptor = -1
     try:
         descriptor = os.open(settings.image_roots[root].expanduser(), _FOLDER)
@@ -48,8 +49,19 @@ def open_folder(settings: Settings, text: str) -> int:
         if descriptor >= 0:
             os.close(descriptor)
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FolderError(f"expected a folder of pictures at {text!r}, found: {reason}") from None
+        raise FolderError(f"expected a folder of pictures at {folder_path(settings, text)}, found: {reason}") from None
     return descriptor
+
+
+def _parse(settings: Settings, text: str) -> tuple[str, list[str]]:
+    root, colon, path = text.partition(":")
+    parts = path.split("/") if path else []
+    if not colon or root not in settings.image_roots or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        known = ", ".join(f"{name}:" for name in sorted(settings.image_roots)) or "none is configured"
+        raise FolderError(
+            f"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS ({known}), found {text!r}"
+        )
+    return root, parts
 
 
 def walk(top: int) -> Iterator[Entry]:
@@ -79,6 +91,8 @@ def walk(top: int) -> Iterator[Entry]:
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 except FileNotFoundError:
                     continue
+                except OSError as error:
+                    raise _unlistable(prefix, error) from None
                 yield Entry(prefix + name, found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
     finally:
         for folder, _, _ in stack:

@@ -64,6 +64,8 @@ def _decode(path: Path, spec: ImageSpec, settings: Settings) -> tuple[dict[str, 
     entry |= {"probabilities": None, "error": None, "detail": None}
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     try:
+        if path.exists() and not path.is_file():
+            raise ImageError("unsupported", "the entry is no regular file")
         with open(path, "rb") as file:
             content = file.read(limits.bytes + 1)
         entry["sha256"] = hashlib.sha256(content).hexdigest()

@@ -23,7 +23,7 @@ from artifacts.errors import InvalidRef
 from artifacts.refs import check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.listing import Entry, FolderError, open_folder, walk
+from tasks.listing import Entry, FolderError, folder_path, open_folder, walk
 
 SHARD_FILES = 10_000  # on average
 SHARD_FILES_AT_MOST = 40_000
@@ -36,11 +36,18 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Plan:
-    """A listed folder: a Parquet file whose every row group is a shard; `digests` are those of the shards' entries."""
+    """A listed folder: a Parquet file whose every row group is a shard.
+
+    digests: of the entries of each shard; shard_rows: how many they are.
+    """
 
     path: Path
     digests: list[str]
-    rows: int
+    shard_rows: list[int]
+
+    @property
+    def rows(self) -> int:
+        return sum(self.shard_rows)
 
     def entries(self, shard: int) -> pa.Table:
         """path (binary), bytes, mtime_ns (int64), regular (bool), sorted by path."""
@@ -70,7 +77,7 @@ def plan_folder(store: Store, settings: Settings, folder: str, limit: int | None
             path = scratch / "plan.parquet"
             digests = _write(islice(walk(top), limit), path)
             if not digests:
-                raise FolderError(f"expected pictures in {folder!r}, found an empty folder")
+                raise FolderError(f"expected pictures in {folder_path(settings, folder)}, found an empty folder")
             key = f"staging/plans/{uuid.uuid4().hex}.parquet"
             store.disk.create(key, path)
     finally:
@@ -81,13 +88,16 @@ def plan_folder(store: Store, settings: Settings, folder: str, limit: int | None
 def load_plan(disk: LocalDisk, key: str) -> Plan:
     path = disk.local_path(key)
     metadata = pq.read_metadata(path)
-    return Plan(path, json.loads(metadata.metadata[b"lookbook.shards"]), metadata.num_rows)
+    rows = [metadata.row_group(shard).num_rows for shard in range(metadata.num_row_groups)]
+    return Plan(path, json.loads(metadata.metadata[b"lookbook.shards"]), rows)
 
 
 def default_name(folder: str, settings: Settings) -> str:
-    """What predictions of `root:sub/path` are called: after the folder. Raises InvalidRef where that makes no name."""
-    root, _, path = folder.partition(":")
-    last = path.rpartition("/")[2] or settings.image_roots[root].expanduser().absolute().name
+    """What predictions of `root:sub/path` are called: after the folder.
+
+    Raises FolderError, and InvalidRef where that makes no name.
+    """
+    last = folder_path(settings, folder).name
     name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:100]
     try:
         return check_name(name)

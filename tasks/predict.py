@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 
@@ -144,8 +145,10 @@ class _Shard:
         self.paths: list[bytes] = entries.column("path").to_pylist()
         self.sizes = entries.column("bytes").to_numpy()
         self.mtimes = entries.column("mtime_ns").to_numpy()
-        self.table, self.kept, self.known, self.touched = self._earlier.rows(self.paths, self.sizes, self.mtimes)
+        found = self._earlier.rows(self.digest, self.paths, self.sizes, self.mtimes)
+        self.table, self.kept, self.known, self.touched = found
         regular = entries.column("regular").to_numpy(zero_copy_only=False)
+        self.kept[~regular] = -1
         rows = len(self.paths)
         self.odd = np.flatnonzero(~regular & (self.kept < 0))
         self.wanted = np.flatnonzero(regular & (self.kept < 0))
@@ -189,9 +192,10 @@ def _cut(items: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
 
 
 class _Earlier:
-    """Rows of the newest table of this name, where they were scored by the same weights in the same way."""
+    """Rows scored before by the same weights in the same way: in this shard's record, or in the newest table."""
 
     def __init__(self, store: Store, job: Job, fresh: bool) -> None:
+        self._store, self._fresh = store, fresh
         self._table: predictions.Predictions | None = None
         self._firsts: list[bytes] = []
         ref = None if fresh else aliases.current(store.disk, "predictions", job.name, "latest")
@@ -209,7 +213,7 @@ class _Earlier:
             self._firsts = [to_bytes(part["first"]) for part in found.parts]
 
     def rows(
-        self, paths: list[bytes], sizes: np.ndarray, mtimes: np.ndarray
+        self, shard: str, paths: list[bytes], sizes: np.ndarray, mtimes: np.ndarray
     ) -> tuple[pa.Table | None, np.ndarray, dict[int, str], dict[int, int]]:
         """A table, and for each path the row in it that stays (-1: none).
 
@@ -223,10 +227,13 @@ class _Earlier:
             for index, first in enumerate(self._firsts)
             if first <= paths[-1] and (index + 1 == len(self._firsts) or self._firsts[index + 1] > paths[0])
         ]
-        if self._table is None or not parts:
-            return None, kept, known, touched
         try:
-            table = pa.concat_tables([self._table.read(index) for index in parts])
+            if recorded := None if self._fresh else _finished(self._store, shard):  # with rows that may go better now
+                table = pq.read_table(self._store.disk.local_path(recorded.key))
+            elif self._table and parts:
+                table = pa.concat_tables([self._table.read(index) for index in parts])
+            else:
+                return None, kept, known, touched
         except (NotFound, Corrupt):
             return None, kept, known, touched
         rows = {path: row for row, path in enumerate(table.column("path").to_pylist())}
@@ -375,6 +382,15 @@ def _table(job: Job, shard: _Shard) -> pa.Table:
     merged = both.take(pa.array(order)).combine_chunks()
     for name in ("path", "bytes", "mtime_ns"):
         merged = merged.set_column(schema.get_field_index(name), schema.field(name), table.column(name))
+    # In the order in which they occur, as in a table scored at once: the same rows are the same bytes.
+    error = merged.column("error").cast(pa.string()).combine_chunks().dictionary_encode()
+    merged = merged.set_column(schema.get_field_index("error"), schema.field("error"), error)
+    for name in ("label", "weights"):
+        column = table.column(name).combine_chunks().dictionary
+        codes = pa.compute.index_in(merged.column(name).cast(pa.string()).combine_chunks(), value_set=column)
+        merged = merged.set_column(
+            schema.get_field_index(name), schema.field(name), pa.DictionaryArray.from_arrays(codes, column)
+        )
     return merged
 
 

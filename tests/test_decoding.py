@@ -235,3 +235,47 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
     while any(_open_files(pid) for pid in pids) and time.monotonic() < until:
         time.sleep(0.05)
     assert not any(_open_files(pid) for pid in pids)
+
+
+def test_no_file_is_blamed_for_a_parent_that_stood_still(folder, tmp_path, monkeypatch):
+    """TensorFlow's import holds the interpreter for seconds at a time, between any two lines of the pool."""
+    names = draw(tmp_path, 30)
+    look = decoding.progress
+
+    def look_and_stand_still(memory):
+        seen = look(memory)
+        time.sleep(0.2)
+        return seen
+
+    monkeypatch.setattr(decoding, "progress", look_and_stand_still)
+    with pool(folder, seconds=0.1) as decoders:
+        assert not any(each.errors for each in decoders.decode([files(tmp_path, [name]) for name in names]))
+
+
+def test_what_lies_in_the_current_folder_is_not_executed(folder, tmp_path, monkeypatch):
+    names = draw(tmp_path, 1)
+    for module in ("json", "tasks", "numpy"):
+        (tmp_path / f"{module}.py").write_text("open('executed', 'w')")
+    monkeypatch.chdir(tmp_path)
+    with pool(folder) as decoders:
+        [result] = decoders.decode([files(tmp_path, names)])
+    assert result.errors == {}
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_that_vanished_costs_no_descriptors(folder, tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    names = [b"a/b/%d.png" % index for index in range(40)]
+    for name in names:
+        (tmp_path / name.decode()).write_bytes(b"x")
+    planned = files(tmp_path, names)
+    for path in (tmp_path / "a/b").iterdir():
+        path.unlink()
+    (tmp_path / "a/b").rmdir()
+    with pool(folder, processes=1) as decoders:
+        list(decoders.decode([files(tmp_path, draw(tmp_path, 1))]))
+        [child] = children()
+        before = len(_open_files(child))
+        [result] = decoders.decode([planned])
+        assert {kind for kind, _ in result.errors.values()} == {"missing"}
+        assert len(_open_files(child)) <= before

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.settings import Settings
-from tasks.listing import FolderError, open_folder, to_bytes, to_text, walk
+from tasks.listing import FolderError, folder_path, open_folder, to_bytes, to_text, walk
 
 
 @pytest.fixture
@@ -126,6 +126,8 @@ def test_anything_else_is_refused(settings, tmp_path, text):
     fill(tmp_path, [b"shoes/new/a"])
     with pytest.raises(FolderError, match=r"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS"):
         open_folder(settings, text)
+    with pytest.raises(FolderError, match="below one of LOOKBOOK_IMAGE_ROOTS"):
+        folder_path(settings, text)
 
 
 @pytest.mark.parametrize("text", ["photos:out", "photos:in/out", "photos:file", "photos:missing", "photos:pipe"])

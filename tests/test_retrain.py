@@ -195,7 +195,8 @@ def test_interrupted_half_way(lookbook_command, lookbook_environment, lookbook, 
     assert store.verify().corrupt == []
 
 
-def test_a_second_command_waits_for_the_first_and_says_so(lookbook_command, lookbook_environment, first):
+def test_a_second_command_waits_for_the_first_and_says_so(lookbook_command, lookbook_environment, first, tmp_path):
+    lookbook_environment = {**lookbook_environment, "LOOKBOOK_STORE": str(tmp_path / "store")}
     one = start(lookbook_command, lookbook_environment, "--epochs", "40", "--seed", "7")
     wait_for(one, "epoch 1/40  loss")
     two = start(lookbook_command, lookbook_environment, "--epochs", "1", "--seed", "7")

@@ -125,9 +125,9 @@ def test_bad_files_are_counted_by_kind_and_the_run_succeeds(test_images, lookboo
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["missing"], "expected a folder of pictures at 'given:', found: No such file or directory"),
-        (["file"], "expected a folder of pictures at 'given:', found: Not a directory"),
-        (["empty"], "expected pictures in 'given:', found an empty folder"),
+        (["missing"], "/missing, found: No such file or directory"),
+        (["file"], "/file, found: Not a directory"),
+        (["empty"], "/empty, found an empty folder"),
         (["full", "--weights", "0000"], "nothing in the store"),
         (["full", "--name", "A B"], "expected a name of a-z"),
     ],

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from artifacts import aliases, predictions, weights
-from artifacts.errors import StoreError
+from artifacts.errors import Corrupt, StoreError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -70,7 +70,7 @@ def score(store, settings, champion, name="pictures", invert=False, limit=None, 
     key = plan_folder(store, settings, folder, limit)
     job = stage.make_job(store, settings, folder, name, champion, invert)
     outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key), fresh=fresh)
-    return commit_predictions(store, settings, job, key, outcome), outcome
+    return commit_predictions(store, settings, job, key, outcome, trial=limit is not None), outcome
 
 
 def rows(store, ref):
@@ -238,8 +238,11 @@ def test_invert_sees_the_negative(store, settings, champion, pictures, shapes):
 def test_limit_is_a_trial_whose_shards_the_whole_run_takes_over(store, settings, champion):
     ref, outcome = score(store, settings, champion, limit=20)
     assert len(by_path(store, ref)) == 20 == outcome.predicted
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") is None
     _, whole = score(store, settings, champion)
-    assert whole.predicted == 40
+    finished = sum(part.rows for part in outcome.parts[:-1])  # the last one was cut short by the limit
+    assert (whole.reused, whole.predicted) == (finished, 60 - finished)
+    assert finished > 0
 
 
 def test_the_same_content_twice_is_a_row_a_path(store, settings, champion, pictures):
@@ -279,11 +282,60 @@ def test_a_damaged_part_is_refused_by_readers_and_scored_anew(store, settings, c
     assert store.verify().corrupt == []
 
 
+def test_damage_of_the_published_table_itself_is_told(store, settings, champion):
+    """A part in staging and in the version is one file on the disk: the same damage hits both."""
+    _, outcome = score(store, settings, champion)
+    path = store.disk.local_path(outcome.parts[1].key)
+    with open(path, "r+b") as file:
+        file.seek(30)
+        file.write(b"x")
+    with pytest.raises(Corrupt, match=r"data/part-00001\.parquet is damaged"):
+        score(store, settings, champion)
+
+
+def test_other_limits_are_another_version_with_a_report_of_its_own(store, settings, champion):
+    ref, _ = score(store, settings, champion)
+    other, _ = score(store, settings.model_copy(update={"max_image_pixels": 1000}), champion)
+    assert other != ref
+    assert "report.html" in store.open(other).files
+
+
+def test_a_damaged_earlier_table_is_no_reason_to_fail(store, settings, champion, pictures):
+    ref, _ = score(store, settings, champion)
+    manifest = store.open(ref).folder / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"rows", b"rowz"))
+    (pictures / "1/01a.png").write_bytes(b"x")
+    assert score(store, settings, champion)[0] != ref
+
+
+def test_a_shard_with_a_passing_error_is_resumed_for_that_row_alone(store, settings, champion, pictures):
+    key = plan_folder(store, settings, "root:", None)
+    (pictures / "0/00.png").rename(pictures.parent / "away.png")
+    job = stage.make_job(store, settings, "root:", "pictures", champion, False)
+    first = stage.predict_plan(store, settings, job, load_plan(store.disk, key))  # killed before its commit
+    assert first.predicted == 60
+    (pictures.parent / "away.png").rename(pictures / "0/00.png")
+    ref, outcome = score(store, settings, champion)
+    assert (outcome.predicted, outcome.reused) == (1, 59)
+    assert by_path(store, ref)["0/00.png"]["error"] is None
+
+
+def test_taken_over_or_scored_at_once_the_same_rows_are_the_same_version(store, settings, champion, pictures):
+    (pictures / "1/aa.png").write_bytes(b"\x89PNG")
+    (pictures / "1/zz.txt").write_bytes(b"text")
+    score(store, settings, champion)
+    (pictures / "1/bb.txt").write_bytes(b"text")
+    (pictures / "1/aa.png").unlink()
+    ref, outcome = score(store, settings, champion)
+    assert outcome.predicted == 1
+    assert score(store, settings, champion, fresh=True)[0] == ref
+
+
 def test_an_empty_or_missing_folder_fails_and_makes_no_version(store, settings, champion, pictures):
     (pictures / "none/deep").mkdir(parents=True)
-    with pytest.raises(FolderError, match="expected pictures in 'root:none', found an empty folder"):
+    with pytest.raises(FolderError, match="expected pictures in .*/pictures/none, found an empty folder"):
         score(store, settings, champion, folder="root:none")
-    with pytest.raises(FolderError, match="expected a folder of pictures at 'root:missing', found: No such file"):
+    with pytest.raises(FolderError, match="expected a folder of pictures at .*/pictures/missing, found: No such file"):
         score(store, settings, champion, folder="root:missing")
     assert list(store.refs("predictions")) == []
     assert not list(store.disk.list("staging"))
@@ -362,9 +414,6 @@ for root in sys.stdin:  # a run is a fork, which has everything imported
 def test_killed_at_twenty_moments_and_resumed_it_yields_the_rows_of_an_uninterrupted_run(
     store, tmp_path, champion, pictures
 ):
-    for path in sorted(pictures.rglob("*.png")):
-        for copy in range(2):
-            path.with_name(f"{path.stem}-{copy}.png").write_bytes(path.read_bytes())
     (pictures / "bad.png").write_bytes(b"\x89PNG")
     (tmp_path / "killed.py").write_text(KILLED)
     command = [sys.executable, tmp_path / "killed.py", os.path.dirname(__file__), pictures, str(champion)]
@@ -406,7 +455,7 @@ def test_killed_at_twenty_moments_and_resumed_it_yields_the_rows_of_an_uninterru
     runner.stdout.close()
     assert list(store.refs("predictions")) == [ref]
     assert rows(store, ref).equals(rows(Store(whole), ref))
-    assert len(rows(store, ref)) == 181
+    assert len(rows(store, ref)) == 61
     assert store.verify().corrupt == []
 
 

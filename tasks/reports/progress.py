@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
@@ -120,7 +121,8 @@ class ScoringProgress:
                 self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _update_report(self) -> None:
-        update_progress_artifact(self._report, progress=100 * self._done / self._rows)
+        with suppress(Exception):  # a server that is restarted is no reason to end a night's work
+            update_progress_artifact(self._report, progress=100 * self._done / self._rows)
 
     def _line(self) -> str:
         rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)

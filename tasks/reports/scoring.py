@@ -6,6 +6,7 @@ import html
 import io
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from artifacts import metrics
+from artifacts.errors import Corrupt
 from artifacts.predictions import Part
 from artifacts.refs import Ref
 from artifacts.store import Store
@@ -61,7 +63,7 @@ class Summary:
         return [*(row for rows in self.samples.values() for row in rows), *self.unsure]
 
 
-def summarize(store: Store, weights: Ref, classes: Sequence[str], parts: Iterable[Part]) -> Summary:
+def summarize(store: Store, weights: Ref, dataset: str, classes: Sequence[str], parts: Iterable[Part]) -> Summary:
     """Go through the parts once, a part in memory at a time."""
     summary = Summary(classes=dict.fromkeys(classes, 0), samples={name: [] for name in classes})
     unsure: list[tuple[float, int, Row]] = []
@@ -92,7 +94,7 @@ def summarize(store: Store, weights: Ref, classes: Sequence[str], parts: Iterabl
     summary.classes = dict(zip(classes, counts.tolist(), strict=True))
     summary.confidence = bins.tolist()
     summary.unsure = [row for _, _, row in sorted(unsure, reverse=True)]
-    if (expected := _test_split(store, weights)) is not None:
+    if (expected := _test_split(store, weights, dataset)) is not None:
         summary.class_shift = stability_index(np.bincount(expected.argmax(1), minlength=len(classes)), counts)
         summary.confidence_shift = stability_index(np.histogram(expected.max(1), _BINS)[0], bins)
     return summary
@@ -176,11 +178,12 @@ def _row(table: pa.Table, item: int) -> Row:
     return Row(row["path"], row["bytes"], row["mtime_ns"], row["label"], row["confidence"], row["error"], row["detail"])
 
 
-def _test_split(store: Store, weights: Ref) -> np.ndarray | None:
+def _test_split(store: Store, weights: Ref, dataset: str) -> np.ndarray | None:
     """The weights' probabilities of their own test split, float32 [items, classes]."""
     for ref in store.refs("metrics", weights.name):
-        if store.open(ref).identity["inputs"]["weights"] == str(weights):
-            return metrics.load(store, ref).probabilities()
+        with suppress(Corrupt):  # a report is no reason to fail; `lookbook verify` tells
+            if store.open(ref).identity["inputs"] == {"weights": str(weights), "dataset": dataset}:
+                return metrics.load(store, ref).probabilities()
     return None
 
 

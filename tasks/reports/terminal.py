@@ -9,11 +9,11 @@ from rich.text import Text
 
 
 def retraining(result: dict[str, Any]) -> None:
-    seconds = result["seconds"]
+    seconds, accuracy = result["seconds"], result["accuracy"]
     decided = "[bold green]promoted[/]" if result["promoted"] else "[bold]not promoted[/]"
     facts = {
-        "accuracy": f"[bold]{result['accuracy']:.2%}[/] of the test images",
-        "loss": f"{result['loss']:.4f}",
+        "accuracy": "none (NaN)" if accuracy is None else f"[bold]{accuracy:.2%}[/] of the test images",
+        "loss": "none (NaN)" if result["loss"] is None else f"{result['loss']:.4f}",
         "champion": f"{decided}: {result['reason']}",
         "weights": result["weights"],
         "dataset": result["dataset"],

@@ -154,7 +154,7 @@ class _Worker:
     def _start(self) -> None:
         clear_progress(self._memory)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tasks.vision.decoder"],
+            [sys.executable, "-P", "-m", "tasks.vision.decoder"],  # -P: nothing from the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,  # a buffer would hide a second answer from the selector
@@ -196,8 +196,9 @@ class _Worker:
 
     def busy_for(self) -> float:
         """Seconds since the child took the file in hand; 0 between files."""
+        now = time.monotonic()  # before the look: this thread may stand still for seconds between any two lines
         item, began = progress(self._memory)
-        return time.monotonic() - began if item >= 0 else 0.0
+        return now - began if item >= 0 else 0.0
 
     def restart(self, kind: str, detail: str) -> None:
         """Bury the child, blame the file it had in hand, and give the rest of its requests to a new one."""
