@@ -15,7 +15,6 @@ from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.store import Artifact, Content, Store
 
-KINDS_OF_ERROR = ("unsupported", "corrupt", "too_large", "unreadable", "missing", "changed", "timeout", "crashed")
 PASSING_ERRORS = ("timeout", "crashed", "unreadable", "missing", "changed")
 """Errors that may be gone next time: their rows are never reused."""
 

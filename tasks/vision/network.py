@@ -8,7 +8,6 @@ from tasks.vision.device import tf
 from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
 
-ARCHITECTURES = ("dense",)
 HIDDEN_UNITS = 20
 
 
