@@ -72,8 +72,10 @@ def save(
     settings: Mapping[str, Any],
     inputs: Mapping[str, Any],
     made: Mapping[str, Any],
+    bad: Mapping[str, str] | None = None,
 ) -> Ref:
-    """Publish a dataset; `inputs` names the files it was made from, with their SHA-256."""
+    """Publish a dataset; `inputs` names what it was made from, with its SHA-256, and `bad` the files that could not be
+    used: path -> why."""
     store.prepare()
     splits = {"train": train, "test": test}
     with store.disk.scratch() as folder:
@@ -86,7 +88,7 @@ def save(
             {f"{side}.arrow": folder / f"{side}.arrow" for side in splits},
             settings=settings,
             inputs=inputs,
-            facts={"classes": list(classes), "image_spec": dict(image_spec), "counts": counts},
+            facts={"classes": list(classes), "image_spec": dict(image_spec), "counts": counts, **_told(bad)},
             made=made,
         )
 
@@ -94,6 +96,10 @@ def save(
 def load(store: Store, ref: Ref) -> Dataset:
     """Open a dataset. Raises NotFound and Corrupt; the images' bytes are checked when they are asked for."""
     return Dataset(store.open(ref))
+
+
+def _told(bad: Mapping[str, str] | None) -> dict[str, Any]:
+    return {} if bad is None else {"bad": dict(bad)}
 
 
 def _write(split: Split, path: str) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 HOME = Path(__file__).absolute().parents[1]
@@ -15,6 +15,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LOOKBOOK_", env_ignore_empty=True)
 
     store: Annotated[Path, Field(description="Folder that holds the artifacts.")] = HOME / "store"
+    home: Annotated[Path, Field(description="The checkout that workers run in.")] = HOME
     cache: Annotated[Path, Field(description="Folder for downloads; safe to delete.")] = Path(
         "~/.cache/lookbook"
     ).expanduser()
@@ -32,3 +33,6 @@ class Settings(BaseSettings):
         50_000_000
     )
     max_image_seconds: Annotated[float, Field(gt=0, description="Longest time that decoding a picture may take.")] = 10
+    notify_url: Annotated[
+        SecretStr | None, Field(description="Where `lookbook up` sends word of a failed scheduled run: POST, JSON.")
+    ] = None

@@ -32,6 +32,11 @@ class Weights:
         return str(self.artifact.identity["settings"]["architecture"])
 
     @property
+    def history(self) -> list[dict[str, Any]]:
+        """epoch, loss, accuracy and items of every epoch. Raises Corrupt."""
+        return list(json.loads(self.artifact.read("history.json")))
+
+    @property
     def classes(self) -> list[str]:
         return list(self.artifact.facts["classes"])
 

@@ -6,50 +6,87 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Annotated, Any, Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed
 from pydantic import Field
 
-from artifacts import metrics
-from artifacts.refs import Ref
+from artifacts import aliases, metrics, runs
+from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
+from flows import parameters as fields
+from flows.names import run_name, subject_of
+from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
+from tasks.deadline import Deadline
 from tasks.evaluate import evaluate
+from tasks.listing import default_name
 from tasks.prepare import prepare
 from tasks.promote import promote
-from tasks.train import train
+from tasks.reports import retraining
+from tasks.reports.progress import report_key
+
+
+def _run_name() -> str:
+    given = flow_run.parameters
+    return run_name("retrain", given["name"] or (subject_of(given["images"]) if given["images"] else given["dataset"]))
 
 
 @flow(
     name="retrain",
-    description="Prepare the data set, train a network on it, measure it on the test split, and promote it to champion "
-    "when it is better than the champion there.",
-    flow_run_name="retrain-{dataset}",
+    description="""
+Prepare the data, **train** a network on them, **evaluate** it on the test split, and **promote** it to champion when it
+is better there than the champion.
+
+The defaults retrain on Fashion-MNIST in under a minute. For pictures of your own give `images`: a folder that holds a
+folder a class. The result is a report on this run's *Artifacts* page.
+""",
+    flow_run_name=_run_name,
     persist_result=False,  # refs go into the store; nothing is pickled
 )
 def retrain(
-    dataset: Annotated[Literal["fashion-mnist"], Field(description="The data set to train on.")] = "fashion-mnist",
-    architecture: Annotated[
-        Literal["dense"], Field(description="The network: dense has one hidden layer of 20 units.")
-    ] = "dense",
-    epochs: Annotated[int, Field(ge=1, le=10_000, description="How often every training image is seen.")] = 20,
-    batch_size: Annotated[int, Field(ge=1, le=65_536, description="Images a step of gradient descent.")] = 64,
-    learning_rate: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Step size of gradient descent, at the start.")
-    ] = 0.1,
-    schedule: Annotated[
-        Literal["linear", "constant"],
-        Field(description="linear: the learning rate falls to zero over the training; constant: it stays."),
-    ] = "linear",
-    seed: Annotated[int, Field(ge=0, lt=2**31, description="Decides the first weights and the order of images.")] = 0,
-    execution: Annotated[
-        Literal["graph", "eager"],
-        Field(description="graph compiles the training loop; eager runs it step by step, for debugging, much slower."),
-    ] = "graph",
-    device: Annotated[
-        Literal["auto", "cpu", "gpu"], Field(description="auto takes a GPU where there is one; gpu insists on one.")
-    ] = "auto",
-) -> dict[str, Any]:
+    dataset: Annotated[
+        Literal["fashion-mnist"], Field(description="The data set to train on, where `images` names no folder.")
+    ] = "fashion-mnist",
+    images: Annotated[
+        str | None,
+        Field(
+            description="Pictures of your own, a folder a class, as root:sub/path, root one of LOOKBOOK_IMAGE_ROOTS. "
+            "About one picture in seven, chosen by its content, is kept for testing."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, Field(description="What datasets, weights and champion are called; by default as the data are.")
+    ] = None,
+    architecture: fields.Architecture = "dense",
+    epochs: fields.Epochs = 20,
+    batch_size: fields.BatchSize = 64,
+    learning_rate: fields.LearningRate = 0.1,
+    schedule: fields.Schedule = "linear",
+    seed: fields.Seed = 0,
+    execution: fields.Execution = "graph",
+    device: fields.Device = "auto",
+    train_on: Annotated[
+        Literal["here", "gpu pool"],
+        Field(
+            description="here: in this run's own process. gpu pool: as a run of the deployment train/gpu, for which "
+            "this run waits; the store must be the same on both workers."
+        ),
+    ] = "here",
+    if_unchanged: Annotated[
+        Literal["train", "stop"],
+        Field(
+            description="When data and settings are those of the champion. train: train all the same, to the same "
+            "weights. stop: say that nothing changed, and end."
+        ),
+    ] = "train",
+    deadline_hours: fields.DeadlineHours = 12,
+) -> Any:
     """Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason and seconds a stage."""
+    deadline = Deadline.after(deadline_hours)
+    configured = Settings()
+    store = Store(configured.store)
     seconds: dict[str, float] = {}
     settings = {
         "architecture": architecture,
@@ -59,28 +96,55 @@ def retrain(
         "schedule": schedule,
         "seed": seed,
     }
+    called = check_name(name or (default_name(configured, images) if images else dataset))
+    if train_on == "here":
+        check_device(device)
     with _timed(seconds, "prepare"):
-        dataset_ref = prepare(dataset)
+        dataset_ref = prepare(dataset, images, called, deadline)
+    if if_unchanged == "stop" and (champion := _unchanged(store, dataset_ref, settings)):
+        return _nothing_changed(store, dataset_ref, champion)
     with _timed(seconds, "train"):
-        weights_ref = train(dataset_ref, settings, execution, device)
+        given: dict[str, Any] = {"dataset": dataset_ref, **settings, "execution": execution, "device": device}
+        given["deadline_hours"] = round(deadline.hours_left(), 3)
+        try:
+            weights_ref = train(**given)["weights"] if train_on == "here" else train_on_gpu_pool(store, given, deadline)
+        except TrainingCancelled as cancelled:
+            return Cancelled(message=str(cancelled))
     with _timed(seconds, "evaluate"):
         metrics_ref = evaluate(weights_ref, dataset_ref)
         decision = promote(metrics_ref)
-    return {
-        "dataset": dataset_ref,
-        "weights": weights_ref,
-        "metrics": metrics_ref,
-        **_measured(weights_ref, metrics_ref, seconds),
-        **decision,
-    }
-
-
-def _measured(weights: str, metrics_ref: str, seconds: dict[str, float]) -> dict[str, Any]:
-    store = Store(Settings().store)
     numbers = metrics.load(store, Ref.parse(metrics_ref)).numbers
-    epochs = store.open(Ref.parse(weights)).manifest["provenance"]["epoch_seconds"]
-    seconds["epoch"] = round(median(epochs[1:] or epochs), 4)
-    return {"accuracy": numbers["accuracy"], "loss": numbers["loss"], "seconds": seconds}
+    epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
+    seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
+    produced = {"dataset": dataset_ref, "weights": weights_ref, "metrics": metrics_ref}
+    runs.record(store.disk, str(flow_run.id), produced)
+    result = {**produced, "accuracy": numbers["accuracy"], "loss": numbers["loss"], "seconds": seconds, **decision}
+    _report(called, retraining.markdown(store, result))
+    return result
+
+
+def _unchanged(store: Store, dataset: str, settings: dict[str, Any]) -> Ref | None:
+    """The champion, when it was trained from these data with these settings."""
+    champion = aliases.current(store.disk, "weights", Ref.parse(dataset).name, "champion")
+    if champion is None:
+        return None
+    identity = store.open(champion).identity
+    same = identity["inputs"] == {"dataset": dataset} and identity["settings"] == settings
+    return champion if same else None
+
+
+def _nothing_changed(store: Store, dataset: str, champion: Ref) -> Any:
+    """End here: the training would give the champion again."""
+    reason = f"nothing changed: {champion} is champion and was trained from {dataset} with these settings"
+    get_run_logger().info(reason)
+    produced = {"dataset": dataset, "weights": str(champion)}
+    runs.record(store.disk, str(flow_run.id), produced)
+    _report(champion.name, retraining.unchanged(reason, produced))
+    return Completed(message=reason, data={**produced, "champion": str(champion), "promoted": False, "reason": reason})
+
+
+def _report(name: str, markdown: str) -> None:
+    create_markdown_artifact(markdown, key=report_key("retrain", name), description=f"Retraining of {name}")
 
 
 @contextmanager

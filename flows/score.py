@@ -1,48 +1,79 @@
 """Bulk prediction of a folder: list it, score what was not scored before, publish the table."""
 
 import time
+from contextlib import suppress
 from typing import Annotated, Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 from pydantic import Field
 
-from artifacts import predictions
+from artifacts import predictions, runs
+from artifacts.errors import NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
+from flows import parameters as fields
+from flows.names import run_name, subject_of
 from tasks.commit import commit
-from tasks.plan import default_name, plan
+from tasks.deadline import Deadline
+from tasks.listing import default_name
+from tasks.plan import plan
 from tasks.predict import predict
 from tasks.reports import scoring
+from tasks.reports.progress import report_key
+
+
+def _run_name() -> str:
+    given = flow_run.parameters
+    return run_name("score", given["name"] or subject_of(given["folder"]))
 
 
 @flow(
     name="score",
-    description="Tell what is on every picture of a folder, one row a file, in Parquet. Only what is new is scored.",
-    flow_run_name="score-{folder}",
+    description="""
+Tell what is on every picture of a folder: one row a file, in **Parquet**, with the label or the kind of error.
+
+Only what is new since the last time is scored, and a run that was interrupted goes on where it was. The result is a
+report on this run's *Artifacts* page.
+""",
+    flow_run_name=_run_name,
     persist_result=False,  # refs go into the store; nothing is pickled
 )
 def score(
-    folder: Annotated[str, Field(description="The pictures: root:sub/path, root one of LOOKBOOK_IMAGE_ROOTS.")],
-    weights: Annotated[str, Field(description="Which weights: champion, or a ref.")] = "champion",
+    folder: Annotated[
+        str,
+        Field(description="The pictures, as root:sub/path; root is one of LOOKBOOK_IMAGE_ROOTS. `root:` is all of it."),
+    ],
+    weights: Annotated[
+        str,
+        Field(
+            description="Which weights predict: champion, NAME@champion, or a ref like weights/fashion-mnist@3f9a1c20."
+        ),
+    ] = "champion",
     name: Annotated[str | None, Field(description="What the predictions are called; by default as the folder.")] = None,
     invert: Annotated[
-        bool, Field(description="For dark objects on a light background; the weights know light ones on black.")
+        bool, Field(description="For dark objects on a light background; Fashion-MNIST's are light ones on black.")
     ] = False,
     limit: Annotated[int | None, Field(ge=1, description="Score only the first so many entries, for a trial.")] = None,
-    fresh: Annotated[bool, Field(description="Score everything anew, whatever was scored before.")] = False,
+    fresh: Annotated[
+        bool, Field(description="Score everything anew, whatever was scored before. Takes as long as the first time.")
+    ] = False,
+    deadline_hours: fields.DeadlineHours = 12,
 ) -> dict[str, Any]:
     """Returns predictions (ref), path, images, predicted, reused, errors, classes, images_per_second and seconds."""
     started = time.perf_counter()
+    deadline = Deadline.after(deadline_hours)
     settings = Settings()
     store = Store(settings.store)
+    name = check_name(name or default_name(settings, folder))
     weights = str(store.resolve(weights, "weights"))
-    name = check_name(name) if name else default_name(folder, settings)
-    listed = plan(folder, limit)
-    outcome = predict(listed, folder, name, weights, invert, fresh)
+    listed = plan(folder, limit, deadline)
+    outcome = predict(listed, folder, name, weights, invert, fresh, deadline)
     waited = outcome["waited"]
     ref = commit(listed, folder, name, weights, invert, outcome, trial=limit is not None)
+    runs.record(store.disk, str(flow_run.id), {"weights": weights, "predictions": ref})
     return _told(store, Ref.parse(ref), name, outcome, time.perf_counter() - started - waited)
 
 
@@ -60,7 +91,8 @@ def _told(store: Store, ref: Ref, name: str, outcome: dict[str, Any], seconds: f
         "images_per_second": round(outcome["predicted"] / outcome["seconds"], 1),
         "seconds": round(seconds, 3),
     }
-    create_markdown_artifact(
-        scoring.markdown(name, result), key=scoring.report_key(name), description=f"Predictions of {name}"
-    )
+    report = scoring.opening(name, result)
+    with suppress(NotFound):  # a table of an earlier Lookbook
+        report = f"{report}\n\n{published.artifact.read('report.md').decode()}"
+    create_markdown_artifact(report, key=report_key("score", name), description=f"Predictions of {name}")
     return result

@@ -16,6 +16,7 @@ from tasks.listing import folder_path, open_folder
 from tasks.plan import load_plan
 from tasks.predict import SCORING, Job, Outcome, make_job
 from tasks.reports import scoring
+from tasks.retries import RETRIES
 from tasks.vision.decoding import DecoderPool
 
 
@@ -23,6 +24,7 @@ from tasks.vision.decoding import DecoderPool
     name="publish predictions",
     description="Publish the table with its report; `latest` names it from now on.",
     persist_result=False,
+    **RETRIES,
 )
 def commit(plan: str, folder: str, name: str, weights: str, invert: bool, outcome: dict[str, Any], trial: bool) -> str:
     """The ref of the published predictions."""
@@ -51,7 +53,7 @@ def commit_predictions(
     latest = aliases.current(store.disk, "predictions", job.name, "latest")
     report = {}
     if not _unchanged(store, latest, outcome.parts, made_by):
-        report = {"report.html": _draw(store, settings, job, outcome.parts)}
+        report = _draw(store, settings, job, outcome.parts)
     ref = predictions.save(
         store,
         job.name,
@@ -85,8 +87,9 @@ def _unchanged(store: Store, latest: Ref | None, parts: list[Part], made_by: dic
     return same and identity["settings"] == made_by and digests == [part.digest for part in parts]
 
 
-def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> bytes:
-    """The report page, with thumbnails decoded by a child process from the folder as it is now."""
+def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> dict[str, bytes]:
+    """The report, as a page and as Prefect's UI shows it, with thumbnails decoded by a child process from the folder
+    as it is now."""
     summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts)
     folder = open_folder(settings, job.folder)
     try:
@@ -94,4 +97,7 @@ def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> byte
             thumbnails = scoring.thumbnails(pool, summary)
     finally:
         os.close(folder)
-    return scoring.page(job.name, str(job.weights), job.dataset, summary, thumbnails)
+    return {
+        "report.html": scoring.page(job.name, str(job.weights), job.dataset, summary, thumbnails),
+        "report.md": scoring.markdown(summary, thumbnails).encode(),
+    }

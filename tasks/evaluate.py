@@ -10,6 +10,7 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import model
+from tasks.retries import RETRIES
 from tasks.vision.metrics import evaluate as measure
 
 
@@ -17,6 +18,7 @@ from tasks.vision.metrics import evaluate as measure
     name="evaluate network",
     persist_result=False,
     description="Measure the weights on the test split; publish the numbers.",
+    **RETRIES,
 )
 def evaluate(weights: str, dataset: str) -> str:
     """The ref of the published metrics."""

@@ -1,13 +1,15 @@
 """Folders of pictures: named by a configured root, opened and listed by descriptors, so that nothing leads out."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from artifacts.errors import LookbookError
+from artifacts.errors import InvalidRef, LookbookError
+from artifacts.refs import check_name
 from artifacts.settings import Settings
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -33,6 +35,21 @@ def folder_path(settings: Settings, text: str) -> Path:
     """
     root, parts = _parse(settings, text)
     return settings.image_roots[root].expanduser().absolute().joinpath(*parts)
+
+
+def default_name(settings: Settings, folder: str) -> str:
+    """The name for what is made of `root:sub/path`: the folder's own.
+
+    Raises FolderError, and InvalidRef where that makes no name.
+    """
+    last = folder_path(settings, folder).name
+    name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:100]
+    try:
+        return check_name(name)
+    except InvalidRef:
+        raise InvalidRef(
+            f"the folder {last!r} gives no name of a-z, 0-9, '.', '_' and '-'; give one with --name"
+        ) from None
 
 
 def open_folder(settings: Settings, text: str) -> int:

@@ -6,7 +6,6 @@ A shard ends at a path whose hash says so, so that one new file changes one shar
 import hashlib
 import json
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 
 from artifacts.disk import LocalDisk
-from artifacts.errors import InvalidRef
-from artifacts.refs import check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
+from tasks.deadline import Deadline
 from tasks.listing import Entry, FolderError, folder_path, open_folder, walk
+from tasks.retries import RETRIES
 
 SHARD_FILES = 10_000  # on average
 SHARD_FILES_AT_MOST = 40_000
@@ -58,11 +57,13 @@ class Plan:
     name="list folder",
     description="List every entry of the folder, sorted, and cut the list into shards.",
     persist_result=False,
+    **RETRIES,
 )
-def plan(folder: str, limit: int | None) -> str:
+def plan(folder: str, limit: int | None, deadline: Deadline) -> str:
     """The key of the plan in the store's staging area."""
     settings = Settings()
     key = plan_folder(Store(settings.store), settings, folder, limit)
+    deadline.check("listing the folder")
     found = load_plan(Store(settings.store).disk, key)
     get_run_logger().info("%s entries in %s shards", f"{found.rows:,}", len(found.digests))
     return key
@@ -90,19 +91,6 @@ def load_plan(disk: LocalDisk, key: str) -> Plan:
     metadata = pq.read_metadata(path)
     rows = [metadata.row_group(shard).num_rows for shard in range(metadata.num_row_groups)]
     return Plan(path, json.loads(metadata.metadata[b"lookbook.shards"]), rows)
-
-
-def default_name(folder: str, settings: Settings) -> str:
-    """What predictions of `root:sub/path` are called: after the folder.
-
-    Raises FolderError, and InvalidRef where that makes no name.
-    """
-    last = folder_path(settings, folder).name
-    name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:100]
-    try:
-        return check_name(name)
-    except InvalidRef:
-        raise InvalidRef(f"the folder {last!r} gives its predictions no name; name them with --name") from None
 
 
 def _write(entries: Iterator[Entry], path: Path) -> list[str]:

@@ -25,10 +25,11 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import model
+from tasks.deadline import Deadline
 from tasks.listing import open_folder, to_bytes, to_text
 from tasks.plan import Plan, load_plan
-from tasks.reports import scoring
-from tasks.reports.progress import ScoringProgress
+from tasks.reports.progress import PicturesProgress, report_key
+from tasks.retries import RETRIES
 from tasks.vision.decoding import CHUNK, DecoderPool, Files, Pictures
 from tasks.vision.images import ImageSpec, Limits
 
@@ -81,15 +82,23 @@ class Outcome:
     name="predict shards",
     description="Decode and score what was not scored before; a shard at a time is written down.",
     persist_result=False,
+    **RETRIES,
 )
-def predict(plan: str, folder: str, name: str, weights: str, invert: bool, fresh: bool) -> dict[str, Any]:
+def predict(
+    plan: str, folder: str, name: str, weights: str, invert: bool, fresh: bool, deadline: Deadline
+) -> dict[str, Any]:
     """The parts of the table (Part as dicts), and how many rows were predicted and reused."""
     settings = Settings()
     store = Store(settings.store)
     job = make_job(store, settings, folder, name, Ref.parse(weights), invert)
     found = load_plan(store.disk, plan)
-    with ScoringProgress(found.rows, scoring.report_key(name, "progress")) as progress:
-        outcome = predict_plan(store, settings, job, found, fresh=fresh, on_rows=progress)
+    with PicturesProgress("scoring", found.rows, report_key("score", name, "progress")) as progress:
+
+        def on_rows(rows: int, errors: int, reused: int) -> None:
+            progress(rows, errors, reused)
+            deadline.check(f"scoring {folder}")
+
+        outcome = predict_plan(store, settings, job, found, fresh=fresh, on_rows=on_rows)
     get_run_logger().info("%s rows predicted, %s reused", f"{outcome.predicted:,}", f"{outcome.reused:,}")
     return asdict(outcome)
 

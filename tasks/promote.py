@@ -11,18 +11,26 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.evaluate import evaluate_weights
+from tasks.retries import RETRIES
 
 
 @task(
     name="decide on promotion",
     persist_result=False,
     description="Compare with the champion on the same test split; promote the better.",
+    **RETRIES,
 )
 def promote(challenger: str) -> dict[str, Any]:
-    """`challenger` is a metrics ref. Returns promoted (did the champion change?), reason and champion (a ref)."""
+    """`challenger` is a metrics ref. Returns promoted (did the champion change?), reason, champion (a ref), and
+    numbers: what the decision was made by."""
     event = decide_promotion(Store(Settings().store), Ref.parse(challenger))
     get_run_logger().info("%s: %s", event.action, event.reason)
-    return {"promoted": event.action == "promote", "reason": event.reason, "champion": event.ref}
+    return {
+        "promoted": event.action == "promote",
+        "reason": event.reason,
+        "champion": event.ref,
+        "numbers": event.numbers,
+    }
 
 
 def decide_promotion(store: Store, challenger: Ref) -> Event:
@@ -35,6 +43,8 @@ def decide_promotion(store: Store, challenger: Ref) -> Event:
         champion = Ref.parse(events[-1].ref) if events else None
         if champion is None or champion == weights:
             return _judge(weights, measured.numbers, champion, None)
+        if (theirs := _classes(store, champion)) != (ours := _classes(store, weights)):
+            return _other_classes(weights, measured.numbers, champion, set(ours) ^ set(theirs))
         return _judge(weights, measured.numbers, champion, _numbers(store, champion, dataset))
 
     return aliases.decide(store.disk, "weights", weights.name, "champion", choose)
@@ -59,7 +69,8 @@ def _judge(
     against = champion_numbers["accuracy"]
     told |= {"champion_accuracy": against, "champion_loss": champion_numbers["loss"]}
     better = against is None or accuracy > against
-    comparison = f"accuracy {accuracy:.2%}, the champion's {against:.2%} on the same {numbers['items']:,} test images"
+    theirs = "no number (NaN)" if against is None else f"{against:.2%}"
+    comparison = f"accuracy {accuracy:.2%}, the champion's {theirs} on the same {numbers['items']:,} test images"
     return Choice(
         "promote" if better else "keep",
         ref=str(weights if better else champion),
@@ -67,6 +78,20 @@ def _judge(
         reason=f"better: {comparison}" if better else f"not better: {comparison}",
         numbers=told,
     )
+
+
+def _other_classes(weights: Ref, numbers: dict[str, Any], champion: Ref, differing: set[str]) -> Choice:
+    """No comparison is fair then, and whoever uses the predictions should know before the classes change."""
+    changed = ", ".join(sorted(differing)) or "their order"
+    reason = (
+        f"it tells other classes apart than the champion ({changed}): `lookbook promote` it by hand where that is meant"
+    )
+    told = {key: numbers[key] for key in ("accuracy", "loss", "items")}
+    return Choice("keep", ref=str(champion), challenger=str(weights), reason=reason, numbers=told)
+
+
+def _classes(store: Store, weights: Ref) -> list[str]:
+    return list(store.open(weights).facts["classes"])
 
 
 def _numbers(store: Store, weights: Ref, dataset: Ref) -> dict[str, Any]:

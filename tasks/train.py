@@ -1,19 +1,27 @@
 """The stage that turns a dataset into weights."""
 
+import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from prefect import get_run_logger, task
+from prefect.runtime import deployment
 
 from artifacts import dataset as datasets
 from artifacts import weights
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.reports.progress import TrainingProgress
+from tasks.deadline import Deadline
+from tasks.reports.progress import TrainingProgress, report_key
+from tasks.retries import RETRIES
+from tasks.turns import turn
 from tasks.vision.images import ImageSpec
 
 if TYPE_CHECKING:
+    from tasks.vision import training
     from tasks.vision.training import Device, Execution, TrainingSettings
 
 
@@ -21,18 +29,27 @@ if TYPE_CHECKING:
     name="train network",
     persist_result=False,
     description="Train from the first weights on; publish them with their history.",
+    **RETRIES,
 )
-def train(dataset: str, settings: dict[str, Any], execution: "Execution", device: "Device") -> str:
-    """The ref of the published weights. `settings` are the fields of TrainingSettings."""
+def train(dataset: str, settings: dict[str, Any], execution: "Execution", device: "Device", deadline: Deadline) -> str:
+    """The ref of the published weights. `settings` are the fields of TrainingSettings.
+
+    Runs of deployments take turns, and so do trainings on one GPU. Raises DeadlineExceeded.
+    """
     from tasks.vision.training import TrainingSettings
 
     logger = get_run_logger()
-    with TrainingProgress(epochs=settings["epochs"], log=logger.info) as progress:
-        ref = train_weights(
-            Store(Settings().store), Ref.parse(dataset), TrainingSettings(**settings), execution, device, progress
+    configured = Settings()
+    store, ref = Store(configured.store), Ref.parse(dataset)
+    with (
+        _alone(configured, store, device, deadline, logger.info),
+        TrainingProgress(settings["epochs"], logger.info, report_key("train", ref.name, "progress")) as progress,
+    ):
+        published = train_weights(
+            store, ref, TrainingSettings(**settings), execution, device, progress, deadline=deadline
         )
-    logger.info("published %s", ref)
-    return str(ref)
+    logger.info("published %s", published)
+    return str(published)
 
 
 def train_weights(
@@ -42,12 +59,17 @@ def train_weights(
     execution: "Execution",
     device: "Device",
     progress: TrainingProgress,
+    deadline: Deadline,
 ) -> Ref:
     """Train on the train split of `dataset` and publish; equal settings and data give the version they gave before.
 
-    Raises what `fit` raises, NotFound and Corrupt.
+    Raises what `fit` raises, DeadlineExceeded, NotFound and Corrupt.
     """
     from tasks.vision.training import fit
+
+    def on_progress(each: "training.Progress") -> None:
+        progress.on_progress(each)
+        deadline.check(f"training, in epoch {each.epoch} of {settings.epochs}")
 
     started = time.perf_counter()
     data = datasets.load(store, dataset)
@@ -59,7 +81,7 @@ def train_weights(
         settings=settings,
         execution=execution,
         on=device,
-        on_progress=progress.on_progress,
+        on_progress=on_progress,
         on_epoch=progress.on_epoch,
     )
     return weights.save(
@@ -79,3 +101,21 @@ def train_weights(
             "epoch_seconds": [round(seconds, 4) for seconds in trained.epoch_seconds],
         },
     )
+
+
+@contextmanager
+def _alone(
+    settings: Settings, store: Store, device: "Device", deadline: Deadline, log: Callable[[str], None]
+) -> Iterator[None]:
+    """Two runs of deployments on one store never train at once, and nothing trains twice at once on one GPU."""
+    from tasks.vision import device as devices
+
+    with ExitStack() as stack:
+        if deployment.id:
+            lock = store.disk.local_path("staging/turns/training")
+            stack.enter_context(turn(lock, "another training of a deployment to end", deadline, log))
+        if devices.choose(device) != "/CPU:0":
+            first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+            lock = settings.cache / f"gpu-{first}.lock"
+            stack.enter_context(turn(lock, "another training on this GPU to end", deadline, log))
+        yield

@@ -26,8 +26,8 @@ from tasks import plan as plans
 from tasks import predict as stage
 from tasks.commit import commit_predictions
 from tasks.evaluate import evaluate_weights
-from tasks.listing import FolderError
-from tasks.plan import default_name, load_plan, plan_folder
+from tasks.listing import FolderError, default_name
+from tasks.plan import load_plan, plan_folder
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 
@@ -479,10 +479,10 @@ def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, 
 
 
 def test_names_come_from_the_folder(settings, pictures):
-    assert default_name("root:", settings) == "pictures"
-    assert default_name("root:a/New Shoes (2026)", settings) == "new-shoes-2026"
+    assert default_name(settings, "root:") == "pictures"
+    assert default_name(settings, "root:a/New Shoes (2026)") == "new-shoes-2026"
     with pytest.raises(Exception, match="name them with --name"):
-        default_name("root:写真", settings)
+        default_name(settings, "root:写真")
 
 
 def test_shards_end_where_the_content_says_so(store, settings, pictures):

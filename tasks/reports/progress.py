@@ -1,8 +1,12 @@
-"""What a person sees while a stage works: bars on a terminal, plain lines elsewhere. All of it goes to stderr."""
+"""What a person sees while a stage works: bars on a terminal, plain lines elsewhere, all of it on stderr; and the
+share that is done as a progress report in Prefect's UI."""
 
+import re
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
@@ -47,18 +51,68 @@ class DownloadProgress:
         self._bars.update(self._files[file], completed=done, total=total)
 
 
-class TrainingProgress:
-    """A bar an epoch, and a line a finished one; without a terminal, a line every call. Epochs are logged too."""
+def report_key(*words: str) -> str:
+    """The key of a report in Prefect's UI: a-z, 0-9 and dashes, the same every time, so that history builds up."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
-    def __init__(self, epochs: int, log: Callable[[str], None]) -> None:
+
+class _ShareReport:
+    """A progress report in Prefect's UI, written every five seconds at most, by a thread: a server that is restarted
+    or slow holds nothing up."""
+
+    SECONDS = 5.0
+    _LAST_SECONDS = 10.0
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key, self._description = key, description
+        self._report: UUID | None = None
+        self._writer = ThreadPoolExecutor(1)
+        self._writing = self._write(0.0)
+        self._told = time.monotonic()
+
+    def update(self, share: float) -> bool:
+        """Write `share` (0-1), if it is time; whether it was."""
+        if time.monotonic() - self._told < self.SECONDS:
+            return False
+        self._told = time.monotonic()
+        if self._writing.done():
+            self._writing = self._write(share)
+        return True
+
+    def close(self, share: float) -> None:
+        with suppress(TimeoutError):
+            self._write(share).result(self._LAST_SECONDS)
+        self._writer.shutdown(wait=False, cancel_futures=True)
+
+    def _write(self, share: float) -> "Future[None]":
+        return self._writer.submit(copy_context().run, self._write_now, round(100 * share, 2))
+
+    def _write_now(self, percent: float) -> None:
+        with suppress(Exception):  # a report is no reason to end a night's work
+            if self._report is None:
+                made = create_progress_artifact(percent, key=self._key, description=self._description)
+                self._report = cast(UUID, made)
+            else:
+                update_progress_artifact(self._report, progress=percent)
+
+
+class TrainingProgress:
+    """A bar an epoch, and a line a finished one; without a terminal, a line every call. Epochs are logged too.
+
+    `key`: of the progress report in Prefect's UI; None where there is no Prefect.
+    """
+
+    def __init__(self, epochs: int, log: Callable[[str], None], key: str | None = None) -> None:
         self._epochs = epochs
         self._log = log
+        self._report = _ShareReport(key, "Share of the training's epochs that are done") if key else None
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[seen]}"), console=self._console,
             transient=True, disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("compiling the training loop", total=None, seen="")
+        self._share = 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -66,11 +120,16 @@ class TrainingProgress:
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._bar.stop()
+        if self._report:
+            self._report.close(self._share)
 
     def on_progress(self, progress: "training.Progress") -> None:
         epoch = f"epoch {progress.epoch}/{self._epochs}"
         batch = f"batch {progress.batch}/{progress.batches}"
         seen = f"{batch}  {progress.items:,} items  loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}"
+        self._share = (progress.epoch - 1 + progress.batch / progress.batches) / self._epochs
+        if self._report:
+            self._report.update(self._share)
         if self._console.is_terminal:
             self._bar.update(self._task, description=epoch, completed=progress.batch, total=progress.batches, seen=seen)
         else:
@@ -83,23 +142,20 @@ class TrainingProgress:
         self._log(line)
 
 
-class ScoringProgress:
-    """How far a table is: images, images a second, errors, time left, as a bar; without a terminal, a line now and
-    then. Prefect's UI shows the share as a progress report under `key`."""
+class PicturesProgress:
+    """How far a folder is: entries, images a second, errors, time left, as a bar; without a terminal, a line now and
+    then. `doing`: reading, scoring; `key`: of the progress report in Prefect's UI."""
 
-    _SECONDS = 5.0
-
-    def __init__(self, rows: int, key: str) -> None:
-        description = "Share of the folder's entries that are done"
-        self._report = cast(UUID, create_progress_artifact(0.0, key=key, description=description))
+    def __init__(self, doing: str, rows: int, key: str) -> None:
+        self._report = _ShareReport(key, "Share of the folder's entries that are done")
         self._rows, self._done, self._errors, self._reused = rows, 0, 0, 0
         self._console = Console(stderr=True)
-        self._started = self._told = time.monotonic()
+        self._started = time.monotonic()
         self._bar = Progress(
-            TextColumn("scoring"), BarColumn(), TextColumn("{task.fields[seen]}"), TimeRemainingColumn(),
+            TextColumn(doing), BarColumn(), TextColumn("{task.fields[seen]}"), TimeRemainingColumn(),
             console=self._console, transient=True, disable=not self._console.is_terminal,
         )  # fmt: skip
-        self._task = self._bar.add_task("scoring", total=rows, seen="")
+        self._task = self._bar.add_task(doing, total=rows, seen="")
 
     def __enter__(self) -> Callable[[int, int, int], None]:
         self._bar.start()
@@ -107,22 +163,15 @@ class ScoringProgress:
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._bar.stop()
-        self._update_report()
+        self._report.close(self._done / self._rows)
         if kind is None:
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _on_rows(self, rows: int, errors: int, reused: int) -> None:
         self._done, self._errors, self._reused = self._done + rows, self._errors + errors, self._reused + reused
         self._bar.update(self._task, completed=self._done, seen=self._line())
-        if time.monotonic() - self._told > self._SECONDS:
-            self._told = time.monotonic()
-            self._update_report()
-            if not self._console.is_terminal:
-                self._console.print(self._line(), highlight=False, soft_wrap=True)
-
-    def _update_report(self) -> None:
-        with suppress(Exception):  # a server that is restarted is no reason to end a night's work
-            update_progress_artifact(self._report, progress=100 * self._done / self._rows)
+        if self._report.update(self._done / self._rows) and not self._console.is_terminal:
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _line(self) -> str:
         rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)

@@ -1,11 +1,9 @@
 """The report of a scoring: what a person wants to know of a table of predictions, as numbers and as a page."""
 
-import base64
 import heapq
 import html
 import io
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +19,15 @@ from artifacts.predictions import Part
 from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.listing import to_bytes
+from tasks.reports.pictures import data_uri
+from tasks.reports.tables import cell, table
 from tasks.vision.decoding import CHUNK, DecoderPool, Files
 from tasks.vision.images import ImageSpec
 from tasks.vision.metrics import stability_index
 
 THUMBNAIL = ImageSpec(height=64, width=64, channels=3, background=255)
 _A_CLASS, _UNSURE, _ERRORS = 6, 18, 5
+_SHOWN, _CLASSES = 30, 50  # thumbnails and classes of the short form, which Prefect wants below 200 KB
 _BINS = np.linspace(0, 1, 11)
 
 
@@ -114,7 +115,7 @@ def thumbnails(pool: DecoderPool, summary: Summary) -> dict[str, str]:
             if place not in pictures.errors:
                 file = io.BytesIO()
                 Image.fromarray(pictures.pixels[place]).save(file, "JPEG", quality=80)
-                drawn[row.path] = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+                drawn[row.path] = data_uri(file.getvalue(), "jpeg")
     return drawn
 
 
@@ -148,29 +149,35 @@ def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[st
     return _PAGE.replace("{title}", title).replace("{body}", "\n".join(parts)).encode()
 
 
-def report_key(name: str, suffix: str = "") -> str:
-    """The key of a report in Prefect's UI: a-z, 0-9 and dashes, the same every time, so that history builds up."""
-    return re.sub(r"[^a-z0-9]+", "-", f"score-{name}-{suffix}").strip("-")
+def markdown(summary: Summary, drawn: dict[str, str]) -> str:
+    """The short form for Prefect's UI: GitHub's tables, with a few thumbnails inside."""
+    scored = max(sum(summary.classes.values()), 1)
+    shown = max(1, _SHOWN // max(len(summary.classes), 1))
+    rows = []
+    for label, count in summary.classes.items():
+        samples = [drawn[row.path] for row in summary.samples[label] if row.path in drawn][:shown]
+        rows.append((cell(label), f"{count:,}", f"{count / scored:.1%}", " ".join(f"![]({each})" for each in samples)))
+    parts = [table(("class", "images", "share", "some of them"), rows[:_CLASSES])]
+    if len(rows) > _CLASSES:
+        parts.append(f"... and {len(rows) - _CLASSES:,} more classes.")
+    if summary.errors:
+        examples = {kind: cell(found[0].path) for kind, found in summary.examples.items()}
+        errors = [(kind, f"{count:,}", examples.get(kind, "")) for kind, count in summary.errors.items()]
+        parts += ["No prediction for:", table(("error", "entries", "for example"), errors)]
+    return "\n\n".join(parts)
 
 
-def markdown(name: str, result: dict[str, Any]) -> str:
-    """The short form for Prefect's UI: GitHub's tables."""
-    lines = [
-        f"**{result['images']:,}** entries of `{name}`: **{result['predicted']:,}** scored now, "
-        f"{result['reused']:,} taken over, {sum(result['errors'].values()):,} errors.",
-        "",
-        "| class | images |",
-        "| --- | ---: |",
-        *(f"| {_cell(label)} | {rows:,} |" for label, rows in result["classes"].items()),
-    ]
-    if result["errors"]:
-        lines += ["", "| error | entries |", "| --- | ---: |"]
-        lines += [f"| {kind} | {rows:,} |" for kind, rows in result["errors"].items()]
-    return "\n".join([*lines, "", f"Table: `{result['predictions']}`, files in `{result['path']}`."])
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def opening(name: str, result: Mapping[str, Any]) -> str:
+    """What this run did, above the short form of the table."""
+    return "\n\n".join(
+        [
+            f"**{result['images']:,}** entries of {cell(name)}: **{result['predicted']:,}** scored now, "
+            f"{result['reused']:,} taken over, {sum(result['errors'].values()):,} without a prediction. "
+            f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s.",
+            f"The table is `{result['predictions']}`: Parquet files in `{result['path']}`, "
+            "with a page, `report.html`, beside that folder.",
+        ]
+    )
 
 
 def _row(table: pa.Table, item: int) -> Row:

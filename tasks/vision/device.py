@@ -5,6 +5,7 @@ with lines about oneDNN and CUDA that no log level silences (TensorFlow 2.21, 2-
 """
 
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -73,10 +74,19 @@ def choose(device: str) -> str:
 
 
 def describe(name: str) -> str:
-    """The hardware behind `/CPU:0` or `/GPU:0`, as the driver names it."""
+    """The device and its hardware's own name: `/CPU:0` -> `CPU:0 (AMD EPYC)`, `/GPU:0` -> `GPU:0 (NVIDIA A100...)`."""
     if name == "/CPU:0":
-        return "CPU"
-    return str(tf.config.experimental.get_device_details(_GPUS[0]).get("device_name", "GPU"))
+        return f"CPU:0 ({_processor()})"
+    return f"GPU:0 ({tf.config.experimental.get_device_details(_GPUS[0]).get('device_name', 'unnamed')})"
+
+
+def _processor() -> str:
+    with suppress(OSError), open("/proc/cpuinfo") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.machine()
 
 
 def use_threads(count: int) -> None:

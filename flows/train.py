@@ -1,0 +1,181 @@
+"""The step that wants a GPU: a flow of its own, in this process or as a run of the deployment `train/gpu`."""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import httpx
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import FlowRunContext
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Cancelling
+
+from artifacts import runs
+from artifacts.errors import LookbookError, NotFound
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.store import Store
+from flows import parameters as fields
+from flows.names import run_name
+from tasks.deadline import Deadline
+from tasks.train import train as train_network
+
+DEPLOYMENT = "train/gpu"
+_POLL_SECONDS = 2.0
+
+
+class TrainingFailed(LookbookError):
+    """A training on the GPU pool that did not give weights."""
+
+
+class TrainingCancelled(LookbookError):
+    """Somebody cancelled the training on the GPU pool."""
+
+
+def _run_name() -> str:
+    return run_name("train", flow_run.parameters["dataset"].partition("@")[0].rpartition("/")[2])
+
+
+@flow(
+    name="train",
+    description="Train a network on a published dataset, and publish its **weights**. `retrain` starts this where it "
+    "is told to train on the GPU pool; by hand it makes a challenger that nothing judges.",
+    flow_run_name=_run_name,
+    persist_result=False,  # refs go into the store; nothing is pickled
+)
+def train(
+    dataset: str,
+    architecture: fields.Architecture = "dense",
+    epochs: fields.Epochs = 20,
+    batch_size: fields.BatchSize = 64,
+    learning_rate: fields.LearningRate = 0.1,
+    schedule: fields.Schedule = "linear",
+    seed: fields.Seed = 0,
+    execution: fields.Execution = "graph",
+    device: fields.Device = "auto",
+    deadline_hours: fields.DeadlineHours = 12,
+) -> dict[str, str]:
+    """Returns the refs of dataset and weights, which `runs/<flow-run-id>.json` in the store holds, too.
+
+    Args:
+        dataset: Which data: a ref like datasets/fashion-mnist@42ca18a78fda8289, or its short form.
+    """
+    deadline = Deadline.after(deadline_hours)
+    settings = {
+        "architecture": architecture,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "seed": seed,
+    }
+    store = Store(Settings().store)
+    if finished := _finished(store, str(flow_run.id)):
+        get_run_logger().info("this run published %s before it was run again", finished["weights"])
+        return finished
+    ref = str(store.resolve(dataset, "datasets"))
+    check_device(device)
+    weights = train_network(ref, settings, execution, device, deadline)
+    return runs.record(store.disk, str(flow_run.id), {"dataset": ref, "weights": weights})
+
+
+def check_device(device: str) -> None:
+    """Raises DeviceError for `gpu` where there is none, before there is any work to lose."""
+    if device == "gpu":
+        from tasks.vision import device as devices
+
+        devices.choose(device)
+
+
+def train_on_gpu_pool(store: Store, parameters: dict[str, Any], deadline: Deadline) -> str:
+    """The weights' ref from a run of `train/gpu`; in place when that deployment is in this run's own pool, where a
+    waiting parent would hold the slot that its child needs.
+
+    A run of an earlier attempt of this parent is taken over when it still works or is done. Raises TrainingFailed,
+    TrainingCancelled and DeadlineExceeded; whatever ends this function early cancels the child.
+    """
+    logger = get_run_logger()
+    with get_client(sync_client=True) as client:
+        if _shares_pool(client):
+            logger.warning(
+                "%s is in this run's own pool: training here, so that neither waits for the other", DEPLOYMENT
+            )
+            return str(train(**parameters)["weights"])
+        child = _start(parameters)
+        logger.info("%s: started %s", DEPLOYMENT, child.name)
+        try:
+            state = _wait(client, child, deadline)
+        except BaseException:
+            with suppress(Exception):
+                client.set_flow_run_state(child.id, Cancelling(message="the run that waited for it ended"))
+            raise
+    if state.is_cancelled():
+        raise TrainingCancelled(f"the training {child.name} was cancelled, so there is nothing to evaluate")
+    if not state.is_completed():
+        raise TrainingFailed(f"the training {child.name} ended as {state.name}: {state.message}; its page has the logs")
+    if (finished := _finished(store, str(child.id))) is None:
+        raise TrainingFailed(
+            f"expected runs/{child.id}.json in the store {store.disk.root}, found none; LOOKBOOK_STORE must name one "
+            "store on the workers of both pools"
+        )
+    return finished["weights"]
+
+
+def _finished(store: Store, run: str) -> dict[str, str] | None:
+    """What `run` has published, if it is still there."""
+    with suppress(NotFound):
+        if found := runs.find(store.disk, run):
+            store.open(Ref.parse(found["weights"]))
+            return found
+    return None
+
+
+def _shares_pool(client: SyncPrefectClient) -> bool:
+    try:
+        pool = client.read_deployment_by_name(DEPLOYMENT).work_pool_name
+    except ObjectNotFound:
+        raise TrainingFailed(
+            f"expected a deployment {DEPLOYMENT} to train on, found none; `lookbook up` or `prefect deploy --all` "
+            "makes it, and train_on: here needs none"
+        ) from None
+    context = FlowRunContext.get()
+    assert context
+    assert context.flow_run
+    return pool is not None and pool == client.read_flow_run(context.flow_run.id).work_pool_name
+
+
+def _start(parameters: dict[str, Any]) -> Any:
+    """A run of the deployment. The key names this run and the attempt: a key's old run comes back, failed ones too."""
+    attempt = 0
+    while True:
+        child: Any = run_deployment(
+            DEPLOYMENT, parameters=parameters, timeout=0, idempotency_key=f"{flow_run.id}-{attempt}"
+        )
+        if not child.state.is_final() or child.state.is_completed():
+            return child
+        attempt += 1
+
+
+def _wait(client: SyncPrefectClient, child: Any, deadline: Deadline) -> Any:
+    """The final state of `child`. A server that is restarted meanwhile is waited for."""
+    logger, told = get_run_logger(), None
+    while True:
+        with suppress(httpx.TransportError, httpx.HTTPStatusError):
+            state = client.read_flow_run(child.id).state
+            assert state
+            if state.is_final():
+                return state
+            if state.name != told:
+                told = state.name
+                logger.info("%s is %s%s", child.name, told, _waiting_for(client) if state.is_scheduled() else "")
+        deadline.check(f"waiting for the training {child.name}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _waiting_for(client: SyncPrefectClient) -> str:
+    pool = client.read_deployment_by_name(DEPLOYMENT).work_pool_name
+    online = [each for each in client.read_workers_for_work_pool(str(pool)) if each.status == "ONLINE"]
+    return f" until a worker of the pool {pool} is free ({len(online)} online)"

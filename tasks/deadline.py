@@ -1,0 +1,35 @@
+"""How long a run may take. A loop asks between two steps: nothing stops work that blocks, least of all a thread."""
+
+import time
+from dataclasses import dataclass
+
+from artifacts.errors import LookbookError
+
+
+class DeadlineExceeded(LookbookError):
+    """A run took longer than it was given."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """hours: what the run was given; until: when they are over, in seconds since the epoch."""
+
+    hours: float
+    until: float
+
+    @classmethod
+    def after(cls, hours: float) -> "Deadline":
+        """`hours` from now on."""
+        return cls(hours, time.time() + 3600 * hours)
+
+    def hours_left(self) -> float:
+        """0.001 at least: less would be no deadline that a form accepts."""
+        return max((self.until - time.time()) / 3600, 0.001)
+
+    def check(self, doing: str) -> None:
+        """Raises DeadlineExceeded, naming what was being done, when the time is over."""
+        if time.time() > self.until:
+            raise DeadlineExceeded(
+                f"expected to be done within {self.hours:g} hours, found it still {doing}; what is finished stays, "
+                "run it again to go on, with a higher deadline_hours where it needs longer"
+            )

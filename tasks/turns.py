@@ -1,0 +1,40 @@
+"""One at a time: a lock that its process holds, and that ends with it, however that ends.
+
+Prefect's concurrency limits live in the server and can be lost or left behind when it restarts; a file's lock can't.
+"""
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.deadline import Deadline
+
+_POLL_SECONDS = 1.0
+
+
+@contextmanager
+def turn(path: Path, waiting: str, deadline: Deadline, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of the file `path`; while somebody else does, say once what this is `waiting` for.
+
+    Raises DeadlineExceeded.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as lock:
+        told = False
+        while not _locked(lock.fileno()):
+            if not told:
+                log(f"waiting for {waiting}")
+                told = True
+            deadline.check(f"waiting for {waiting}")
+            time.sleep(_POLL_SECONDS)
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
