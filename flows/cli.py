@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,14 +47,10 @@ def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]]
         def run(as_json: bool, verbose: bool, **arguments: Any) -> None:
             _set_up(verbose)
             result = function(**arguments)
-            if as_json:
-                click.echo(json.dumps(result))
-            else:
-                from tasks.reports import terminal
-
-                getattr(terminal, show)(result)
-            if isinstance(result, dict) and (result.get("corrupt") or result.get("failed")):
-                raise SystemExit(FAILED)
+            for each in result if isinstance(result, Iterator) else [result]:
+                _print(show, each, as_json)
+                if isinstance(each, dict) and (each.get("corrupt") or each.get("failed")):
+                    raise SystemExit(FAILED)
 
         run = click.option("--verbose", is_flag=True, help="Show logs, and the traceback of a failure.")(run)
         run = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, as the last line.")(run)
@@ -64,6 +61,8 @@ def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]]
 
 @verb(show="retraining")
 @click.option("--dataset", type=click.Choice(["fashion-mnist"]), default="fashion-mnist", show_default=True)
+@click.option("--images", type=click.Path(path_type=Path), help="Pictures of your own instead: a folder a class.")
+@click.option("--name", help="What weights and champion are called; by default as the data set or the folder.")
 @click.option("--architecture", type=click.Choice(["dense"]), default="dense", show_default=True)
 @click.option("--epochs", type=click.IntRange(1, 10_000), default=20, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True)
@@ -78,7 +77,7 @@ def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]]
 @click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
 @click.option("--execution", type=click.Choice(["graph", "eager"]), default="graph", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
-def retrain(**parameters: Any) -> Result:
+def retrain(images: Path | None, **parameters: Any) -> Result:
     """Prepare the data, train, evaluate on the test images, and promote the model when it is better.
 
     Uses the Prefect server at PREFECT_API_URL, or brings its own for as long as it works.
@@ -87,7 +86,10 @@ def retrain(**parameters: Any) -> Result:
     Example:
       lookbook retrain
       lookbook retrain --epochs 5 --schedule constant --seed 3
+      lookbook retrain --images shoes --epochs 50
     """
+    if images is not None:
+        parameters["images"] = _as_root(images)
     from flows.server import prefect_api
 
     with prefect_api() as api:
@@ -95,7 +97,8 @@ def retrain(**parameters: Any) -> Result:
         from flows.retrain import retrain as flow
 
         api.wait()
-        result = flow(**parameters)
+        with _tagged():
+            result = flow(**parameters)
     from artifacts.settings import Settings
 
     result["seconds"]["total"] = round(time.time() - _process_started(), 3)
@@ -120,17 +123,15 @@ def score(folder: Path, **parameters: Any) -> Result:
       lookbook score pictures
       lookbook score pictures --invert --limit 1000
     """
-    from artifacts.settings import Settings
-
-    roots = {**Settings().image_roots, "given": folder.expanduser().absolute()}
-    os.environ["LOOKBOOK_IMAGE_ROOTS"] = json.dumps({name: str(root) for name, root in roots.items()})
+    given = _as_root(folder)
     from flows.server import prefect_api
 
     with prefect_api() as api:
         from flows.score import score as flow
 
         api.wait()
-        return flow("given:", **parameters)
+        with _tagged():
+            return flow(given, **parameters)
 
 
 @verb(show="predictions")
@@ -258,6 +259,35 @@ def verify(ref: str | None) -> Result:
     return asdict(store.verify(store.resolve(ref) if ref else None))
 
 
+@verb(show="operation")
+def up() -> Result:
+    """Hold up a Prefect server, a worker for each of the work pools cpu and gpu, and the deployments, until Ctrl-C.
+
+    Runs then start by schedule, or from the page at the address that is printed. A server that PREFECT_API_URL names,
+    or that runs where Prefect starts one, is used. Ctrl-C ends the workers, then the server; a run that was at work
+    goes on the next time.
+
+    This is one machine for one person: the server listens on 127.0.0.1 and keeps its history in SQLite. Whoever
+    reaches it can run code here. For more: PostgreSQL (PREFECT_API_DATABASE_CONNECTION_URL), a password
+    (PREFECT_SERVER_API_AUTH_STRING, and PREFECT_API_AUTH_STRING for workers) whenever it listens elsewhere, its own
+    origin alone (PREFECT_SERVER_CORS_ALLOWED_ORIGINS), workers on several machines (prefect worker start --pool gpu
+    --limit 1) and a store that all of them share (LOOKBOOK_STORE). docs/operations.md walks through it.
+
+    \b
+    Example:
+      lookbook up
+      LOOKBOOK_IMAGE_ROOTS='{"photos": "/srv/photos"}' lookbook up
+    """
+    from flows.up import running
+
+    with running(_tell) as (made, crew):
+        yield {"url": made.url, "api": made.api, "logs": str(made.logs), "ours": made.ours}
+        if made.ours:
+            with suppress(KeyboardInterrupt):
+                crew.hold()
+            _tell("stopping")
+
+
 def main() -> NoReturn:
     """The `lookbook` command: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, lambda *_: _interrupt())
@@ -280,6 +310,36 @@ def main() -> NoReturn:
         _say(_one_line(error))
         sys.exit(FAILED)
     sys.exit(0)
+
+
+def _print(show: str, result: Result, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result))
+        sys.stdout.flush()
+    else:
+        from tasks.reports import terminal
+
+        getattr(terminal, show)(result)
+
+
+def _as_root(folder: Path) -> str:
+    """Make a folder that this machine's own user names a root for this process: `given:`."""
+    from artifacts.settings import Settings
+
+    roots = {**Settings().image_roots, "given": folder.expanduser().absolute()}
+    os.environ["LOOKBOOK_IMAGE_ROOTS"] = json.dumps({name: str(root) for name, root in roots.items()})
+    return "given:"
+
+
+def _tagged() -> AbstractContextManager[Any]:
+    """Runs of the command line are told from scheduled ones, and those that the UI started, by a tag."""
+    from prefect import tags
+
+    return tags("lookbook", "command-line")
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _finite(value: float) -> float:

@@ -4,13 +4,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
-from pydantic import Field
 
 from artifacts import aliases, metrics, runs
 from artifacts.refs import Ref, check_name
@@ -46,19 +45,9 @@ folder a class. The result is a report on this run's *Artifacts* page.
     persist_result=False,  # refs go into the store; nothing is pickled
 )
 def retrain(
-    dataset: Annotated[
-        Literal["fashion-mnist"], Field(description="The data set to train on, where `images` names no folder.")
-    ] = "fashion-mnist",
-    images: Annotated[
-        str | None,
-        Field(
-            description="Pictures of your own, a folder a class, as root:sub/path, root one of LOOKBOOK_IMAGE_ROOTS. "
-            "About one picture in seven, chosen by its content, is kept for testing."
-        ),
-    ] = None,
-    name: Annotated[
-        str | None, Field(description="What datasets, weights and champion are called; by default as the data are.")
-    ] = None,
+    dataset: Literal["fashion-mnist"] = "fashion-mnist",
+    images: str | None = None,
+    name: str | None = None,
     architecture: fields.Architecture = "dense",
     epochs: fields.Epochs = 20,
     batch_size: fields.BatchSize = 64,
@@ -67,23 +56,34 @@ def retrain(
     seed: fields.Seed = 0,
     execution: fields.Execution = "graph",
     device: fields.Device = "auto",
-    train_on: Annotated[
-        Literal["here", "gpu pool"],
-        Field(
-            description="here: in this run's own process. gpu pool: as a run of the deployment train/gpu, for which "
-            "this run waits; the store must be the same on both workers."
-        ),
-    ] = "here",
-    if_unchanged: Annotated[
-        Literal["train", "stop"],
-        Field(
-            description="When data and settings are those of the champion. train: train all the same, to the same "
-            "weights. stop: say that nothing changed, and end."
-        ),
-    ] = "train",
+    train_on: Literal["here", "gpu pool"] = "here",
+    if_unchanged: Literal["train", "stop"] = "train",
     deadline_hours: fields.DeadlineHours = 12,
 ) -> Any:
-    """Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason and seconds a stage."""
+    """Prepare, train, evaluate, promote.
+
+    Args:
+        dataset: The data set to train on, unless `images` names a folder.
+        images: Pictures of your own instead, as root:sub/path with a folder a class in it; root is one of
+            LOOKBOOK_IMAGE_ROOTS. About one picture in seven, chosen by its content, is kept for testing.
+        name: What the dataset, the weights and their champion are called; by default as the data set or the folder.
+        architecture: The network. dense: one hidden layer of 20 units.
+        epochs: How often every training image is seen. More takes longer and is better up to a point. 1 to 10000.
+        batch_size: Images a step of gradient descent, at most as many as there are to train on.
+        learning_rate: Step size of gradient descent at the start. Too high and the training diverges, which it says.
+        schedule: linear: the learning rate falls to zero over the training. constant: it stays.
+        seed: Decides the first weights and the order of the images. The same seed gives the same weights.
+        execution: graph: the training loop is compiled. eager: step by step, for debugging, many times slower.
+        device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
+        train_on: here: in this run's own process. gpu pool: as a run of train/gpu, for which this run waits; both
+            workers need the same store.
+        if_unchanged: When data and settings are those of the champion. train: train all the same, which gives the same
+            weights. stop: say that nothing changed, and end.
+        deadline_hours: Hours after which the run gives up, waiting included. What is finished stays for the next run.
+
+    Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
+    seconds a stage.
+    """
     deadline = Deadline.after(deadline_hours)
     configured = Settings()
     store = Store(configured.store)

@@ -2,12 +2,11 @@
 
 import time
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
-from pydantic import Field
 
 from artifacts import predictions, runs
 from artifacts.errors import NotFound
@@ -42,27 +41,27 @@ report on this run's *Artifacts* page.
     persist_result=False,  # refs go into the store; nothing is pickled
 )
 def score(
-    folder: Annotated[
-        str,
-        Field(description="The pictures, as root:sub/path; root is one of LOOKBOOK_IMAGE_ROOTS. `root:` is all of it."),
-    ],
-    weights: Annotated[
-        str,
-        Field(
-            description="Which weights predict: champion, NAME@champion, or a ref like weights/fashion-mnist@3f9a1c20."
-        ),
-    ] = "champion",
-    name: Annotated[str | None, Field(description="What the predictions are called; by default as the folder.")] = None,
-    invert: Annotated[
-        bool, Field(description="For dark objects on a light background; Fashion-MNIST's are light ones on black.")
-    ] = False,
-    limit: Annotated[int | None, Field(ge=1, description="Score only the first so many entries, for a trial.")] = None,
-    fresh: Annotated[
-        bool, Field(description="Score everything anew, whatever was scored before. Takes as long as the first time.")
-    ] = False,
+    folder: str,
+    weights: str = "champion",
+    name: str | None = None,
+    invert: bool = False,
+    limit: fields.Limit | None = None,
+    fresh: bool = False,
     deadline_hours: fields.DeadlineHours = 12,
 ) -> dict[str, Any]:
-    """Returns predictions (ref), path, images, predicted, reused, errors, classes, images_per_second and seconds."""
+    """List, predict, publish.
+
+    Args:
+        folder: The pictures, as root:sub/path; root is one of LOOKBOOK_IMAGE_ROOTS. `root:` is all of it.
+        weights: Which weights predict: champion, NAME@champion, or a ref like weights/fashion-mnist@3f9a1c20d4b7e815.
+        name: What the predictions are called; by default as the folder.
+        invert: For dark objects on a light background. Fashion-MNIST's are light ones on black.
+        limit: Score only the first so many entries, for a trial. 1 or more.
+        fresh: Score everything anew, whatever was scored before. Takes as long as the first time.
+        deadline_hours: Hours after which the run gives up. What is finished stays, and the next run goes on there.
+
+    Returns predictions (ref), path, images, predicted, reused, errors, classes, images_per_second and seconds.
+    """
     started = time.perf_counter()
     deadline = Deadline.after(deadline_hours)
     settings = Settings()

@@ -31,20 +31,26 @@ class ServerError(LookbookError):
 
 @contextmanager
 def prefect_api() -> Iterator["Api"]:
-    """Prefect's API for this process: the configured one, or that of a temporary server.
+    """Prefect's API for this process: the configured one, that of a `lookbook up`, or that of a temporary server.
 
     The temporary server keeps its history in Prefect's own database, so that a server started later shows the run. One
-    temporary server at a time uses that database: another command waits here, and says so. Call `wait` on what this
-    yields before the first flow; it leaves time for imports.
+    server at a time uses that database: another command waits here, and says so. Call `wait` on what this yields before
+    the first flow; it leaves time for imports.
     """
     with ExitStack() as stack:
-        child = None if os.environ.get("PREFECT_API_URL") else stack.enter_context(_child())
+        upheld = standing_api()
+        child = None if os.environ.get("PREFECT_API_URL") or upheld else stack.enter_context(_child())
         from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-        if child is None or PREFECT_API_URL.value():
+        if PREFECT_API_URL.value():
             yield Api(None)
             return
-        stack.enter_context(_only_one(PREFECT_HOME.value() / "lookbook-server.lock", child))
+        if child is None:
+            stack.enter_context(temporary_settings({PREFECT_API_URL: upheld}))
+            yield Api(None)
+            return
+        stack.enter_context(only_server(PREFECT_HOME.value()))
+        stack.callback(child.stop)
         child.serve()
         stack.enter_context(temporary_settings({PREFECT_API_URL: child.url}))
         try:
@@ -155,19 +161,39 @@ def _child() -> Iterator[_Child]:
 
 
 @contextmanager
-def _only_one(path: Path, child: _Child) -> Iterator[None]:
-    """Hold the lock of Prefect's database until the child has ended, too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as lock:
+def only_server(home: Path) -> Iterator[None]:
+    """Hold the lock of the database in Prefect's home; wait, and say so, while another server of ours uses it."""
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / "lookbook-server.lock", "wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print("another lookbook command uses Prefect's database; waiting until it is done", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            child.stop()
+        yield
+
+
+def address_file() -> Path:
+    """Where a `lookbook up` of this user writes down the address of its API."""
+    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "lookbook-up.txt"
+
+
+def standing_api() -> str | None:
+    """The API of a `lookbook up`, when one is at work."""
+    try:
+        api = address_file().read_text()
+    except OSError:
+        return None
+    return api if healthy(api) else None
+
+
+def healthy(api: str) -> bool:
+    """Whether a Prefect server answers at `api` (http://host:port/api)."""
+    import httpx
+
+    with suppress(httpx.HTTPError, ValueError):
+        return httpx.get(f"{api}/health", timeout=5).json() is True
+    return False
 
 
 def _send_what_is_left() -> None:

@@ -58,10 +58,21 @@ def train(
     device: fields.Device = "auto",
     deadline_hours: fields.DeadlineHours = 12,
 ) -> dict[str, str]:
-    """Returns the refs of dataset and weights, which `runs/<flow-run-id>.json` in the store holds, too.
+    """Train, and publish.
 
     Args:
-        dataset: Which data: a ref like datasets/fashion-mnist@42ca18a78fda8289, or its short form.
+        dataset: Which data: a ref like datasets/fashion-mnist@42ca18a78fda8289, or its first digits.
+        architecture: The network, as in retrain.
+        epochs: How often every training image is seen. 1 to 10000.
+        batch_size: Images a step of gradient descent, at most as many as there are to train on.
+        learning_rate: Step size of gradient descent at the start.
+        schedule: linear: the learning rate falls to zero over the training. constant: it stays.
+        seed: Decides the first weights and the order of the images.
+        execution: graph: compiled. eager: step by step, for debugging.
+        device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
+        deadline_hours: Hours after which the training gives up, waiting for its turn included.
+
+    Returns the refs of dataset and weights, which `runs/<flow-run-id>.json` in the store holds, too.
     """
     deadline = Deadline.after(deadline_hours)
     settings = {
@@ -107,15 +118,16 @@ def train_on_gpu_pool(store: Store, parameters: dict[str, Any], deadline: Deadli
         child = _start(parameters)
         logger.info("%s: started %s", DEPLOYMENT, child.name)
         try:
-            state = _wait(client, child, deadline)
+            child = _wait(client, child, deadline)
         except BaseException:
             with suppress(Exception):
                 client.set_flow_run_state(child.id, Cancelling(message="the run that waited for it ended"))
             raise
-    if state.is_cancelled():
+    if child.state.is_cancelled():
         raise TrainingCancelled(f"the training {child.name} was cancelled, so there is nothing to evaluate")
-    if not state.is_completed():
-        raise TrainingFailed(f"the training {child.name} ended as {state.name}: {state.message}; its page has the logs")
+    if not child.state.is_completed():
+        how = f"{child.state.name}: {child.state.message}"
+        raise TrainingFailed(f"the training {child.name} ended as {how}; its page has the logs")
     if (finished := _finished(store, str(child.id))) is None:
         raise TrainingFailed(
             f"expected runs/{child.id}.json in the store {store.disk.root}, found none; LOOKBOOK_STORE must name one "
@@ -160,17 +172,16 @@ def _start(parameters: dict[str, Any]) -> Any:
 
 
 def _wait(client: SyncPrefectClient, child: Any, deadline: Deadline) -> Any:
-    """The final state of `child`. A server that is restarted meanwhile is waited for."""
+    """`child` in its final state. A server that is restarted meanwhile is waited for."""
     logger, told = get_run_logger(), None
     while True:
         with suppress(httpx.TransportError, httpx.HTTPStatusError):
-            state = client.read_flow_run(child.id).state
-            assert state
-            if state.is_final():
-                return state
-            if state.name != told:
-                told = state.name
-                logger.info("%s is %s%s", child.name, told, _waiting_for(client) if state.is_scheduled() else "")
+            child = client.read_flow_run(child.id)
+            if child.state.is_final():
+                return child
+            if child.state.name != told:
+                told = child.state.name
+                logger.info("%s is %s%s", child.name, told, _waiting_for(client) if child.state.is_scheduled() else "")
         deadline.check(f"waiting for the training {child.name}")
         time.sleep(_POLL_SECONDS)
 

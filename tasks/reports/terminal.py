@@ -105,6 +105,18 @@ def verification(result: dict[str, Any]) -> None:
     )
 
 
+def operation(result: dict[str, Any]) -> None:
+    facts = {
+        "page": f"[bold]{result['url']}[/]",
+        "pools": "cpu (retrain, score), gpu (train), with a worker each",
+        "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly",
+        "logs": Text(result["logs"]),
+    }
+    following = "Open the page, then Deployments, a deployment, Run, Custom run."
+    ending = "Ctrl-C ends it." if result["ours"] else "It was up already; the `lookbook up` that brought it ends it."
+    _print(Panel(Group(_facts(facts), "", following, ending), title="lookbook is up", expand=False))
+
+
 def _facts(facts: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)

@@ -1,0 +1,91 @@
+"""What Prefect does by itself: a run whose machine died is marked crashed, a scheduled run that failed sends word."""
+
+from datetime import timedelta
+from typing import Any
+
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import CallWebhook, ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from pydantic import SecretStr
+
+FLOWS = ["retrain", "train", "score"]
+SILENT_SECONDS = 90  # three signs of life (prefect.yaml: every 30 seconds)
+_CRASHED = "Lookbook: a run whose process died is marked crashed"
+_NOTIFY = "Lookbook: a scheduled run that failed sends word"
+_BLOCK = "lookbook-notify"
+_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut")}
+# Slack, Mattermost and others show `text`; the rest is for programs. tojson quotes what strangers' messages hold.
+_PAYLOAD = """{
+ "text": {{ ("Lookbook: " ~ flow_run.name ~ " " ~ flow_run.state.name ~ ": " ~ flow_run.state.message) | tojson }},
+ "flow": {{ flow.name | tojson }},
+ "run": {{ flow_run.name | tojson }},
+ "state": {{ flow_run.state.name | tojson }},
+ "message": {{ flow_run.state.message | tojson }},
+ "url": {{ flow_run | ui_url | tojson }}
+}"""
+
+
+def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) -> None:
+    """Make both, or bring those that are there up to date. Without `notify_url` nobody is told, and the second goes."""
+    _put(client, _crashed())
+    if notify_url is None:
+        for each in client.read_automations_by_name(_NOTIFY):
+            client.delete_automation(each.id)
+        return
+    block: Any = Webhook(method="POST", url=notify_url)
+    _put(client, _notify(block.save(_BLOCK, overwrite=True)))
+
+
+def _crashed() -> AutomationCore:
+    """A process that was killed with its worker can't say so, and its run would stay Running for ever."""
+    return AutomationCore(
+        name=_CRASHED,
+        description=f"No sign of life for {SILENT_SECONDS} seconds. Retried, it goes on from what it committed.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *_ENDS},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=SILENT_SECONDS),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name="Crashed",
+                state=StateType.CRASHED,
+                message=f"no sign of life for {SILENT_SECONDS} seconds: its process or machine died; "
+                "retry it, and it goes on from what it committed",
+                force=False,
+            )
+        ],
+    )
+
+
+def _notify(block: Any) -> AutomationCore:
+    return AutomationCore(
+        name=_NOTIFY,
+        description="Runs that a person started are left out: that person is looking.",
+        trigger=EventTrigger(
+            expect=_ENDS - {"prefect.flow-run.Completed", "prefect.flow-run.Cancelled"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=[
+                {"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
+                {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.auto-scheduled"},
+            ],
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[CallWebhook(block_document_id=block, payload=_PAYLOAD)],
+    )
+
+
+def _put(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    if found := client.read_automations_by_name(automation.name):
+        client.update_automation(found[0].id, automation)
+    else:
+        client.create_automation(automation)
