@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup retrain test check bench lock
+.PHONY: help setup retrain up test browser check bench lock
 
 help:
 	@echo "make setup     create .venv with what requirements.lock says"
 	@echo "make retrain   download, train, evaluate, promote (the main job)"
-	@echo "make test      all tests"
+	@echo "make up        Prefect with its page, workers and schedules, until Ctrl-C"
+	@echo "make test      all tests (the pages' need Debian's chromium: installed when it is missing)"
 	@echo "make check     ruff and mypy"
 	@echo "make bench     the benchmarks, against their baselines"
 	@echo "make lock      resolve requirements.lock anew from pyproject.toml"
@@ -31,8 +32,16 @@ $(READY): requirements.lock pyproject.toml
 retrain: $(READY)
 	@$(BIN)/lookbook retrain
 
-test: $(READY)
+up: $(READY)
+	@$(BIN)/lookbook up
+
+test: $(READY) browser
 	@$(BIN)/pytest
+
+browser:
+	@command -v chromium >/dev/null || { echo "installing chromium, for the tests of the pages" && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+		{ echo "expected chromium, found none; on Debian, as root: apt-get install chromium"; exit 1; }
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -210,7 +210,7 @@ class Store:
         return found[0]
 
     def verify(self, ref: Ref | None = None) -> Verification:
-        """Hash every file of `ref`, or of everything published, and every alias event."""
+        """Hash every file of `ref`, or of everything published, every alias event and every run's record."""
         checked, corrupt = 0, []
         for each in [ref] if ref else self.refs():
             try:
@@ -230,6 +230,12 @@ class Store:
             checked += 1
             try:
                 aliases.read_event(self.disk, key)
+            except LookbookError as error:
+                corrupt.append(str(error))
+        for key in [] if ref else self.disk.list("runs"):
+            checked += 1
+            try:
+                unseal(self.disk.read(key), key)
             except LookbookError as error:
                 corrupt.append(str(error))
         return Verification(checked, corrupt)

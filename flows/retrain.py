@@ -107,7 +107,11 @@ def retrain(
         given: dict[str, Any] = {"dataset": dataset_ref, **settings, "execution": execution, "device": device}
         given["deadline_hours"] = round(deadline.hours_left(), 3)
         try:
-            weights_ref = train(**given)["weights"] if train_on == "here" else train_on_gpu_pool(store, given, deadline)
+            weights_ref = (
+                _trained_before(store, dataset_ref, settings)
+                or (train_on == "here" and train(**given)["weights"])
+                or train_on_gpu_pool(store, given, deadline)
+            )
         except TrainingCancelled as cancelled:
             return Cancelled(message=str(cancelled))
     with _timed(seconds, "evaluate"):
@@ -131,6 +135,19 @@ def _unchanged(store: Store, dataset: str, settings: dict[str, Any]) -> Ref | No
     identity = store.open(champion).identity
     same = identity["inputs"] == {"dataset": dataset} and identity["settings"] == settings
     return champion if same else None
+
+
+def _trained_before(store: Store, dataset: str, settings: dict[str, Any]) -> str | None:
+    """When this run was interrupted and started again: the weights that it may have published before."""
+    if flow_run.run_count < 2:
+        return None
+    wanted = {"dataset": dataset}
+    for ref in store.refs("weights", Ref.parse(dataset).name):
+        identity = store.open(ref).identity
+        if identity["inputs"] == wanted and identity["settings"] == settings:
+            get_run_logger().info("an earlier attempt published %s", ref)
+            return str(ref)
+    return None
 
 
 def _nothing_changed(store: Store, dataset: str, champion: Ref) -> Any:

@@ -34,7 +34,7 @@ def prepare(dataset: str, images: str | None, name: str, deadline: Deadline) -> 
     settings = Settings()
     store = Store(settings.store)
     if images is None:
-        return str(prepare_dataset(store, DATASETS[dataset], settings))
+        return str(prepare_dataset(store, DATASETS[dataset], settings, name))
     return str(prepare_folder(store, settings, images, name, deadline))
 
 
@@ -76,10 +76,10 @@ def prepare_folder(store: Store, settings: Settings, folder: str, name: str, dea
     return _remember(store, key, ref)
 
 
-def prepare_dataset(store: Store, source: IdxDataset, settings: Settings) -> Ref:
-    """Publish `source`, or find that it is published: pinned digests make it the same version, with nothing read."""
+def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: str) -> Ref:
+    """Publish `source` as `name`; where that was done before, pinned digests tell, and nothing is read."""
     inputs = {file.name: f"sha256:{file.sha256}" for file in source.files}
-    described = {"name": source.name, "classes": source.classes, "image_spec": source.image_spec.to_dict()}
+    described = {"name": name, "classes": source.classes, "image_spec": source.image_spec.to_dict()}
     key = f"staging/prepared/{digest({**described, 'inputs': inputs, 'preparation': PREPARATION})}.json"
     if (known := _prepared(store, key)) is not None:
         return known
@@ -89,7 +89,7 @@ def prepare_dataset(store: Store, source: IdxDataset, settings: Settings) -> Ref
         contents = fetch(source, settings.cache, settings.dataset_mirror, on_bytes)
     ref = datasets.save(
         store,
-        source.name,
+        name,
         train=_to_split(split(source, contents, "train")),
         test=_to_split(split(source, contents, "test")),
         classes=source.classes,

@@ -7,8 +7,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +156,7 @@ def first(shared_environment, lookbook_command) -> subprocess.CompletedProcess[s
 @pytest.fixture(scope="session")
 def server(shared_environment, first):
     """The API's address of a server on the history of the first run, as `prefect server start` gives one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [Path(sys.executable).with_name("prefect"), "server", "start", "--port", str(port), "--no-ui"],
         env=shared_environment,
@@ -175,6 +175,158 @@ def server(shared_environment, first):
     process.wait(30)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def asked(url: str, what: str, **body: Any) -> list[dict[str, Any]]:
     """What Prefect's API at `url` knows: flow_runs, task_runs, logs, artifacts."""
     return httpx.post(f"{url}/{what}/filter", json={"limit": 200, **body}).raise_for_status().json()
+
+
+class Upheld:
+    """A `lookbook up` with a store, folders of pictures and a listener for its notices, as a test uses it."""
+
+    def __init__(self, top: Path, environment: dict[str, str], process: subprocess.Popen[str], api: str) -> None:
+        self.top, self.environment, self.process, self.api = top, environment, process, api
+        self.store = Store(top / "store")
+        self.url = api.removesuffix("/api")
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        return httpx.get(f"{self.api}/deployments/name/{name}").raise_for_status().json()
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """A run of a deployment, as the page's button starts one; its id."""
+        asking = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        url = f"{self.api}/deployments/{self.deployment(name)['id']}/create_flow_run"
+        return httpx.post(url, json=asking).raise_for_status().json()["id"]
+
+    def run(self, run: str) -> dict[str, Any]:
+        return httpx.get(f"{self.api}/flow_runs/{run}").raise_for_status().json()
+
+    def wait(self, run: str, *states: str, seconds: float = 120) -> dict[str, Any]:
+        """The run, once it is in one of the states (any final one when none is named)."""
+        states = states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if (found := self.run(run))["state_type"] in states:
+                return found
+            time.sleep(0.3)
+        pytest.fail(f"{found['name']} is {found['state']} after {seconds} s, expected {states}: {self.logs(run)}")
+
+    def logs(self, run: str) -> list[str]:
+        """What the run said so far."""
+        return [each["message"] for each in asked(self.api, "logs", logs={"flow_run_id": {"any_": [run]}})]
+
+    def wait_for_log(self, run: str, text: str, seconds: float = 90) -> None:
+        until = time.monotonic() + seconds
+        while not any(text in line for line in self.logs(run)):
+            assert time.monotonic() < until, (text, self.run(run)["state"], self.logs(run))
+            time.sleep(0.3)
+
+    def inner(self, run: str, flow: str = "train") -> dict[str, Any]:
+        """The newest run of `flow` below `run`: in its process, or of another deployment."""
+        parent = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}, "sort": "START_TIME_DESC"}
+        until = time.monotonic() + 60
+        while not (found := asked(self.api, "flow_runs", **parent)):
+            assert time.monotonic() < until, f"no {flow} below {self.run(run)['name']}"
+            time.sleep(0.3)
+        return found[0]
+
+    def report(self, key: str) -> str:
+        """The newest report under `key`."""
+        return httpx.get(f"{self.api}/artifacts/{key}/latest").raise_for_status().json()["data"]
+
+    def processes(self, words: str) -> list[int]:
+        """Processes of this user's whose command holds `words`, below this `lookbook up`."""
+        found = subprocess.run(["pgrep", "-f", words], capture_output=True, text=True).stdout.split()
+        return [int(each) for each in found if self._is_ours(int(each))]
+
+    def _is_ours(self, pid: int) -> bool:
+        while pid > 1:
+            if pid == self.process.pid:
+                return True
+            try:
+                pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            except FileNotFoundError:
+                return False
+        return False
+
+
+def draw_classes(top: Path, images: np.ndarray, labels: np.ndarray, items: int) -> None:
+    """PNG files, a folder a class, from arrays of a data set: the first `items` of classes 0 to 2."""
+    from PIL import Image
+
+    for index in np.flatnonzero(labels < 3)[:items]:
+        folder = top / CLASSES[labels[index]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[index, ..., 0]).save(folder / f"{index:05d}.png")
+
+
+@pytest.fixture(scope="session")
+def listener():
+    """A place that notices are sent to: the JSON bodies of what was posted."""
+    received: list[dict[str, Any]] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook", received
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def upheld_environment(tmp_path_factory, fashion_mnist, listener) -> dict[str, str]:
+    top = tmp_path_factory.mktemp("up")
+    draw_classes(top / "photos/shapes", fashion_mnist["test"].images, fashion_mnist["test"].labels, 600)
+    (top / "photos/shapes/circle/zz notes.txt").write_text("no picture")
+    (top / "photos/way out").symlink_to("/")
+    return {
+        **os.environ,
+        "PREFECT_HOME": str(top / "prefect"),
+        "PREFECT_SERVER_API_PORT": str(free_port()),
+        "LOOKBOOK_STORE": str(top / "store"),
+        "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(top / "photos")}),
+        "LOOKBOOK_NOTIFY_URL": listener[0],
+    }
+
+
+def bring_up(environment: dict[str, str]) -> Upheld:
+    """Start `lookbook up`, and wait until it says that it is."""
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("lookbook"), "up", "--json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    said = process.stdout.readline()
+    assert said, "lookbook up ended without a word"
+    return Upheld(Path(environment["LOOKBOOK_STORE"]).parent, environment, process, json.loads(said)["api"])
+
+
+def bring_down(upheld: Upheld) -> float:
+    """Ctrl-C; the seconds that it takes."""
+    started = time.monotonic()
+    upheld.process.send_signal(signal.SIGINT)
+    assert upheld.process.wait(60) == 0
+    upheld.process.stdout.close()
+    return time.monotonic() - started
+
+
+@pytest.fixture(scope="session")
+def up(upheld_environment):
+    upheld = bring_up(upheld_environment)
+    yield upheld
+    bring_down(upheld)

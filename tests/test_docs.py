@@ -30,6 +30,24 @@ def test_commands_that_pages_show_exist_with_these_arguments(page):
             lookbook.commands[verb].make_context(verb, arguments)
 
 
+def test_yaml_in_pages_is_what_prefect_reads():
+    import yaml
+    from prefect.cli.deploy._models import PrefectYamlModel
+
+    found = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
+    assert len(found) == 2
+    for each in found:
+        [step] = PrefectYamlModel.model_validate(yaml.safe_load(each)).pull
+        module, _, name = next(iter(step)).rpartition(".")
+        assert callable(getattr(__import__(module, fromlist=[name]), name))
+
+
+def test_pictures_that_pages_show_are_there():
+    for page in PAGES:
+        for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", page.read_text()):
+            assert (page.parent / name).stat().st_size > 10_000, name
+
+
 def test_the_readme_names_every_verb_or_help_does():
     assert {verb for _, verb, *_ in commands(ROOT / "README.md")} >= {"retrain", "predict", "list", "history", "verify"}
 

@@ -54,7 +54,7 @@ def judge(store, weights_ref, dataset_ref):
 
 
 def test_prepare_publishes_what_the_files_hold(store, source, shapes):
-    ref = prepare_dataset(store, *source)
+    ref = prepare_dataset(store, *source, "shapes")
     loaded = dataset.load(store, ref)
     assert (loaded.train.images == shapes["train"].images).all()
     assert (loaded.test.labels == shapes["test"].labels).all()
@@ -64,31 +64,36 @@ def test_prepare_publishes_what_the_files_hold(store, source, shapes):
 
 def test_preparing_again_reads_nothing_and_returns_the_same_version(store, source, tmp_path):
     data, settings = source
-    ref = prepare_dataset(store, data, settings)
+    ref = prepare_dataset(store, data, settings, "shapes")
     for file in (tmp_path / "mirror").iterdir():
         file.unlink()
     started = time.perf_counter()
-    assert prepare_dataset(store, data, settings) == ref
+    assert prepare_dataset(store, data, settings, "shapes") == ref
     assert time.perf_counter() - started < 0.5
 
 
+def test_a_data_set_can_be_given_another_name(store, source):
+    assert prepare_dataset(store, *source, "other").name == "other"
+    assert prepare_dataset(store, *source, "shapes").name == "shapes"
+
+
 def test_a_dataset_that_was_removed_is_made_again(store, source):
-    ref = prepare_dataset(store, *source)
+    ref = prepare_dataset(store, *source, "shapes")
     for file in store.open(ref).folder.iterdir():
         file.unlink()
-    assert prepare_dataset(store, *source) == ref
+    assert prepare_dataset(store, *source, "shapes") == ref
     assert len(dataset.load(store, ref).train.labels) == 300
 
 
 def test_a_source_with_a_wrong_file_publishes_nothing(store, source, tmp_path):
     (tmp_path / "mirror/test-labels.gz").write_bytes(b"<html>")
     with pytest.raises(SourceError, match=r"test-labels\.gz is not the expected file"):
-        prepare_dataset(store, *source)
+        prepare_dataset(store, *source, "shapes")
     assert list(store.refs()) == []
 
 
 def test_equal_trainings_are_one_version_and_weights_say_where_they_come_from(store, source):
-    data = prepare_dataset(store, *source)
+    data = prepare_dataset(store, *source, "shapes")
     first = train(store, data)
     made = store.open(first).manifest
     assert train(store, data) == first
@@ -106,7 +111,7 @@ def data_spec(store, ref):
 
 
 def test_evaluation_is_stored_with_every_items_probabilities(store, source, shapes):
-    data = prepare_dataset(store, *source)
+    data = prepare_dataset(store, *source, "shapes")
     loaded = metrics.load(store, evaluate_weights(store, train(store, data, epochs=10), data))
     predicted = loaded.probabilities().argmax(1)
     assert loaded.numbers["accuracy"] == np.mean(predicted == shapes["test"].labels) > 0.9
@@ -114,7 +119,7 @@ def test_evaluation_is_stored_with_every_items_probabilities(store, source, shap
 
 
 def test_the_better_model_is_champion_and_every_decision_is_kept(store, source):
-    data = prepare_dataset(store, *source)
+    data = prepare_dataset(store, *source, "shapes")
     weak, strong = train(store, data, epochs=1, learning_rate=0.001), train(store, data, epochs=10)
     first = judge(store, weak, data)
     assert (first.action, first.ref) == ("promote", str(weak))
@@ -133,7 +138,7 @@ def test_the_better_model_is_champion_and_every_decision_is_kept(store, source):
 
 
 def test_equal_accuracy_is_not_better(store, source):
-    data = prepare_dataset(store, *source)
+    data = prepare_dataset(store, *source, "shapes")
     judge(store, train(store, data, epochs=20), data)
     event = judge(store, train(store, data, epochs=20, seed=1), data)
     assert (event.numbers["accuracy"], event.numbers["champion_accuracy"]) == (1.0, 1.0)
@@ -141,7 +146,7 @@ def test_equal_accuracy_is_not_better(store, source):
 
 
 def test_a_champion_is_measured_on_the_challengers_test_split(store, source, shapes):
-    data = prepare_dataset(store, *source)
+    data = prepare_dataset(store, *source, "shapes")
     judge(store, train(store, data, epochs=10), data)
     fewer = dataclasses.replace(
         shapes["test"], images=shapes["test"].images[:30], labels=shapes["test"].labels[:30], sources=["x"] * 30
@@ -165,7 +170,7 @@ def nan_weights(store, ref, data):
 
 
 def test_a_model_that_answers_nan_is_never_promoted(store, source):
-    data = prepare_dataset(store, *source)
+    data = prepare_dataset(store, *source, "shapes")
     good = train(store, data)
     broken = nan_weights(store, good, data)
     with pytest.raises(NotPromotable, match=r"can't be the first champion: its predictions are not numbers \(NaN\)"):
@@ -177,7 +182,7 @@ def test_a_model_that_answers_nan_is_never_promoted(store, source):
 
 
 def test_whoever_loses_the_race_is_compared_with_the_new_champion(store, source, monkeypatch):
-    data = prepare_dataset(store, *source)
+    data = prepare_dataset(store, *source, "shapes")
     weak, strong = train(store, data, epochs=1, learning_rate=0.001), train(store, data, epochs=10)
     create = store.disk.create
     raced = []

@@ -1,0 +1,133 @@
+"""What Prefect costs: `lookbook up`, from the click to the first task, a retraining's overhead, a shard's overhead.
+
+    python benchmarks/operations.py
+
+Medians of five. Takes about six minutes.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from retrain import BIN, timed
+from score import OWN_RATE, make_folders
+
+RUNS = 5
+OWN_SECONDS = (
+    OWN_RATE.partition("outcome = ")[0].replace("listed = ", "started = time.perf_counter()\nlisted = ")
+    + """
+import time
+from tasks.commit import commit_predictions
+outcome = predict.predict_plan(store, settings, job, listed, fresh=True)
+commit_predictions(store, settings, job, str(listed.path.relative_to(store.disk.root)), outcome)
+print(json.dumps({"seconds": time.perf_counter() - started - outcome.waited, "shards": len(outcome.parts)}))
+"""
+)
+
+
+def ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.loads(answer.read())
+
+
+def bring_up(environment: dict[str, str]) -> tuple[subprocess.Popen, str, float]:
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [BIN / "lookbook", "up", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
+    said = json.loads(process.stdout.readline())
+    return process, said["api"], time.perf_counter() - started
+
+
+def bring_down(process: subprocess.Popen) -> float:
+    started = time.perf_counter()
+    process.terminate()
+    process.wait()
+    return time.perf_counter() - started
+
+
+def click(api: str) -> float:
+    """Seconds from the request that the page's button sends to the start of the first task."""
+    deployment = ask(f"{api}/deployments/name/retrain/weekly")["id"]
+    asked = {"parameters": {"epochs": 1, "if_unchanged": "train"}, "state": {"type": "SCHEDULED"}}
+    run = ask(f"{api}/deployments/{deployment}/create_flow_run", asked)
+    while ask(f"{api}/flow_runs/{run['id']}")["state_type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+        time.sleep(0.5)
+    tasks = ask(
+        f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    )
+    first = min(datetime.fromisoformat(task["start_time"]) for task in tasks)
+    return (first - datetime.fromisoformat(run["created"])).total_seconds()
+
+
+def seconds_of(program: str, environment: dict[str, str]) -> float:
+    started = time.perf_counter()
+    subprocess.run([BIN / "python", "-c", program], check=True, env=environment, capture_output=True)
+    return time.perf_counter() - started
+
+
+def show(what: str, values: list[float], unit: str = "s") -> None:
+    spread = f"{min(values):.2f} to {max(values):.2f}"
+    print(f"{what:<70} {statistics.median(values):7.2f} {unit}  ({spread})", flush=True)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        top = Path(temporary)
+        environment = {
+            **os.environ,
+            "LOOKBOOK_STORE": str(top / "store"),
+            "PREFECT_HOME": str(top / "prefect"),
+            "PREFECT_SERVER_API_PORT": "4217",
+            "DO_NOT_TRACK": "1",
+        }
+        ups, downs = [], []
+        for _ in range(3):
+            process, api, seconds = bring_up(environment)
+            ups.append(seconds)
+            downs.append(bring_down(process))
+        print(
+            f"lookbook up: {ups[0]:.1f} s on a fresh home, then {min(ups[1:]):.1f} s; its end {max(downs):.1f} s",
+            flush=True,
+        )
+        process, api, _ = bring_up(environment)
+        try:
+            command = [str(BIN / "lookbook"), "retrain", "--json"]
+            timed(command, environment)
+            show("from the click to the first task, an idle worker", [click(api) for _ in range(RUNS)])
+            imports, overheads = [], []
+            for _ in range(RUNS):
+                imports.append(seconds_of("import flows.retrain, tasks.vision.training", environment))
+                _, result = timed(command, environment)
+                seconds = result["seconds"]
+                stages = seconds["prepare"] + seconds["train"] + seconds["evaluate"]
+                overheads.append(seconds["total"] - stages - imports[-1])
+            show("imports alone", imports)
+            show("retrain: all but imports and the stages", overheads)
+            make_folders(top / "made")
+            score = [str(BIN / "lookbook"), "score", str(top / "made/png"), "--fresh", "--json"]
+            shards = []
+            for _ in range(RUNS):
+                own = subprocess.run(
+                    [BIN / "python", "-c", f"import time\n{OWN_SECONDS}", str(top / "made/png")],
+                    capture_output=True, text=True, check=True, env=environment,
+                )  # fmt: skip
+                alone = json.loads(own.stdout.splitlines()[-1])
+                _, result = timed(score, environment)
+                shards.append((result["seconds"] - alone["seconds"]) / alone["shards"])
+            show(f"a scored shard ({alone['shards']} of 70,000 PNG): flow less the stages' functions", shards)
+        finally:
+            bring_down(process)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Prefect's pages, driven as a person does it: clicks and typing in a real Chromium (Prefect 3.8.8's second UI)."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+FINAL = ", ".join(f"[class*=bg-state-{state}]" for state in ("completed", "failed", "crashed", "cancelled"))
+
+
+@contextmanager
+def open_page(url: str) -> Iterator[Page]:
+    """A new browser at `url`, which can reach nothing else: the page must work without the internet."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
+        context.route(lambda to: not to.startswith((url, "data:", "blob:")), lambda route: route.abort())
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.goto(url)
+        yield page
+        browser.close()
+
+
+def open_deployment(page: Page, name: str) -> None:
+    """From any page: Deployments, search, the deployment called `name`."""
+    page.get_by_role("link", name="Deployments", exact=True).first.click()
+    page.get_by_role("textbox", name="Search deployments").fill(name)
+    page.wait_for_url("**flowOrDeploymentName=**")  # the search waits for a pause in typing, and undoes earlier clicks
+    link = page.locator("a[href*='/deployments/deployment/']").filter(has_text=re.compile(f"^{re.escape(name)}$"))
+    expect(link).to_have_count(1)
+    link.click()
+    expect(page.get_by_role("button", name="Run", exact=True)).to_be_visible()
+
+
+def open_form(page: Page) -> None:
+    """Run, Custom run, from a deployment's page."""
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Custom run").click()
+    expect(page.get_by_role("button", name="Submit")).to_be_visible()
+
+
+def field(page: Page, name: str) -> Locator:
+    """One parameter's part of the form: label, description, control and error."""
+    label = page.locator("label[data-slot=label]", has_text=re.compile(rf"^{re.escape(name)}( \(Optional\))?$"))
+    return page.locator("form div:has(> fieldset)").filter(has=label)
+
+
+def fill(page: Page, name: str, value: object) -> None:
+    """Set one parameter: a number, a text, an optional one, a switch or a choice."""
+    block = field(page, name)
+    if (tabs := block.get_by_role("tab")).count():
+        tabs.filter(has_not_text=re.compile("^None$")).first.click()
+    if isinstance(value, bool):
+        block.get_by_role("switch").set_checked(value)
+    elif (choice := block.get_by_role("button", name=re.compile("^Select "))).count():
+        choice.click()
+        page.get_by_role("option", name=str(value), exact=True).click()
+    else:
+        block.locator("textarea, input").first.fill(str(value))
+
+
+def submit(page: Page) -> None:
+    """Press Submit, and follow the notice to the run's page."""
+    name = page.get_by_role("textbox", name="Run Name").input_value()
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("link", name="View run").first.click()
+    page.wait_for_url("**/runs/flow-run/**")
+    page.get_by_label("breadcrumb").locator("[data-slot=breadcrumb-page]").filter(
+        has_text=re.compile(rf"{re.escape(name)}|-20\d\d-")
+    ).wait_for()
+
+
+def wait_for_state(page: Page, seconds: float = 120) -> str:
+    """The state on a run's page once it is final; the page asks every five seconds."""
+    badge = page.locator("nav[aria-label=breadcrumb] + div [data-slot=badge]").and_(page.locator(FINAL))
+    badge.wait_for(timeout=seconds * 1000)
+    return badge.inner_text().strip()
+
+
+def state_message(page: Page) -> str:
+    """What the Details of a finished run say about its state."""
+    page.reload()
+    page.get_by_role("tab", name="Details").click()
+    term = page.get_by_role("tabpanel", name="Details").locator("dt", has_text="State Message")
+    return term.locator("xpath=following-sibling::dd[1]").inner_text().strip()
+
+
+def read_report(page: Page, key: str) -> dict[str, Any]:
+    """From a run's page: Artifacts, the card called `key`, the newest of its history. Gives the report's text, rows of
+    cells, and the widths that its pictures were drawn in (0: not drawn)."""
+    page.reload()
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_role("tabpanel", name="Artifacts").get_by_role("link", name=key, exact=True).click()
+    page.locator("[data-testid^=timeline-card-]").first.locator("a[href*='/artifacts/artifact/']").click()
+    report = page.get_by_test_id("markdown-display")
+    expect(report).not_to_be_empty()
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    return {
+        "text": report.inner_text(),
+        "rows": report.locator("tr").evaluate_all("all => all.map(row => [...row.cells].map(c => c.innerText.trim()))"),
+        "images": report.locator("img").evaluate_all("all => all.map(image => image.naturalWidth)"),
+    }
+
+
+def screenshot(page: Page, path: Path) -> None:
+    """The whole page, once its notices are gone."""
+    page.locator("[data-sonner-toast]").first.wait_for(state="hidden")
+    page.mouse.move(0, 0)
+    height = max(1000, page.evaluate("document.documentElement.scrollHeight"))
+    page.set_viewport_size({"width": 1280, "height": height})
+    page.wait_for_timeout(300)
+    page.screenshot(path=path)
+    page.set_viewport_size({"width": 1280, "height": 1000})

@@ -1,0 +1,335 @@
+"""pytest tests/test_operations.py: `lookbook up` at work: real server, real workers, real kills."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import answer, asked, bring_down, bring_up, complaint, free_port
+from PIL import Image
+
+from artifacts import aliases, runs
+from artifacts.refs import Ref
+
+LONG = {"epochs": 3000, "if_unchanged": "train"}  # minutes: whoever starts it ends it
+
+
+@pytest.fixture
+def lookbook_environment(upheld_environment):
+    return upheld_environment
+
+
+@pytest.fixture(scope="session")
+def champion(up):
+    """The first champion, from a run that trained on the GPU pool."""
+    run = up.start("retrain/weekly", epochs=2, train_on="gpu pool")
+    assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
+    return run
+
+
+def test_what_up_makes(up):
+    pools = {pool["name"]: pool for pool in asked(up.api, "work_pools")}
+    assert {name: pool["type"] for name, pool in pools.items()} == {"cpu": "process", "gpu": "process"}
+    assert pools["gpu"]["concurrency_limit"] == 1
+    assert pools["cpu"]["concurrency_limit"] >= 2
+    assert {pool["status"] for pool in pools.values()} == {"READY"}
+    [monday] = up.deployment("retrain/weekly")["schedules"]
+    assert (monday["schedule"]["cron"], monday["schedule"]["timezone"], monday["active"]) == ("0 4 * * 1", "UTC", True)
+    assert [each["active"] for each in up.deployment("score/nightly")["schedules"]] == [False]
+    pull = up.deployment("train/gpu")["pull_steps"]
+    assert pull == [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $LOOKBOOK_HOME }}"}}]
+    automations = {each["name"] for each in asked(up.api, "automations")}
+    assert automations == {
+        "Lookbook: a run whose process died is marked crashed",
+        "Lookbook: a scheduled run that failed sends word",
+    }
+
+
+def test_a_second_up_names_the_first_and_ends(up, lookbook):
+    said = lookbook("up")
+    assert said.returncode == 0
+    assert f"page         {up.url}" in said.stdout
+    assert "It was up already" in said.stdout
+    assert len(up.processes("worker start")) == 2
+
+
+def test_a_command_beside_it_uses_its_server(up, lookbook):
+    assert answer(lookbook("retrain", "--epochs", "1", "--name", "beside", "--json"))["promoted"]
+    newest = asked(up.api, "flow_runs", sort="START_TIME_DESC", flows={"name": {"any_": ["retrain"]}})[0]
+    assert newest["name"] == f"retrain-beside-{datetime.now(UTC):%Y-%m-%d}"
+    assert set(newest["tags"]) == {"lookbook", "command-line"}
+
+
+def test_a_retraining_on_the_gpu_pool_gives_weights_by_the_runs_record(up, champion):
+    parent, child = up.run(champion), up.inner(champion)
+    assert (parent["work_pool_name"], child["work_pool_name"]) == ("cpu", "gpu")
+    made = runs.find(up.store.disk, champion)
+    assert runs.find(up.store.disk, child["id"]) == {"dataset": made["dataset"], "weights": made["weights"]}
+    assert up.store.open(Ref.parse(made["weights"])).identity["inputs"] == {"dataset": made["dataset"]}
+    assert set(made) == {"dataset", "weights", "metrics"}
+    assert parent["name"].startswith("retrain-fashion-mnist-20")
+    assert child["name"].startswith("train-fashion-mnist-20")
+    assert set(parent["tags"]) == {"lookbook", "training"}
+
+
+def test_the_report_tells_what_was_promoted_and_why(up, champion):
+    report = up.report("retrain-fashion-mnist")
+    for part in ("Promoted.", "the first model, accuracy", "## Learning curve", "## Confusion matrix", "Shirt"):
+        assert part in report
+    assert report.count("data:image/png;base64,") == 2
+    assert len(report) < 200_000
+    for ref in runs.find(up.store.disk, champion).values():
+        assert f"`{ref}`" in report
+
+
+def test_unchanged_data_and_settings_are_said_and_not_trained_on(up, champion):
+    before = aliases.history(up.store.disk, "weights", "fashion-mnist", "champion")
+    run = up.start("retrain/weekly", epochs=2)
+    state = up.wait(run)["state"]
+    assert state["type"] == "COMPLETED"
+    assert state["message"].startswith("nothing changed: weights/fashion-mnist@")
+    assert "**Nothing to do:** nothing changed" in up.report("retrain-fashion-mnist")
+    assert aliases.history(up.store.disk, "weights", "fashion-mnist", "champion") == before
+
+
+def test_a_folder_that_grows_is_trained_on_again(up, champion):
+    one = up.start("retrain/weekly", images="photos:shapes", epochs=5)
+    assert up.wait(one)["state_type"] == "COMPLETED", up.logs(one)
+    assert up.run(one)["name"].startswith("retrain-shapes-20")
+    first = runs.find(up.store.disk, one)
+    bad = up.store.open(Ref.parse(first["dataset"])).facts["bad"]
+    assert bad == {
+        "circle/zz notes.txt": "unsupported: expected JPEG, PNG, GIF, BMP, WebP or TIFF, found other content"
+    }
+    extra = next((up.top / "photos/shapes/square").iterdir())
+    content = extra.read_bytes()
+    (extra.parent / "another.png").write_bytes(content)
+    two = up.start("retrain/weekly", images="photos:shapes", epochs=5)
+    assert up.wait(two)["state_type"] == "COMPLETED", up.logs(two)
+    second = runs.find(up.store.disk, two)
+    assert second["dataset"] != first["dataset"]
+    assert second["weights"] != first["weights"]
+    three = up.start("retrain/weekly", images="photos:shapes", epochs=5)
+    up.wait(three)
+    assert runs.find(up.store.disk, three)["dataset"] == second["dataset"]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "parameters"),
+    [
+        ("score/folder", {"folder": "photos:way out/etc"}),
+        ("score/folder", {"folder": "photos:../.."}),
+        ("score/folder", {"folder": "/etc"}),
+        ("score/folder", {"folder": "file:///etc"}),
+        ("score/folder", {"folder": "elsewhere:x"}),
+        ("retrain/weekly", {"images": "photos:way out/etc", "name": "x"}),
+        ("retrain/weekly", {"images": "/etc", "name": "x"}),
+    ],
+)
+def test_a_folder_outside_the_roots_is_refused_inside_the_flow(up, champion, deployment, parameters):
+    before = sorted(up.store.disk.list("staging"))
+    asking = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "enforce_parameter_schema": False}
+    url = f"{up.api}/deployments/{up.deployment(deployment)['id']}/create_flow_run"
+    run = up.wait(httpx.post(url, json=asking).raise_for_status().json()["id"])
+    assert run["state_type"] == "FAILED"
+    assert "expected a folder " in run["state"]["message"]
+    assert sorted(up.store.disk.list("staging")) == before
+
+
+def test_scoring_a_folder_reports_counts_errors_and_pictures(up, champion):
+    run = up.start("score/folder", folder="photos:shapes", weights="fashion-mnist@champion")
+    assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
+    ref = runs.find(up.store.disk, run)["predictions"]
+    report = up.report("score-shapes")
+    for part in (f"`{ref}`", "| unsupported | 1 | circle/zz notes.txt |", "| Trouser |", "without a prediction"):
+        assert part in report
+    assert report.count("data:image/jpeg;base64,") > 5
+    assert len(report) < 200_000
+    again = up.start("score/folder", folder="photos:shapes", weights="fashion-mnist@champion")
+    up.wait(again)
+    assert report.partition("| class")[2] == up.report("score-shapes").partition("| class")[2]
+    shown = [each for each in asked(up.api, "artifacts") if each["key"] == "score-shapes"]
+    assert len(shown) == 2, "a key keeps its history"
+
+
+def test_cancelling_goes_both_ways(up, champion):
+    parent = up.start("retrain/weekly", **LONG, seed=3, train_on="gpu pool")
+    child = up.inner(parent)["id"]
+    up.wait_for_log(child, "epoch 2/3000")
+    cancel(up, parent)
+    assert up.wait(child)["state_type"] == up.wait(parent)["state_type"] == "CANCELLED"
+    parent = up.start("retrain/weekly", **LONG, seed=3, train_on="gpu pool")
+    child = up.inner(parent)["id"]
+    up.wait_for_log(child, "epoch 2/3000")
+    cancel(up, child)
+    state = up.wait(parent)["state"]
+    assert state["type"] == "CANCELLED"
+    assert "was cancelled, so there is nothing to evaluate" in state["message"]
+
+
+def test_a_child_that_fails_fails_its_parent_with_its_words(up, champion):
+    run = up.wait(up.start("retrain/weekly", epochs=1, device="gpu", train_on="gpu pool"))
+    assert run["state_type"] == "FAILED"
+    assert "ended as Failed: " in run["state"]["message"]
+    assert "expected a GPU that TensorFlow can use, found none" in run["state"]["message"]
+
+
+def test_two_scheduled_runs_never_train_at_once(up, champion):
+    pair = [up.start("retrain/weekly", epochs=60, seed=seed) for seed in (11, 12)]
+    assert [up.wait(run)["state_type"] for run in pair] == ["COMPLETED", "COMPLETED"]
+    trained = []
+    for run in pair:
+        logs = asked(up.api, "logs", logs={"flow_run_id": {"any_": [up.inner(run)["id"]]}}, sort="TIMESTAMP_ASC")
+        epochs = [log["timestamp"] for log in logs if log["message"].startswith("epoch ")]
+        trained.append((epochs[0], epochs[-1]))
+        assert len(epochs) == 60
+    (_, first_end), (second_start, _) = sorted(trained)
+    assert second_start > first_end
+    waited = [line for run in pair for line in up.logs(up.inner(run)["id"]) if line.startswith("waiting for ")]
+    assert waited == ["waiting for another training of a deployment to end"]
+
+
+def test_a_deadline_ends_a_training(up, champion):
+    run = up.wait(up.start("retrain/weekly", **LONG, seed=4, deadline_hours=0.004))
+    assert run["state_type"] == "FAILED"
+    assert "DeadlineExceeded: expected to be done within 0.00" in run["state"]["message"]
+
+
+def test_a_failed_scheduled_run_sends_word(up, listener, champion):
+    soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+    deployment = up.deployment("retrain/weekly")["id"]
+    schedule = {
+        "schedule": {"interval": 86400, "anchor_date": soon, "timezone": "UTC"},
+        "parameters": {"images": "nowhere:"},
+        "active": True,
+        "slug": "once",
+    }
+    by_hand = up.start("retrain/weekly", images="nobody:")
+    made = httpx.post(f"{up.api}/deployments/{deployment}/schedules", json=[schedule]).raise_for_status().json()
+    until = time.monotonic() + 90
+    while not listener[1]:
+        assert time.monotonic() < until, "no notice came"
+        time.sleep(0.5)
+    httpx.delete(f"{up.api}/deployments/{deployment}/schedules/{made[0]['id']}").raise_for_status()
+    up.wait(by_hand)
+    time.sleep(2)
+    [notice] = listener[1]
+    assert notice["flow"] == "retrain"
+    assert notice["state"] == "Failed"
+    assert (
+        "expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS (photos:), found 'nowhere:'"
+        in notice["text"]
+    )
+    assert notice["url"].startswith(up.url)
+
+
+def cancel(up, run):
+    state = {"state": {"type": "CANCELLING"}}
+    httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=state).raise_for_status()
+
+
+def retry(up, run):
+    """As the page's Retry button does it."""
+    state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=state).raise_for_status()
+
+
+def engine(up, run):
+    """The process of a run."""
+    for pid in up.processes("prefect.engine"):
+        with contextlib.suppress(OSError):
+            if run.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                return pid
+    pytest.fail(f"no process of {run}")
+
+
+def test_killed_with_its_worker_a_run_is_crashed_and_its_rerun_goes_on(up, champion, fashion_mnist):
+    """One training and one scoring at once, as a machine's end would end both: marked by the missing signs of life."""
+    many = up.top / "photos/many"
+    many.mkdir()
+    for index, image in enumerate(fashion_mnist["train"].images[:30_000, ..., 0]):
+        Image.fromarray(image).save(many / f"{index:05d}.png", compress_level=0)
+    training = up.start("retrain/weekly", **LONG | {"epochs": 400}, seed=21)
+    up.wait_for_log(up_child := up.inner(training)["id"], "epoch 2/400")
+    scoring = up.start("score/folder", folder="photos:many", weights="fashion-mnist@champion")
+    up.wait(scoring, "RUNNING")
+    victims = [engine(up, training), engine(up, scoring)]
+    shards = up.top / "store/staging/shards"
+    known = len(list(shards.iterdir())) if shards.exists() else 0
+    until = time.monotonic() + 90
+    while len(list(shards.iterdir()) if shards.exists() else []) <= known:
+        assert time.monotonic() < until, up.logs(scoring)
+        time.sleep(0.02)
+    for pid in [*victims, *up.processes("worker start --pool cpu")]:
+        os.kill(pid, signal.SIGKILL)
+    assert up.store.verify().corrupt == []
+    for run in (training, scoring, up_child):
+        state = up.wait(run, "CRASHED", seconds=200)["state"]
+        assert state["message"].startswith("no sign of life for 90 seconds")
+    retry(up, scoring)
+    assert up.wait(scoring)["state_type"] == "COMPLETED", up.logs(scoring)
+    said = [line for line in up.logs(scoring) if " rows predicted, " in line][-1]
+    assert int(said.split(" reused")[0].split()[-1].replace(",", "")) > 1000, said
+    retry(up, training)
+    up.wait(training, "RUNNING")
+    assert up.wait(training, seconds=200)["state_type"] == "COMPLETED", up.logs(training)
+    assert up.store.verify().corrupt == []
+
+
+def test_a_server_that_is_killed_comes_back_and_the_training_goes_on(up, champion):
+    run = up.start("retrain/weekly", epochs=150, seed=31)
+    up.wait_for_log(up.inner(run)["id"], "epoch 2/150")
+    for pid in up.processes("server start"):
+        os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{up.api}/health").is_success:
+                break
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    found = up.wait(run)
+    assert (found["state_type"], found["run_count"]) == ("COMPLETED", 1)
+    assert runs.find(up.store.disk, run)["weights"]
+
+
+def test_ctrl_c_ends_all_and_the_next_up_goes_on(up, upheld_environment, tmp_path):
+    """On a home of its own, so that the others' stays up."""
+    folders = {"PREFECT_HOME": "prefect", "LOOKBOOK_STORE": "store", "LOOKBOOK_CACHE": "cache"}
+    environment = {**upheld_environment, **{name: str(tmp_path / folder) for name, folder in folders.items()}}
+    environment["PREFECT_SERVER_API_PORT"] = str(free_port())
+    first = bring_up(environment)
+    run = first.start("retrain/weekly", images="photos:shapes", epochs=10_000, train_on="gpu pool")
+    child = first.inner(run)["id"]
+    first.wait_for_log(child, "epoch 2/10000")
+    names = ("prefect worker start", "prefect server start", "prefect.engine")
+    processes = [pid for name in names for pid in first.processes(name)]
+    assert len(processes) >= 5
+    assert bring_down(first) < 40
+    for pid in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    second = bring_up(environment)
+    try:
+        assert second.wait(run, "RUNNING")["run_count"] == 2
+        assert second.inner(run)["id"] == child
+        assert second.wait(child, "RUNNING")["run_count"] == 2
+        cancel(second, run)
+        assert second.wait(run)["state_type"] == "CANCELLED"
+    finally:
+        bring_down(second)
+
+
+def test_up_says_what_is_in_its_way(lookbook, tmp_path):
+    elsewhere = {"PREFECT_HOME": str(tmp_path), "LOOKBOOK_CACHE": str(tmp_path / "cache")}
+    told = complaint(lookbook("up", **elsewhere, PREFECT_API_URL="http://127.0.0.1:9/api"))
+    assert "expected a Prefect server at PREFECT_API_URL http://127.0.0.1:9/api, found none" in told
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = complaint(lookbook("up", **elsewhere, PREFECT_SERVER_API_PORT=str(port)))
+    assert f"expected a Prefect server on port {port}, it does not start" in told

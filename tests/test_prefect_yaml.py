@@ -1,0 +1,80 @@
+"""pytest tests/test_prefect_yaml.py: what prefect.yaml says is what Prefect reads, and what the flows take.
+
+`prefect deploy` passes over keys that it doesn't know, and deploys parameters that no flow has.
+"""
+
+import importlib
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawScheduleConfig, WorkPoolConfig
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.flows import load_flow_from_entrypoint
+
+from flows.automations import FLOWS
+from flows.up import NIGHTLY, NIGHTLY_ROOT, pools
+
+ROOT = Path(__file__).parents[1]
+CONFIG = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+DEPLOYMENTS = CONFIG["deployments"]
+
+
+def flow_of(deployment):
+    return load_flow_from_entrypoint(str(ROOT / deployment["entrypoint"]), use_placeholder_flow=False)
+
+
+def test_every_key_is_one_that_prefect_reads():
+    assert set(CONFIG) <= {*PrefectYamlModel.model_fields, "definitions"}
+    for deployment in DEPLOYMENTS:
+        assert set(deployment) <= set(DeploymentConfig.model_fields), deployment["name"]
+        assert set(deployment["work_pool"]) <= set(WorkPoolConfig.model_fields)
+        for schedule in deployment.get("schedules", []):
+            RawScheduleConfig.model_validate(schedule)  # forbids what it doesn't know
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda each: each["name"])
+def test_entrypoints_parameters_and_schedules_fit_the_flows(deployment):
+    flow = flow_of(deployment)
+    schema = flow.parameters.model_dump()
+    assert set(deployment.get("parameters", {})) <= set(schema["properties"])
+    given = {"required": [], "properties": schema["properties"], "$defs": schema.get("definitions", {})}
+    Draft202012Validator(given).validate(deployment.get("parameters", {}))
+    assert deployment["work_pool"]["name"] in pools()
+    assert "lookbook" in deployment["tags"]
+    for schedule in deployment.get("schedules", []):
+        CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+        ZoneInfo(schedule["timezone"])
+
+
+def test_the_deployments_are_those_of_the_house():
+    names = {f"{flow_of(each).name}/{each['name']}": each for each in DEPLOYMENTS}
+    assert set(names) == {"retrain/weekly", "train/gpu", "score/folder", NIGHTLY}
+    assert {name.partition("/")[0] for name in names} == set(FLOWS)
+    assert names["train/gpu"]["work_pool"]["name"] == "gpu"
+    [night] = names[NIGHTLY]["schedules"]
+    assert not night["active"]
+    assert names[NIGHTLY]["parameters"] == {"folder": f"{NIGHTLY_ROOT}:"}
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda each: each["name"])
+def test_every_field_of_the_form_is_explained_and_flat(deployment):
+    flow = flow_of(deployment)
+    assert flow.description
+    assert "Args:" not in flow.description
+    for name, field in flow.parameters.properties.items():
+        assert len(field.get("description", "")) > 15, name
+        kinds = {each.get("type") for each in field.get("anyOf", [field])} - {"null"}
+        assert kinds <= {"string", "integer", "number", "boolean"}, name
+        if kinds & {"integer", "number"}:
+            numbers = field.get("anyOf", [field])[0]
+            assert {"minimum", "exclusiveMinimum"} & set(numbers), name
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flows_keep_no_results_and_retry_nothing_as_a_whole(name):
+    flow = getattr(importlib.import_module(f"flows.{name}"), name)
+    assert flow.persist_result is False
+    assert not flow.retries

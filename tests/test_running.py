@@ -1,0 +1,118 @@
+"""pytest tests/test_running.py: turns, deadlines, retries, and the record of what a run produced."""
+
+import errno
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+from prefect import flow, task
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from artifacts import runs
+from artifacts.errors import Corrupt, StoreError
+from tasks import retries
+from tasks.deadline import Deadline, DeadlineExceeded
+from tasks.retries import RETRIES, may_pass
+from tasks.turns import turn
+
+
+def test_the_first_record_of_a_run_stays(store):
+    assert runs.find(store.disk, "one") is None
+    made = {"weights": "weights/shapes@1789558e692cec29"}
+    assert runs.record(store.disk, "one", made) == made
+    assert runs.record(store.disk, "one", {"weights": "another"}) == made
+    assert runs.find(store.disk, "one") == made
+
+
+def test_a_damaged_record_is_named(store):
+    runs.record(store.disk, "one", {"weights": "x"})
+    path = store.disk.local_path(runs.key("one"))
+    path.write_bytes(path.read_bytes().replace(b"x", b"y"))
+    with pytest.raises(Corrupt, match=r"runs/one\.json is damaged"):
+        runs.find(store.disk, "one")
+    assert any("runs/one.json" in sentence for sentence in store.verify().corrupt)
+
+
+def test_one_waits_for_the_other_and_says_so_once(tmp_path):
+    said, order = [], []
+
+    def second():
+        with turn(tmp_path / "lock", "the first to end", Deadline.after(1), said.append):
+            order.append("second")
+
+    with turn(tmp_path / "lock", "nobody", Deadline.after(1), said.append):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(2.5)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert said == ["waiting for the first to end"]
+
+
+def test_a_turn_ends_with_its_process_however_that_ends(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from tasks.deadline import Deadline; from tasks.turns import turn\n"
+        "with turn(Path(sys.argv[1]), 'x', Deadline.after(1), print): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program, tmp_path / "lock"], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(DeadlineExceeded, match="waiting for x"), turn(tmp_path / "lock", "x", Deadline(1, 0), print):
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with turn(tmp_path / "lock", "x", Deadline.after(1), print):
+        pass
+
+
+def test_only_input_and_output_that_failed_in_passing_may_pass():
+    def under(cause):
+        try:
+            try:
+                raise cause
+            except Exception as error:
+                raise StoreError("can't write") from error
+        except StoreError as error:
+            return error
+
+    assert may_pass(httpx.ConnectError("refused"))
+    assert may_pass(OSError(errno.ESTALE, "stale"))
+    assert may_pass(under(TimeoutError(errno.ETIMEDOUT, "timed out")))
+    assert not may_pass(under(OSError(errno.ENOSPC, "full")))
+    assert not may_pass(under(OSError(errno.EIO, "a sync that failed is fatal")))
+    assert not may_pass(ValueError("a mistake"))
+
+
+@pytest.mark.parametrize(("error", "tries"), [(OSError(errno.ESTALE, "stale"), 4), (ValueError("no"), 1)])
+def test_prefect_tries_the_one_again_and_not_the_other(up, error, tries):
+    assert RETRIES["retry_delay_seconds"](3) == [2, 4, 8]
+    assert RETRIES["retry_jitter_factor"] > 0
+    tried = []
+
+    @task(persist_result=False, **{**RETRIES, "retry_delay_seconds": 0})
+    def read():
+        tried.append(time.monotonic())
+        raise error
+
+    @flow
+    def reading():
+        read()
+
+    with temporary_settings({PREFECT_API_URL: up.api}), pytest.raises(type(error)):
+        reading()
+    assert len(tried) == tries
+
+
+def test_every_task_has_these_retries_and_no_result_to_pickle():
+    import importlib
+
+    for stage in ("prepare", "train", "evaluate", "promote", "plan", "predict", "commit"):
+        each = getattr(importlib.import_module(f"tasks.{stage}"), stage)
+        assert each.retries == 3, stage
+        assert each.retry_condition_fn is retries._failed_in_passing
+        assert each.persist_result is False

@@ -1,0 +1,85 @@
+"""pytest tests/test_ui.py: a person with a mouse: a retraining and a scoring from Prefect's pages, and their reports.
+
+LOOKBOOK_SCREENSHOTS=docs/images also draws the pictures of the docs.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from browser import (
+    field,
+    fill,
+    open_deployment,
+    open_form,
+    open_page,
+    read_report,
+    screenshot,
+    state_message,
+    submit,
+    wait_for_state,
+)
+
+SCREENSHOTS = os.environ.get("LOOKBOOK_SCREENSHOTS")
+
+
+@pytest.fixture
+def page(up):
+    with open_page(up.url) as page:
+        yield page
+
+
+def picture(page, name):
+    if SCREENSHOTS:
+        screenshot(page, Path(SCREENSHOTS) / f"{name}.png")
+
+
+def test_a_retraining_and_then_a_scoring_with_the_mouse_alone(page):
+    open_deployment(page, "weekly")
+    open_form(page)
+    for name, value in {"name": "by-mouse", "epochs": 2, "schedule": "constant", "train_on": "gpu pool"}.items():
+        fill(page, name, value)
+    assert "How often every training image is seen." in field(page, "epochs").inner_text()
+    picture(page, "run-form")
+    submit(page)
+    assert wait_for_state(page) == "Completed"
+    picture(page, "retrain-run")
+    report = read_report(page, "retrain-by-mouse")
+    picture(page, "retrain-report")
+    assert "Promoted. the first model, accuracy" in report["text"]
+    assert len(report["images"]) == 2
+    assert all(width > 300 for width in report["images"])
+    assert ["on the test images", "this model", "champion before"] in report["rows"]
+
+    open_deployment(page, "folder")
+    open_form(page)
+    fill(page, "folder", "photos:shapes")
+    fill(page, "weights", "by-mouse@champion")
+    fill(page, "name", "by-mouse")
+    submit(page)
+    assert wait_for_state(page) == "Completed"
+    report = read_report(page, "score-by-mouse")
+    picture(page, "score-report")
+    assert "without a prediction" in report["text"]
+    assert ["unsupported", "1", "circle/zz notes.txt"] in report["rows"]
+    assert report["images"]
+    assert all(report["images"])
+
+
+def test_a_forbidden_folder_is_refused_in_words_that_a_person_understands(page):
+    open_deployment(page, "folder")
+    open_form(page)
+    fill(page, "folder", "photos:../../etc")
+    submit(page)
+    assert wait_for_state(page) == "Failed"
+    assert "expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS (photos:)" in state_message(page)
+
+
+def test_the_form_minds_the_limits(page):
+    open_deployment(page, "weekly")
+    open_form(page)
+    fill(page, "epochs", 0)
+    page.get_by_role("button", name="Submit").click()
+    complaints = page.locator("form :invalid").evaluate_all("all => all.map(e => e.validationMessage).filter(Boolean)")
+    assert complaints
+    assert "1" in complaints[0]
