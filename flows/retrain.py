@@ -20,7 +20,7 @@ from flows.names import run_name, subject_of
 from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
 from tasks.deadline import Deadline
 from tasks.evaluate import evaluate
-from tasks.listing import default_name
+from tasks.listing import check_folder, default_name
 from tasks.prepare import prepare
 from tasks.promote import promote
 from tasks.reports import retraining
@@ -96,6 +96,8 @@ def retrain(
         "schedule": schedule,
         "seed": seed,
     }
+    if images:
+        check_folder(configured, images)
     called = check_name(name or (default_name(configured, images) if images else dataset))
     if train_on == "here":
         check_device(device)

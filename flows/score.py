@@ -17,7 +17,7 @@ from flows import parameters as fields
 from flows.names import run_name, subject_of
 from tasks.commit import commit
 from tasks.deadline import Deadline
-from tasks.listing import default_name
+from tasks.listing import check_folder, default_name
 from tasks.plan import plan
 from tasks.predict import predict
 from tasks.reports import scoring
@@ -66,6 +66,7 @@ def score(
     deadline = Deadline.after(deadline_hours)
     settings = Settings()
     store = Store(settings.store)
+    check_folder(settings, folder)
     name = check_name(name or default_name(settings, folder))
     weights = str(store.resolve(weights, "weights"))
     listed = plan(folder, limit, deadline)

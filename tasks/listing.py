@@ -52,6 +52,11 @@ def default_name(settings: Settings, folder: str) -> str:
         ) from None
 
 
+def check_folder(settings: Settings, text: str) -> None:
+    """Raises FolderError for a folder that may not or can not be read: asked before anything else is done."""
+    os.close(open_folder(settings, text))
+
+
 def open_folder(settings: Settings, text: str) -> int:
     """A descriptor of `root:sub/path`, with no symlink on the way below the root. Raises FolderError."""
     root, parts = _parse(settings, text)

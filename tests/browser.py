@@ -56,6 +56,7 @@ def field(page: Page, name: str) -> Locator:
 def fill(page: Page, name: str, value: object) -> None:
     """Set one parameter: a number, a text, an optional one, a switch or a choice."""
     block = field(page, name)
+    expect(block).to_be_visible()  # the fields are drawn after the form
     if (tabs := block.get_by_role("tab")).count():
         tabs.filter(has_not_text=re.compile("^None$")).first.click()
     if isinstance(value, bool):

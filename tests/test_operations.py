@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -48,6 +48,17 @@ def test_what_up_makes(up):
         "Lookbook: a run whose process died is marked crashed",
         "Lookbook: a scheduled run that failed sends word",
     }
+
+
+def test_the_weekly_run_is_on_the_calendar(up):
+    """With SQLAlchemy 2.1 Prefect's scheduler fails without a word on any page."""
+    until = time.monotonic() + 60
+    while not (coming := asked(up.api, "flow_runs", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}})):
+        assert time.monotonic() < until, "nothing was scheduled"
+        time.sleep(1)
+    start = datetime.fromisoformat(coming[0]["expected_start_time"])
+    assert (start.weekday(), start.hour) == (0, 4)
+    assert "auto-scheduled" in coming[0]["tags"]
 
 
 def test_a_second_up_names_the_first_and_ends(up, lookbook):
@@ -103,9 +114,8 @@ def test_a_folder_that_grows_is_trained_on_again(up, champion):
     assert up.run(one)["name"].startswith("retrain-shapes-20")
     first = runs.find(up.store.disk, one)
     bad = up.store.open(Ref.parse(first["dataset"])).facts["bad"]
-    assert bad == {
-        "circle/zz notes.txt": "unsupported: expected JPEG, PNG, GIF, BMP, WebP or TIFF, found other content"
-    }
+    assert list(bad) == ["circle/zz notes.txt"]
+    assert bad["circle/zz notes.txt"].startswith("unsupported: expected a picture")
     extra = next((up.top / "photos/shapes/square").iterdir())
     content = extra.read_bytes()
     (extra.parent / "another.png").write_bytes(content)
@@ -133,9 +143,7 @@ def test_a_folder_that_grows_is_trained_on_again(up, champion):
 )
 def test_a_folder_outside_the_roots_is_refused_inside_the_flow(up, champion, deployment, parameters):
     before = sorted(up.store.disk.list("staging"))
-    asking = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "enforce_parameter_schema": False}
-    url = f"{up.api}/deployments/{up.deployment(deployment)['id']}/create_flow_run"
-    run = up.wait(httpx.post(url, json=asking).raise_for_status().json()["id"])
+    run = up.wait(up.start(deployment, **parameters))
     assert run["state_type"] == "FAILED"
     assert "expected a folder " in run["state"]["message"]
     assert sorted(up.store.disk.list("staging")) == before
@@ -201,13 +209,12 @@ def test_a_deadline_ends_a_training(up, champion):
 
 
 def test_a_failed_scheduled_run_sends_word(up, listener, champion):
-    soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
     deployment = up.deployment("retrain/weekly")["id"]
     schedule = {
-        "schedule": {"interval": 86400, "anchor_date": soon, "timezone": "UTC"},
+        "schedule": {"interval": 15, "anchor_date": datetime.now(UTC).isoformat(), "timezone": "UTC"},
         "parameters": {"images": "nowhere:"},
         "active": True,
-        "slug": "once",
+        "slug": "often",
     }
     by_hand = up.start("retrain/weekly", images="nobody:")
     made = httpx.post(f"{up.api}/deployments/{deployment}/schedules", json=[schedule]).raise_for_status().json()
@@ -218,7 +225,8 @@ def test_a_failed_scheduled_run_sends_word(up, listener, champion):
     httpx.delete(f"{up.api}/deployments/{deployment}/schedules/{made[0]['id']}").raise_for_status()
     up.wait(by_hand)
     time.sleep(2)
-    [notice] = listener[1]
+    assert not any("nobody:" in notice["text"] for notice in listener[1]), "whoever starts a run is looking"
+    notice = listener[1][0]
     assert notice["flow"] == "retrain"
     assert notice["state"] == "Failed"
     assert (
@@ -254,8 +262,8 @@ def test_killed_with_its_worker_a_run_is_crashed_and_its_rerun_goes_on(up, champ
     many.mkdir()
     for index, image in enumerate(fashion_mnist["train"].images[:30_000, ..., 0]):
         Image.fromarray(image).save(many / f"{index:05d}.png", compress_level=0)
-    training = up.start("retrain/weekly", **LONG | {"epochs": 400}, seed=21)
-    up.wait_for_log(up_child := up.inner(training)["id"], "epoch 2/400")
+    training = up.start("retrain/weekly", **LONG | {"epochs": 250}, seed=21)
+    up.wait_for_log(child := up.inner(training)["id"], "epoch 2/250")
     scoring = up.start("score/folder", folder="photos:many", weights="fashion-mnist@champion")
     up.wait(scoring, "RUNNING")
     victims = [engine(up, training), engine(up, scoring)]
@@ -268,7 +276,7 @@ def test_killed_with_its_worker_a_run_is_crashed_and_its_rerun_goes_on(up, champ
     for pid in [*victims, *up.processes("worker start --pool cpu")]:
         os.kill(pid, signal.SIGKILL)
     assert up.store.verify().corrupt == []
-    for run in (training, scoring, up_child):
+    for run in (training, scoring, child):
         state = up.wait(run, "CRASHED", seconds=200)["state"]
         assert state["message"].startswith("no sign of life for 90 seconds")
     retry(up, scoring)

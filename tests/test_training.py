@@ -1,6 +1,8 @@
 """pytest tests/test_training.py"""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,6 +160,35 @@ def test_a_gpu_that_is_not_there_is_told_before_any_work(shapes):
         return
     with pytest.raises(DeviceError, match="expected a GPU that TensorFlow can use, found none; use --device auto"):
         train(shapes["train"], on="gpu")
+
+
+PLACED = """
+import numpy as np
+from tasks.vision import device, training
+from tasks.vision.device import tf
+from tasks.vision.images import ImageSpec
+[cpu] = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+device.choose, device.describe = lambda on: "/CPU:1", lambda name: name
+made = []
+class Network(training.Network):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        made.append(self)
+training.Network = Network
+images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
+settings = training.TrainingSettings(epochs=1, batch_size=16)
+labels = np.arange(64, dtype=np.int32) % 3
+for execution in ("graph", "eager"):
+    training.fit(images, labels, classes=3, spec=ImageSpec(8, 8, 1), settings=settings, execution=execution)
+    print({variable.device.rpartition("/")[2] for variable in made.pop().weights.values()})
+"""
+
+
+def test_a_network_is_made_and_trained_on_the_chosen_device():
+    """Two logical devices of the processor stand for a GPU beside it."""
+    said = subprocess.run([sys.executable, "-c", PLACED], capture_output=True, text=True)
+    assert said.stdout.splitlines() == ["{'device:CPU:1'}"] * 2, said.stderr
 
 
 def test_the_forward_pass_is_numpys():
