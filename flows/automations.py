@@ -10,12 +10,14 @@ from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from pydantic import SecretStr
 
+from flows.notices import FAILED
+
 FLOWS = ["retrain", "train", "score"]
 SILENT_SECONDS = 90  # three signs of life (prefect.yaml: every 30 seconds)
 _CRASHED = "Lookbook: a run whose process died is marked crashed"
 _NOTIFY = "Lookbook: a scheduled run that failed sends word"
 _BLOCK = "lookbook-notify"
-_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut")}
+_ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "AwaitingRetry", "Scheduled")
 # Slack, Mattermost and others show `text`; the rest is for programs. tojson quotes what strangers' messages hold.
 _PAYLOAD = """{
  "text": {{ ("Lookbook: " ~ flow_run.name ~ " " ~ flow_run.state.name ~ ": " ~ flow_run.state.message) | tojson }},
@@ -28,14 +30,11 @@ _PAYLOAD = """{
 
 
 def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) -> None:
-    """Make both, or bring those that are there up to date. Without `notify_url` nobody is told, and the second goes."""
+    """Make both, or bring those that are there up to date; the second only with a `notify_url`."""
     _put(client, _crashed())
-    if notify_url is None:
-        for each in client.read_automations_by_name(_NOTIFY):
-            client.delete_automation(each.id)
-        return
-    block: Any = Webhook(method="POST", url=notify_url)
-    _put(client, _notify(block.save(_BLOCK, overwrite=True)))
+    if notify_url is not None:
+        block: Any = Webhook(method="POST", url=notify_url)
+        _put(client, _notify(block.save(_BLOCK, overwrite=True)))
 
 
 def _crashed() -> AutomationCore:
@@ -45,7 +44,7 @@ def _crashed() -> AutomationCore:
         description=f"No sign of life for {SILENT_SECONDS} seconds. Retried, it goes on from what it committed.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *_ENDS},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in _ENDS)},
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
             for_each={"prefect.resource.id"},
@@ -70,7 +69,7 @@ def _notify(block: Any) -> AutomationCore:
         name=_NOTIFY,
         description="Runs that a person started are left out: that person is looking.",
         trigger=EventTrigger(
-            expect=_ENDS - {"prefect.flow-run.Completed", "prefect.flow-run.Cancelled"},
+            expect={FAILED, "prefect.flow-run.Crashed"},
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related=[
                 {"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},

@@ -285,12 +285,16 @@ def up() -> Result:
         if made.ours:
             with suppress(KeyboardInterrupt):
                 crew.hold()
-            _tell("stopping")
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(each, signal.SIG_IGN)
+            _tell("stopping: workers, then the server")
 
 
 def main() -> NoReturn:
     """The `lookbook` command: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    signal.signal(signal.SIGTERM, lambda *_: _interrupt())
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) != signal.SIG_IGN:  # nohup
+            signal.signal(each, lambda *_: _interrupt())
     verbose = "--verbose" in sys.argv
     try:
         lookbook.main(standalone_mode=False)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
 from typing import Any, Literal
 
@@ -12,11 +12,14 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from artifacts import aliases, metrics, runs
+from artifacts.aliases import Event
+from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows import parameters as fields
 from flows.names import run_name, subject_of
+from flows.notices import tell_of_failure
 from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
 from tasks.deadline import Deadline
 from tasks.evaluate import evaluate
@@ -42,6 +45,7 @@ The defaults retrain on Fashion-MNIST in under a minute. For pictures of your ow
 folder a class. The result is a report on this run's *Artifacts* page.
 """,
     flow_run_name=_run_name,
+    on_failure=[tell_of_failure],
     persist_result=False,  # refs go into the store; nothing is pickled
 )
 def retrain(
@@ -77,8 +81,8 @@ def retrain(
         device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
         train_on: here: in this run's own process. gpu pool: as a run of train/gpu, for which this run waits; both
             workers need the same store.
-        if_unchanged: When data and settings are those of the champion. train: train all the same, which gives the same
-            weights. stop: say that nothing changed, and end.
+        if_unchanged: When data and settings are those of the last retraining. train: train all the same, which gives
+            the same weights. stop: say that nothing changed, and end.
         deadline_hours: Hours after which the run gives up, waiting included. What is finished stays for the next run.
 
     Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
@@ -103,8 +107,8 @@ def retrain(
         check_device(device)
     with _timed(seconds, "prepare"):
         dataset_ref = prepare(dataset, images, called, deadline)
-    if if_unchanged == "stop" and (champion := _unchanged(store, dataset_ref, settings)):
-        return _nothing_changed(store, dataset_ref, champion)
+    if if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings)):
+        return _nothing_changed(store, dataset_ref, judged)
     with _timed(seconds, "train"):
         given: dict[str, Any] = {"dataset": dataset_ref, **settings, "execution": execution, "device": device}
         given["deadline_hours"] = round(deadline.hours_left(), 3)
@@ -129,37 +133,42 @@ def retrain(
     return result
 
 
-def _unchanged(store: Store, dataset: str, settings: dict[str, Any]) -> Ref | None:
-    """The champion, when it was trained from these data with these settings."""
-    champion = aliases.current(store.disk, "weights", Ref.parse(dataset).name, "champion")
-    if champion is None:
-        return None
-    identity = store.open(champion).identity
-    same = identity["inputs"] == {"dataset": dataset} and identity["settings"] == settings
-    return champion if same else None
+def _judged(store: Store, dataset: str, settings: dict[str, Any]) -> Event | None:
+    """The newest decision, when it was about weights that were trained from these data with these settings."""
+    events = aliases.history(store.disk, "weights", Ref.parse(dataset).name, "champion")
+    for ref in (events[-1].challenger, events[-1].ref) if events else ():
+        if _trained_so(store, Ref.parse(ref), dataset, settings):
+            return events[-1]
+    return None
 
 
 def _trained_before(store: Store, dataset: str, settings: dict[str, Any]) -> str | None:
     """When this run was interrupted and started again: the weights that it may have published before."""
     if flow_run.run_count < 2:
         return None
-    wanted = {"dataset": dataset}
     for ref in store.refs("weights", Ref.parse(dataset).name):
-        identity = store.open(ref).identity
-        if identity["inputs"] == wanted and identity["settings"] == settings:
+        if _trained_so(store, ref, dataset, settings):
             get_run_logger().info("an earlier attempt published %s", ref)
             return str(ref)
     return None
 
 
-def _nothing_changed(store: Store, dataset: str, champion: Ref) -> Any:
-    """End here: the training would give the champion again."""
-    reason = f"nothing changed: {champion} is champion and was trained from {dataset} with these settings"
+def _trained_so(store: Store, weights: Ref, dataset: str, settings: dict[str, Any]) -> bool:
+    with suppress(NotFound, Corrupt):
+        identity = store.open(weights).identity
+        return bool(identity["inputs"] == {"dataset": dataset} and identity["settings"] == settings)
+    return False
+
+
+def _nothing_changed(store: Store, dataset: str, judged: Event) -> Any:
+    """End here: the training would give again what was judged already."""
+    reason = f"nothing changed: {judged.challenger} was trained from {dataset} with these settings"
     get_run_logger().info(reason)
-    produced = {"dataset": dataset, "weights": str(champion)}
+    produced = {"dataset": dataset, "weights": judged.challenger}
     runs.record(store.disk, str(flow_run.id), produced)
-    _report(champion.name, retraining.unchanged(reason, produced))
-    return Completed(message=reason, data={**produced, "champion": str(champion), "promoted": False, "reason": reason})
+    told = {**produced, "champion": judged.ref}
+    _report(Ref.parse(dataset).name, retraining.unchanged(f"{reason} ({judged.reason})", told))
+    return Completed(message=reason, data={**told, "promoted": False, "reason": reason})
 
 
 def _report(name: str, markdown: str) -> None:

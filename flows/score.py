@@ -15,6 +15,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from flows import parameters as fields
 from flows.names import run_name, subject_of
+from flows.notices import tell_of_failure
 from tasks.commit import commit
 from tasks.deadline import Deadline
 from tasks.listing import check_folder, default_name
@@ -38,6 +39,7 @@ Only what is new since the last time is scored, and a run that was interrupted g
 report on this run's *Artifacts* page.
 """,
     flow_run_name=_run_name,
+    on_failure=[tell_of_failure],
     persist_result=False,  # refs go into the store; nothing is pickled
 )
 def score(

@@ -179,12 +179,16 @@ def address_file() -> Path:
 
 
 def standing_api() -> str | None:
-    """The API of a `lookbook up`, when one is at work."""
+    """The API of a `lookbook up` of this user, when one is at work: it holds the lock of the file."""
     try:
+        with open(address_file()) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         api = address_file().read_text()
+        return api if api and healthy(api) else None
     except OSError:
-        return None
-    return api if healthy(api) else None
+        pass
+    return None
 
 
 def healthy(api: str) -> bool:

@@ -84,13 +84,15 @@ def train(
         "seed": seed,
     }
     store = Store(Settings().store)
-    if finished := _finished(store, str(flow_run.id)):
+    ref = str(store.resolve(dataset, "datasets"))
+    if finished := _finished(store, str(flow_run.id), ref):
         get_run_logger().info("this run published %s before it was run again", finished["weights"])
         return finished
-    ref = str(store.resolve(dataset, "datasets"))
     check_device(device)
     weights = train_network(ref, settings, execution, device, deadline)
-    return runs.record(store.disk, str(flow_run.id), {"dataset": ref, "weights": weights})
+    produced = {"dataset": ref, "weights": weights}
+    runs.record(store.disk, str(flow_run.id), produced)
+    return produced
 
 
 def check_device(device: str) -> None:
@@ -115,7 +117,7 @@ def train_on_gpu_pool(store: Store, parameters: dict[str, Any], deadline: Deadli
                 "%s is in this run's own pool: training here, so that neither waits for the other", DEPLOYMENT
             )
             return str(train(**parameters)["weights"])
-        child = _start(parameters)
+        child = _start(store, client, parameters)
         logger.info("%s: started %s", DEPLOYMENT, child.name)
         try:
             child = _wait(client, child, deadline)
@@ -128,7 +130,7 @@ def train_on_gpu_pool(store: Store, parameters: dict[str, Any], deadline: Deadli
     if not child.state.is_completed():
         how = f"{child.state.name}: {child.state.message}"
         raise TrainingFailed(f"the training {child.name} ended as {how}; its page has the logs")
-    if (finished := _finished(store, str(child.id))) is None:
+    if (finished := _finished(store, str(child.id), parameters["dataset"])) is None:
         raise TrainingFailed(
             f"expected runs/{child.id}.json in the store {store.disk.root}, found none; LOOKBOOK_STORE must name one "
             "store on the workers of both pools"
@@ -136,10 +138,11 @@ def train_on_gpu_pool(store: Store, parameters: dict[str, Any], deadline: Deadli
     return finished["weights"]
 
 
-def _finished(store: Store, run: str) -> dict[str, str] | None:
-    """What `run` has published, if it is still there."""
+def _finished(store: Store, run: str, dataset: str) -> dict[str, str] | None:
+    """What `run` has published of `dataset`, if it is still there."""
     with suppress(NotFound):
-        if found := runs.find(store.disk, run):
+        found = runs.find(store.disk, run)
+        if found and found["dataset"] == dataset:
             store.open(Ref.parse(found["weights"]))
             return found
     return None
@@ -159,16 +162,28 @@ def _shares_pool(client: SyncPrefectClient) -> bool:
     return pool is not None and pool == client.read_flow_run(context.flow_run.id).work_pool_name
 
 
-def _start(parameters: dict[str, Any]) -> Any:
-    """A run of the deployment. The key names this run and the attempt: a key's old run comes back, failed ones too."""
+def _start(store: Store, client: SyncPrefectClient, parameters: dict[str, Any]) -> Any:
+    """A run of the deployment. The key names this run and the attempt; a key's old run comes back, even failed.
+
+    An old one is taken over when it trains, or has published, what is wanted now. One that trains on other data, as
+    more of them arrived since, is cancelled.
+    """
     attempt = 0
     while True:
-        child: Any = run_deployment(
-            DEPLOYMENT, parameters=parameters, timeout=0, idempotency_key=f"{flow_run.id}-{attempt}"
-        )
-        if not child.state.is_final() or child.state.is_completed():
-            return child
+        key = f"{flow_run.id}-{attempt}"
+        child: Any = run_deployment(DEPLOYMENT, parameters=parameters, timeout=0, idempotency_key=key)
+        if child.state.is_completed():
+            if _finished(store, str(child.id), parameters["dataset"]):
+                return child
+        elif not child.state.is_final() and not child.state.is_cancelling():
+            if _without_deadline(child.parameters) == _without_deadline(parameters):
+                return child
+            client.set_flow_run_state(child.id, Cancelling(message="the data changed before it was done"))
         attempt += 1
+
+
+def _without_deadline(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name != "deadline_hours"}
 
 
 def _wait(client: SyncPrefectClient, child: Any, deadline: Deadline) -> Any:

@@ -5,6 +5,7 @@ Pools, deployments and automations stay in Prefect's database; making them again
 
 import ctypes
 import fcntl
+import getpass
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from uuid import UUID
 
 from artifacts.settings import Settings
 from artifacts.store import Store
-from flows.server import ServerError, address_file, healthy, only_server
+from flows.server import ServerError, address_file, healthy, only_server, standing_api
 
 NIGHTLY = "score/nightly"
 NIGHTLY_ROOT = "nightly"
@@ -29,7 +30,8 @@ _READY_SECONDS = 120
 _IDLE_SECONDS = 3  # that a worker without a run takes to end
 _ABORT_SECONDS = 20  # that a run takes to notice that its worker is gone
 _POLL_SECONDS = 0.2
-_RESTARTS = 5
+_RESTARTS, _STEADY_SECONDS = 5, 600  # how often a process may end, one that did not live this long
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
 
@@ -93,6 +95,7 @@ class _Process:
         self._restarts = 0
 
     def start(self) -> None:
+        self._started = time.monotonic()
         self._process = subprocess.Popen(
             self._command,
             env=dict(self._environment),
@@ -104,7 +107,8 @@ class _Process:
         )
 
     def restart(self) -> None:
-        self._restarts += 1
+        lived = time.monotonic() - self._started
+        self._restarts = 1 if lived > _STEADY_SECONDS else self._restarts + 1
         if self._restarts > _RESTARTS:
             raise ServerError(f"{self.name} ended {self._restarts} times; {self.last_words()}")
         time.sleep(self._restarts)
@@ -117,14 +121,15 @@ class _Process:
         lines = Path(self.log).read_text(errors="replace").strip().splitlines()
         return f"its last line: {lines[-1] if lines else 'none'}; the others are in {self.log}"
 
-    def runs(self) -> list[str]:
-        """The flow runs that are children of this process, a worker."""
-        found = []
-        for thread in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
-            for child in thread.read_text().split():
-                with suppress(OSError):
-                    environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-                    found += [each.split(b"=")[1].decode() for each in environment if each.startswith(_FLOW_RUN_ID)]
+    def runs(self) -> dict[int, str]:
+        """The flow runs that are children of this process, a worker: process id -> flow run id."""
+        found = {}
+        with suppress(OSError):  # threads and children end as one looks
+            for thread in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
+                for child in thread.read_text().split():
+                    for each in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                        if each.startswith(_FLOW_RUN_ID):
+                            found[int(child)] = each.removeprefix(_FLOW_RUN_ID).decode()
         return found
 
     def interrupt(self) -> None:
@@ -166,19 +171,22 @@ def running(say: Say) -> Iterator[tuple[Running, Crew]]:
     with ExitStack() as stack:
         crew = Crew(logs, say)
         if not stack.enter_context(_first(address_file())):
-            yield Running(address_file().read_text(), logs, ours=False), crew
+            yield Running(_other(say), logs, ours=False), crew
             return
-        api = stack.enter_context(_server(crew, say))
+        address_file().write_text("")
         stack.callback(address_file().write_text, "")
+        api, started = stack.enter_context(_server(crew, say))
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         stack.enter_context(temporary_settings({PREFECT_API_URL: api}))
         _make_pools()
         before = _heartbeats()
         say("starting the workers, deploying")
-        stack.enter_context(_workers(crew, _environment(settings, api), say))
+        if started:
+            _schedule_again(_pending(), say)  # a machine that died left them
+        workers = stack.enter_context(_workers(crew, _environment(settings, api), started, say))
         _deploy(settings, api)
-        _wait_for_workers(before)
+        _wait_for_workers(workers, before)
         address_file().write_text(api)
         yield Running(api, logs, ours=True), crew
 
@@ -196,10 +204,28 @@ def _first(address: Path) -> Iterator[bool]:
         yield first
 
 
+def _other(say: Say) -> str:
+    """The API of the `lookbook up` that was first, once it is up."""
+    say("another `lookbook up` is at work; waiting for its address")
+    until = time.monotonic() + _READY_SECONDS
+    while not (api := standing_api()):
+        if time.monotonic() > until:
+            raise ServerError("another `lookbook up` is at work, and does not come up; end it, and try again")
+        time.sleep(_POLL_SECONDS)
+    return api
+
+
 @contextmanager
-def _server(crew: Crew, say: Say) -> Iterator[str]:
-    """The API of the configured server, of one that runs where Prefect starts one, or of a new one."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_HOST, PREFECT_SERVER_API_PORT
+def _server(crew: Crew, say: Say) -> Iterator[tuple[str, bool]]:
+    """The API of the configured server, of one that runs where Prefect starts one, or of a new one; and whether it is
+    a new one."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_HOME,
+        PREFECT_SERVER_API_AUTH_STRING,
+        PREFECT_SERVER_API_HOST,
+        PREFECT_SERVER_API_PORT,
+    )
 
     if configured := PREFECT_API_URL.value():
         if not healthy(configured):
@@ -208,17 +234,27 @@ def _server(crew: Crew, say: Say) -> Iterator[str]:
                 "PREFECT_API_URL: `lookbook up` then brings one"
             )
         say(f"using the Prefect server at {configured}")
-        yield configured
+        yield configured, False
         return
     host, port = PREFECT_SERVER_API_HOST.value(), PREFECT_SERVER_API_PORT.value()
     api = f"http://{host}:{port}/api"
     if healthy(api):
         say(f"using the Prefect server at {api}")
-        yield api
+        yield api, False
         return
+    if host not in _LOOPBACK and not PREFECT_SERVER_API_AUTH_STRING.value():
+        raise ServerError(
+            f"expected a password (PREFECT_SERVER_API_AUTH_STRING, PREFECT_API_AUTH_STRING) for a server that listens "
+            f"on {host}, found none: whoever reaches it can run code here; set one, or unset PREFECT_SERVER_API_HOST"
+        )
     say("starting the Prefect server")
     command = [*_PREFECT, "server", "start", "--host", host, "--port", str(port)]
-    environment = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_SERVER_UI_API_URL": api, **os.environ}
+    environment = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": api,
+        "PREFECT_UI_URL": api.removesuffix("/api"),  # which notices name
+        **{name: value for name, value in os.environ.items() if name != "LOOKBOOK_NOTIFY_URL"},
+    }
     with only_server(PREFECT_HOME.value()), crew.member("server", command, environment) as server:
         import prefect.workers.process  # noqa: F401  (needed soon, and there is time now)
 
@@ -230,7 +266,7 @@ def _server(crew: Crew, say: Say) -> Iterator[str]:
                     "(PREFECT_SERVER_API_PORT names another port)"
                 )
             time.sleep(_POLL_SECONDS)
-        yield api
+        yield api, True
 
 
 _PREFECT = [sys.executable, "-m", "prefect"]
@@ -253,8 +289,9 @@ def _make_pools() -> None:
 
 def _environment(settings: Settings, api: str) -> dict[str, str]:
     """What workers and their runs see: every folder absolute, and no secret that they don't need."""
+    secrets = ("PREFECT_SERVER_", "PREFECT_API_DATABASE_", "LOOKBOOK_NOTIFY_URL", "PREFECT_LOGGING_HANDLERS_CONSOLE")
     found = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith(secrets)},
         "PREFECT_API_URL": api,
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
         "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
@@ -265,8 +302,6 @@ def _environment(settings: Settings, api: str) -> dict[str, str]:
     }
     if settings.dataset_mirror:
         found["LOOKBOOK_DATASET_MIRROR"] = str(_full(settings.dataset_mirror))
-    for name in ("LOOKBOOK_NOTIFY_URL", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"):
-        found.pop(name, None)
     return found
 
 
@@ -275,49 +310,82 @@ def _full(folder: Path) -> Path:
 
 
 @contextmanager
-def _workers(crew: Crew, environment: Mapping[str, str], say: Say) -> Iterator[None]:
+def _workers(
+    crew: Crew, environment: Mapping[str, str], with_server: bool, say: Say
+) -> Iterator[dict[str, "_Process"]]:
     """A worker a pool. At the end, runs that they had in hand are stopped, and scheduled anew: they go on next time."""
     with ExitStack() as stack:
-        workers = []
+        workers = {}
         for pool, limit in pools().items():
             command = [*_PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit)]
             command += ["--name", _worker_name(pool)]
-            workers.append(stack.enter_context(crew.member(f"worker-{pool}", command, environment)))
+            workers[pool] = stack.enter_context(crew.member(f"worker-{pool}", command, environment))
         try:
-            yield
+            yield workers
         finally:
-            _stop_runs(workers, say)
+            _stop_runs(list(workers.values()), with_server, say)
 
 
-def _stop_runs(workers: Sequence[_Process], say: Say) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.objects import State, StateType
-    from prefect.states import AwaitingRetry
-
-    runs = [UUID(run) for worker in workers for run in worker.runs()]
+def _stop_runs(workers: Sequence[_Process], with_server: bool, say: Say) -> None:
+    """End the workers, then their runs: those notice by themselves that their worker is gone, or are killed."""
+    runs = {pid: run for worker in workers for pid, run in worker.runs().items()}
     for worker in workers:
         worker.stop(0 if worker.runs() else _IDLE_SECONDS)
-    if not runs:
-        return
-    with suppress(Exception), get_client(sync_client=True) as client:  # a server that is gone can't be told
-        until = time.monotonic() + _ABORT_SECONDS
+    until = time.monotonic() + _ABORT_SECONDS
+    while any(map(_alive, runs)) and time.monotonic() < until:
+        time.sleep(_POLL_SECONDS)
+    for pid in filter(_alive, runs):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    with suppress(Exception):  # a server that is gone can't be told
+        _schedule_again({*map(UUID, runs.values()), *(_pending() if with_server else ())}, say)
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _pending() -> set[UUID]:
+    """Runs that a worker had taken, and not started: nothing else would ever start them, and they hold their slots."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
+
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING"]}}}),
+            work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": list(pools())}}),
+        )
+    return {run.id for run in found}
+
+
+def _schedule_again(runs: Iterable[UUID], say: Say) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import State, StateType
+    from prefect.states import AwaitingRetry, Cancelled
+
+    with get_client(sync_client=True) as client:
         for run in runs:
-            while (found := client.read_flow_run(run)).state_type == StateType.RUNNING and time.monotonic() < until:
-                time.sleep(_POLL_SECONDS)
-            if found.state_type in (StateType.RUNNING, StateType.CRASHED):
-                state: State[Any] = AwaitingRetry(
-                    message="lookbook up was stopped; this run goes on when it is started again"
-                )
-                client.set_flow_run_state(found.id, state, force=True)
+            found = client.read_flow_run(run)
+            if found.state_type in (StateType.RUNNING, StateType.PENDING, StateType.CRASHED):
+                state: State[Any] = AwaitingRetry(message="its `lookbook up` ended; it goes on at the next one")
                 say(f"{found.name} was at work; it goes on at the next `lookbook up`")
+            elif found.state_type == StateType.CANCELLING:
+                state = Cancelled(message="its `lookbook up` ended")
+            else:
+                continue
+            client.set_flow_run_state(run, state, force=True)
 
 
 def _deploy(settings: Settings, api: str) -> None:
-    """What prefect.yaml says, and the automations; `score/nightly` wakes up when there is a folder for it."""
+    """What prefect.yaml says, and the automations. A schedule that somebody paused stays so; that of `score/nightly` is
+    awake when there is a folder for it."""
     from prefect.client.orchestration import get_client
 
     from flows.automations import create_automations
 
+    with get_client(sync_client=True) as client:
+        known = client.read_deployments()
+        paused = {(each.id, schedule.slug) for each in known for schedule in each.schedules if not schedule.active}
     # Without LOOKBOOK_HOME: `prefect deploy` would write this machine's folder into the pull steps of all workers.
     environment = {name: value for name, value in os.environ.items() if name != "LOOKBOOK_HOME"}
     deployed = subprocess.run(
@@ -332,13 +400,20 @@ def _deploy(settings: Settings, api: str) -> None:
         raise ServerError(f"`prefect deploy --all` failed in {settings.home}: {' '.join(last)}")
     with get_client(sync_client=True) as client:
         create_automations(client, settings.notify_url)
-        nightly = client.read_deployment_by_name(NIGHTLY)
-        for schedule in nightly.schedules:
-            client.update_deployment_schedule(nightly.id, schedule.id, active=NIGHTLY_ROOT in settings.image_roots)
+        nightly = client.read_deployment_by_name(NIGHTLY).id
+        for each in client.read_deployments():
+            for schedule in each.schedules:
+                awake = (
+                    NIGHTLY_ROOT in settings.image_roots
+                    if each.id == nightly
+                    else (each.id, schedule.slug) not in paused
+                )
+                if schedule.active != awake:
+                    client.update_deployment_schedule(each.id, schedule.id, active=awake)
 
 
 def _worker_name(pool: str) -> str:
-    return f"{socket.gethostname()}-{pool}"
+    return f"{getpass.getuser()}@{socket.gethostname()}-{pool}"
 
 
 def _heartbeats() -> dict[str, Any]:
@@ -354,11 +429,10 @@ def _heartbeats() -> dict[str, Any]:
         }
 
 
-def _wait_for_workers(before: Mapping[str, Any]) -> None:
+def _wait_for_workers(workers: Mapping[str, "_Process"], before: Mapping[str, Any]) -> None:
     until = time.monotonic() + _READY_SECONDS
     while missing := [pool for pool in pools() if _heartbeats().get(pool) == before.get(pool)]:
-        if time.monotonic() > until:
-            raise ServerError(
-                f"expected a worker in each of the pools, found none in {', '.join(missing)}; its log tells more"
-            )
+        worker = workers[missing[0]]
+        if worker.ended() or time.monotonic() > until:
+            raise ServerError(f"the worker of the pool {missing[0]} does not start: {worker.last_words()}")
         time.sleep(_POLL_SECONDS)

@@ -34,12 +34,18 @@ class Labelled:
 
 
 def entries_of(settings: Settings, folder: str) -> list[Entry]:
-    """Every entry of `root:sub/path`. Raises FolderError, also where there are not two folders that hold something."""
+    """Every entry of `root:sub/path` but the hidden ones. Raises FolderError, also where there are not two folders that
+    hold something, and for a link in a class's place: links are not followed."""
     top = open_folder(settings, folder)
     try:
-        entries = list(walk(top))
+        entries = [each for each in walk(top) if not any(part.startswith(b".") for part in each.path.split(b"/"))]
     finally:
         os.close(top)
+    if links := [to_text(each.path) for each in entries if b"/" not in each.path and not each.regular]:
+        raise FolderError(
+            f"expected folders in {folder_path(settings, folder)}, found {links[0]}, a link or a device, which is not "
+            "followed; put the folder itself there"
+        )
     classes = _classes(entries)
     if len(classes) < 2:
         raise FolderError(

@@ -3,12 +3,14 @@
 import hashlib
 import time
 from contextlib import suppress
+from typing import Any
 
 from prefect import task
 
 from artifacts import dataset as datasets
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, NotFound
+from artifacts.predictions import PASSING_ERRORS
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -49,7 +51,8 @@ def prepare_folder(store: Store, settings: Settings, folder: str, name: str, dea
     listed = hashlib.sha256()
     for entry in entries:
         listed.update(b"%b\0%d\0%d\0%d\n" % entry)
-    described = {"name": name, "image_spec": SPEC.to_dict(), "preparation": PREPARATION}
+    described: dict[str, Any] = {"name": name, "image_spec": SPEC.to_dict(), "preparation": PREPARATION}
+    described["limits"] = [settings.max_image_bytes, settings.max_image_pixels]
     key = f"staging/prepared/{digest({**described, 'listed': listed.hexdigest()})}.json"
     if (known := _prepared(store, key)) is not None:
         return known
@@ -73,6 +76,8 @@ def prepare_folder(store: Store, settings: Settings, folder: str, name: str, dea
         bad=found.bad,
         made={"folder": folder, "seconds": round(time.perf_counter() - started, 3)},
     )
+    if any(why.partition(":")[0] in PASSING_ERRORS for why in found.bad.values()):
+        return ref  # what could not be read may be readable next time
     return _remember(store, key, ref)
 
 

@@ -1,6 +1,7 @@
 """Prefect's pages, driven as a person does it: clicks and typing in a real Chromium (Prefect 3.8.8's second UI)."""
 
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ FINAL = ", ".join(f"[class*=bg-state-{state}]" for state in ("completed", "faile
 def open_page(url: str) -> Iterator[Page]:
     """A new browser at `url`, which can reach nothing else: the page must work without the internet."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
         context.route(lambda to: not to.startswith((url, "data:", "blob:")), lambda route: route.abort())
         page = context.new_page()

@@ -47,6 +47,7 @@ def make() -> None:
     """Write the example store: run once for a format, and commit what it wrote."""
     from conftest import CLASSES, SPEC
 
+    from tasks.deadline import Deadline
     from tasks.evaluate import evaluate_weights
     from tasks.promote import decide_promotion
     from tasks.reports.progress import TrainingProgress
@@ -67,9 +68,9 @@ def make() -> None:
     data = dataset.save(
         store, "shapes", **splits, classes=CLASSES, image_spec=SPEC.to_dict(), settings={}, inputs={}, made={}
     )
-    with TrainingProgress(20, log=lambda line: None) as progress:
+    with TrainingProgress(20, log=lambda line: None, key="train") as progress:
         settings = TrainingSettings(epochs=20, batch_size=8)
-        weights = train_weights(store, data, settings, "graph", "cpu", progress)
+        weights = train_weights(store, data, settings, "graph", "cpu", progress, Deadline.after(1))
     measured = evaluate_weights(store, weights, data)
     decide_promotion(store, measured)
     shutil.rmtree(EXAMPLE / "staging")

@@ -45,7 +45,7 @@ def source(shapes, tmp_path):
 
 def train(store, ref, **settings):
     settings = TrainingSettings(**{"epochs": 2, "batch_size": 16, **settings})
-    with TrainingProgress(settings.epochs, log=lambda line: None) as progress:
+    with TrainingProgress(settings.epochs, log=lambda line: None, key="train") as progress:
         return train_weights(store, ref, settings, "graph", "cpu", progress, Deadline.after(1))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.runtime import flow_run
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -70,14 +71,11 @@ class _ShareReport:
         self._writing = self._write(0.0)
         self._told = time.monotonic()
 
-    def update(self, share: float) -> bool:
-        """Write `share` (0-1), if it is time; whether it was."""
-        if time.monotonic() - self._told < self.SECONDS:
-            return False
-        self._told = time.monotonic()
-        if self._writing.done():
+    def update(self, share: float) -> None:
+        """Write `share` (0-1), if it is time."""
+        if time.monotonic() - self._told > self.SECONDS and self._writing.done():
+            self._told = time.monotonic()
             self._writing = self._write(share)
-        return True
 
     def close(self, share: float) -> None:
         with suppress(TimeoutError):
@@ -96,16 +94,21 @@ class _ShareReport:
                 update_progress_artifact(self._report, progress=percent)
 
 
+def _share_report(key: str, description: str) -> _ShareReport | None:
+    """None outside of a run: there is no page to show it on then."""
+    return _ShareReport(key, description) if flow_run.id else None
+
+
 class TrainingProgress:
     """A bar an epoch, and a line a finished one; without a terminal, a line every call. Epochs are logged too.
 
-    `key`: of the progress report in Prefect's UI; None where there is no Prefect.
+    `key`: of the progress report in Prefect's UI.
     """
 
-    def __init__(self, epochs: int, log: Callable[[str], None], key: str | None = None) -> None:
+    def __init__(self, epochs: int, log: Callable[[str], None], key: str) -> None:
         self._epochs = epochs
         self._log = log
-        self._report = _ShareReport(key, "Share of the training's epochs that are done") if key else None
+        self._report = _share_report(key, "Share of the training's epochs that are done")
         self._console = Console(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[seen]}"), console=self._console,
@@ -146,11 +149,13 @@ class PicturesProgress:
     """How far a folder is: entries, images a second, errors, time left, as a bar; without a terminal, a line now and
     then. `doing`: reading, scoring; `key`: of the progress report in Prefect's UI."""
 
+    _SECONDS = 5.0
+
     def __init__(self, doing: str, rows: int, key: str) -> None:
-        self._report = _ShareReport(key, "Share of the folder's entries that are done")
+        self._report = _share_report(key, "Share of the folder's entries that are done")
         self._rows, self._done, self._errors, self._reused = rows, 0, 0, 0
         self._console = Console(stderr=True)
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
         self._bar = Progress(
             TextColumn(doing), BarColumn(), TextColumn("{task.fields[seen]}"), TimeRemainingColumn(),
             console=self._console, transient=True, disable=not self._console.is_terminal,
@@ -163,15 +168,20 @@ class PicturesProgress:
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._bar.stop()
-        self._report.close(self._done / self._rows)
+        if self._report:
+            self._report.close(self._done / self._rows)
         if kind is None:
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _on_rows(self, rows: int, errors: int, reused: int) -> None:
         self._done, self._errors, self._reused = self._done + rows, self._errors + errors, self._reused + reused
         self._bar.update(self._task, completed=self._done, seen=self._line())
-        if self._report.update(self._done / self._rows) and not self._console.is_terminal:
-            self._console.print(self._line(), highlight=False, soft_wrap=True)
+        if time.monotonic() - self._told > self._SECONDS:
+            self._told = time.monotonic()
+            if self._report:
+                self._report.update(self._done / self._rows)
+            if not self._console.is_terminal:
+                self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def _line(self) -> str:
         rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)

@@ -27,7 +27,8 @@ from tasks.vision.metrics import stability_index
 
 THUMBNAIL = ImageSpec(height=64, width=64, channels=3, background=255)
 _A_CLASS, _UNSURE, _ERRORS = 6, 18, 5
-_SHOWN, _CLASSES = 30, 50  # thumbnails and classes of the short form, which Prefect wants below 200 KB
+_SHOWN, _CLASSES = 30, 50  # thumbnails and classes of the short form
+_SAMPLES_BYTES = 150_000  # of its thumbnails: Prefect wants a report below 200 KB
 _BINS = np.linspace(0, 1, 11)
 
 
@@ -153,9 +154,10 @@ def markdown(summary: Summary, drawn: dict[str, str]) -> str:
     """The short form for Prefect's UI: GitHub's tables, with a few thumbnails inside."""
     scored = max(sum(summary.classes.values()), 1)
     shown = max(1, _SHOWN // max(len(summary.classes), 1))
-    rows = []
+    rows, left = [], _SAMPLES_BYTES
     for label, count in summary.classes.items():
         samples = [drawn[row.path] for row in summary.samples[label] if row.path in drawn][:shown]
+        samples = [each for each in samples if (left := left - len(each)) > 0]
         rows.append((cell(label), f"{count:,}", f"{count / scored:.1%}", " ".join(f"![]({each})" for each in samples)))
     parts = [table(("class", "images", "share", "some of them"), rows[:_CLASSES])]
     if len(rows) > _CLASSES:

@@ -11,7 +11,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def cell(text: str) -> str:
     """Text from strangers (a class, a path) as it can stand in a table: no markup of its own."""
-    text = " ".join(text.split())
-    for mark in "\\`|<>[]*_!":
+    text = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    for mark in "\\`|<>[]*_!~#&":
         text = text.replace(mark, f"\\{mark}")
-    return text
+    return text.replace("://", "\\://").replace("www.", "www\\.")
