@@ -100,7 +100,7 @@ def read_report(page: Page, key: str) -> dict[str, Any]:
     cells, and the widths that its pictures were drawn in (0: not drawn)."""
     page.reload()
     page.get_by_role("tab", name="Artifacts").click()
-    page.get_by_role("tabpanel", name="Artifacts").get_by_role("link", name=key, exact=True).click()
+    page.get_by_role("tabpanel", name="Artifacts").get_by_role("link", name=re.compile(rf"{key}(?!-)")).click()
     page.locator("[data-testid^=timeline-card-]").first.locator("a[href*='/artifacts/artifact/']").click()
     report = page.get_by_test_id("markdown-display")
     expect(report).not_to_be_empty()
@@ -114,8 +114,8 @@ def read_report(page: Page, key: str) -> dict[str, Any]:
 
 def screenshot(page: Page, path: Path) -> None:
     """The whole page, once its notices are gone."""
+    page.mouse.move(0, 0)  # a notice below the mouse stays
     page.locator("[data-sonner-toast]").first.wait_for(state="hidden")
-    page.mouse.move(0, 0)
     height = max(1000, page.evaluate("document.documentElement.scrollHeight"))
     page.set_viewport_size({"width": 1280, "height": height})
     page.wait_for_timeout(300)

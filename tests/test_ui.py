@@ -1,6 +1,6 @@
 """pytest tests/test_ui.py: a person with a mouse: a retraining and a scoring from Prefect's pages, and their reports.
 
-LOOKBOOK_SCREENSHOTS=docs/images also draws the pictures of the docs.
+SCREENSHOTS=docs/images also draws the pictures of the docs.
 """
 
 import os
@@ -20,7 +20,7 @@ from browser import (
     wait_for_state,
 )
 
-SCREENSHOTS = os.environ.get("LOOKBOOK_SCREENSHOTS")
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
 
 @pytest.fixture
