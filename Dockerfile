@@ -10,7 +10,7 @@ ARG EXTRA=
 WORKDIR /opt/lookbook
 COPY pyproject.toml requirements.lock ./
 RUN python -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --require-hashes --requirement requirements.lock \
+ && /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement requirements.lock \
  && if [ -n "$EXTRA" ]; then /opt/venv/bin/pip install --no-cache-dir "tensorflow[and-cuda]>=2.21,<2.22"; fi
 
 COPY artifacts artifacts

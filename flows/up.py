@@ -252,6 +252,7 @@ def _server(crew: Crew, say: Say) -> Iterator[tuple[str, bool]]:
     environment = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_API_URL": api,
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_UI_URL": api.removesuffix("/api"),  # which notices name
         **{name: value for name, value in os.environ.items() if name != "LOOKBOOK_NOTIFY_URL"},
     }

@@ -481,7 +481,7 @@ def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, 
 def test_names_come_from_the_folder(settings, pictures):
     assert default_name(settings, "root:") == "pictures"
     assert default_name(settings, "root:a/New Shoes (2026)") == "new-shoes-2026"
-    with pytest.raises(Exception, match="name them with --name"):
+    with pytest.raises(Exception, match="give one with --name"):
         default_name(settings, "root:写真")
 
 

@@ -16,7 +16,7 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
     """GitHub's markdown with the charts inside. `result` is what the flow `retrain` returns."""
     numbers = metrics.load(store, Ref.parse(result["metrics"])).numbers
     trained = weights.load(store, Ref.parse(result["weights"]))
-    classes = list(numbers["per_class"])
+    classes = trained.classes  # in the matrix's order; per_class is a JSON object, and has none
     decided = "**Promoted.**" if result["promoted"] else "**Not promoted.**"
     before = result["numbers"]
     rows = [("accuracy", "accuracy", "{:.2%}"), ("loss", "loss", "{:.4f}")]

@@ -102,8 +102,8 @@ def summarize(store: Store, weights: Ref, dataset: str, classes: Sequence[str], 
     return summary
 
 
-def thumbnails(pool: DecoderPool, summary: Summary) -> dict[str, str]:
-    """path -> data URI of a JPEG of 64x64; pictures that can't be decoded any more have none."""
+def thumbnails(pool: DecoderPool, summary: Summary) -> dict[str, bytes]:
+    """path -> a JPEG of 64x64; pictures that can't be decoded any more have none."""
     rows = list({row.path: row for row in summary.shown()}.values())
     cuts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     requests = (
@@ -116,11 +116,11 @@ def thumbnails(pool: DecoderPool, summary: Summary) -> dict[str, str]:
             if place not in pictures.errors:
                 file = io.BytesIO()
                 Image.fromarray(pictures.pixels[place]).save(file, "JPEG", quality=80)
-                drawn[row.path] = data_uri(file.getvalue(), "jpeg")
+                drawn[row.path] = file.getvalue()
     return drawn
 
 
-def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[str, str]) -> bytes:
+def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[str, bytes]) -> bytes:
     """A self-contained page, readable on a phone."""
     scored = sum(summary.classes.values())
     parts = [
@@ -150,15 +150,23 @@ def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[st
     return _PAGE.replace("{title}", title).replace("{body}", "\n".join(parts)).encode()
 
 
-def markdown(summary: Summary, drawn: dict[str, str]) -> str:
+def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
     """The short form for Prefect's UI: GitHub's tables, with a few thumbnails inside."""
     scored = max(sum(summary.classes.values()), 1)
     shown = max(1, _SHOWN // max(len(summary.classes), 1))
     rows, left = [], _SAMPLES_BYTES
     for label, count in summary.classes.items():
         samples = [drawn[row.path] for row in summary.samples[label] if row.path in drawn][:shown]
-        samples = [each for each in samples if (left := left - len(each)) > 0]
-        rows.append((cell(label), f"{count:,}", f"{count / scored:.1%}", " ".join(f"![]({each})" for each in samples)))
+        strip = data_uri(_strip(samples), "jpeg") if samples else ""
+        left -= len(strip)
+        rows.append(
+            (
+                cell(label),
+                f"{count:,}",
+                f"{count / scored:.1%}",
+                f"![{cell(label)}]({strip})" if strip and left > 0 else "",
+            )
+        )
     parts = [table(("class", "images", "share", "some of them"), rows[:_CLASSES])]
     if len(rows) > _CLASSES:
         parts.append(f"... and {len(rows) - _CLASSES:,} more classes.")
@@ -226,10 +234,21 @@ def _bars(counts: dict[str, int], whole: int) -> str:
     return f"<table>{rows}</table>"
 
 
-def _gallery(rows: list[Row], drawn: dict[str, str]) -> str:
+def _strip(samples: Sequence[bytes]) -> bytes:
+    """Thumbnails side by side, as one JPEG: Prefect's page puts pictures of one cell below each other."""
+    strip = Image.new("RGB", ((THUMBNAIL.width + 4) * len(samples) - 4, THUMBNAIL.height), "white")
+    for place, sample in enumerate(samples):
+        strip.paste(Image.open(io.BytesIO(sample)), ((THUMBNAIL.width + 4) * place, 0))
+    file = io.BytesIO()
+    strip.save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+def _gallery(rows: list[Row], drawn: dict[str, bytes]) -> str:
     figures = [
-        f"<figure><img src='{drawn[row.path]}' alt='' width=64 height=64><figcaption>{html.escape(row.label or '')} "
-        f"{row.confidence or 0:.0%}<br><small>{html.escape(row.path)}</small></figcaption></figure>"
+        f"<figure><img src='{data_uri(drawn[row.path], kind='jpeg')}' alt='' width=64 height=64>"
+        f"<figcaption>{html.escape(row.label or '')} {row.confidence or 0:.0%}<br>"
+        f"<small>{html.escape(row.path)}</small></figcaption></figure>"
         for row in rows
         if row.path in drawn
     ]
