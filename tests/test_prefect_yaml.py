@@ -56,7 +56,7 @@ def test_the_deployments_are_those_of_the_house():
     assert names["train/gpu"]["work_pool"]["name"] == "gpu"
     [night] = names[NIGHTLY]["schedules"]
     assert not night["active"]
-    assert names[NIGHTLY]["parameters"] == {"folder": f"{NIGHTLY_ROOT}:"}
+    assert names[NIGHTLY]["parameters"]["folder"] == f"{NIGHTLY_ROOT}:"
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda each: each["name"])
