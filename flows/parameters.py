@@ -8,7 +8,7 @@ from pydantic import Field
 Architecture = Literal["dense"]
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
-LearningRate = Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Schedule = Literal["linear", "constant"]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Execution = Literal["graph", "eager"]

@@ -297,6 +297,7 @@ def test_killed_with_its_worker_a_run_is_crashed_and_its_rerun_goes_on(up, champ
         assert state["message"].startswith("no sign of life for 90 seconds")
     retry(up, scoring)
     assert up.wait(scoring)["state_type"] == "COMPLETED", up.logs(scoring)
+    up.wait_for_log(scoring, " rows predicted, ")  # logs come a little later
     said = [line for line in up.logs(scoring) if " rows predicted, " in line][-1]
     assert int(said.split(" reused")[0].split()[-1].replace(",", "")) > 1000, said
     retry(up, training)
