@@ -105,7 +105,7 @@ def test_again_nothing_is_scored_and_it_takes_a_third_at_most(scored, test_image
 def test_prefects_ui_has_the_report_and_the_progress(scored, server):
     reports = {each["key"]: each for each in asked(server, "artifacts")}
     assert reports["score-fashion"]["type"] == "markdown"
-    for part in ("**10,000** entries of `fashion`", "| Ankle boot |", answer(scored)["predictions"]):
+    for part in ("**10,000** entries of fashion", "| Ankle boot |", answer(scored)["predictions"]):
         assert part in reports["score-fashion"]["data"]
     assert float(reports["score-fashion-progress"]["data"]) == 100
 
