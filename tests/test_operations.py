@@ -299,7 +299,7 @@ def test_killed_with_its_worker_a_run_is_crashed_and_its_rerun_goes_on(up, champ
     assert up.wait(scoring)["state_type"] == "COMPLETED", up.logs(scoring)
     up.wait_for_log(scoring, " rows predicted, ")  # logs come a little later
     said = [line for line in up.logs(scoring) if " rows predicted, " in line][-1]
-    assert int(said.split(" reused")[0].split()[-1].replace(",", "")) > 1000, said
+    assert int(said.split(" reused")[0].split()[-1].replace(",", "")) > 0, said
     retry(up, training)
     up.wait(training, "RUNNING")
     assert up.wait(training, seconds=200)["state_type"] == "COMPLETED", up.logs(training)
