@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from datetime import datetime
 from pathlib import Path
@@ -35,8 +36,14 @@ print(json.dumps({"seconds": time.perf_counter() - started - outcome.waited, "sh
 def ask(url: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return json.loads(answer.read())
+    while True:
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            if error.code != 503:  # SQLite is busy: Prefect's own clients ask again, too
+                raise
+            time.sleep(1)
 
 
 def bring_up(environment: dict[str, str]) -> tuple[subprocess.Popen, str, float]:
