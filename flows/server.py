@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from artifacts.errors import LookbookError
+from tasks.turns import lock_now
 
 START_SECONDS = 120
 STOP_SECONDS = 30
@@ -165,9 +166,7 @@ def only_server(home: Path) -> Iterator[None]:
     """Hold the lock of the database in Prefect's home; wait, and say so, while another server of ours uses it."""
     home.mkdir(parents=True, exist_ok=True)
     with open(home / "lookbook-server.lock", "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_now(lock.fileno()):
             print("another lookbook command uses Prefect's database; waiting until it is done", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

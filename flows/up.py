@@ -4,7 +4,6 @@ Pools, deployments and automations stay in Prefect's database; making them again
 """
 
 import ctypes
-import fcntl
 import getpass
 import json
 import os
@@ -23,6 +22,7 @@ from uuid import UUID
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.server import ServerError, address_file, healthy, only_server, standing_api
+from tasks.turns import lock_now
 
 NIGHTLY = "score/nightly"
 NIGHTLY_ROOT = "nightly"
@@ -196,12 +196,7 @@ def _first(address: Path) -> Iterator[bool]:
     """Whether this is the only `lookbook up`; nobody else is until the end of the context."""
     address.parent.mkdir(parents=True, exist_ok=True)
     with open(address, "ab") as lock:
-        first = True
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            first = False
-        yield first
+        yield lock_now(lock.fileno())
 
 
 def _other(say: Say) -> str:

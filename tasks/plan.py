@@ -21,7 +21,7 @@ from artifacts.disk import LocalDisk
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.deadline import Deadline
-from tasks.listing import Entry, FolderError, folder_path, open_folder, walk
+from tasks.listing import Entry, FolderError, digest_entries, folder_path, open_folder, walk
 from tasks.retries import RETRIES
 
 SHARD_FILES = 10_000  # on average
@@ -98,10 +98,7 @@ def _write(entries: Iterator[Entry], path: Path) -> list[str]:
     digests: list[str] = []
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
         for shard in _shards(entries):
-            sha256 = hashlib.sha256()
-            for entry in shard:
-                sha256.update(b"%b\0%d\0%d\0%d\n" % entry)
-            digests.append(sha256.hexdigest())
+            digests.append(digest_entries(shard))
             columns: Any = zip(*shard, strict=True)
             table = pa.table(list(map(list, columns)), schema=_SCHEMA)
             writer.write_table(table, row_group_size=len(shard))

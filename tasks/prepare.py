@@ -1,6 +1,5 @@
 """The stage that makes a dataset artifact: out of a data set's own files, or of a folder of pictures."""
 
-import hashlib
 import time
 from contextlib import suppress
 from typing import Any
@@ -16,6 +15,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.deadline import Deadline
 from tasks.labelled import TEST_SHARE, entries_of, gather
+from tasks.listing import digest_entries
 from tasks.reports.progress import DownloadProgress, PicturesProgress, report_key
 from tasks.retries import RETRIES
 from tasks.vision.images import ImageSpec
@@ -48,12 +48,9 @@ def prepare_folder(store: Store, settings: Settings, folder: str, name: str, dea
     started = time.perf_counter()
     check_name(name)
     entries = entries_of(settings, folder)
-    listed = hashlib.sha256()
-    for entry in entries:
-        listed.update(b"%b\0%d\0%d\0%d\n" % entry)
     described: dict[str, Any] = {"name": name, "image_spec": SPEC.to_dict(), "preparation": PREPARATION}
     described["limits"] = [settings.max_image_bytes, settings.max_image_pixels]
-    key = f"staging/prepared/{digest({**described, 'listed': listed.hexdigest()})}.json"
+    key = f"staging/prepared/{digest({**described, 'listed': digest_entries(entries)})}.json"
     if (known := _prepared(store, key)) is not None:
         return known
     store.prepare()

@@ -23,7 +23,7 @@ def turn(path: Path, waiting: str, deadline: Deadline, log: Callable[[str], None
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as lock:
         told = False
-        while not _locked(lock.fileno()):
+        while not lock_now(lock.fileno()):
             if not told:
                 log(f"waiting for {waiting}")
                 told = True
@@ -32,7 +32,8 @@ def turn(path: Path, waiting: str, deadline: Deadline, log: Callable[[str], None
         yield
 
 
-def _locked(descriptor: int) -> bool:
+def lock_now(descriptor: int) -> bool:
+    """Lock an open file for this process, unless another one has it; whether it worked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
