@@ -1,4 +1,5 @@
-# A worker for either pool. Not built here (there was no container engine): each step was run by hand on Debian 12.
+# A worker for either pool. Not built here (there was no container engine): each step was run by hand on Debian 12
+# as root and then as the user, but for the CUDA libraries.
 #   docker build --tag lookbook-cpu .
 #   docker build --tag lookbook-gpu --build-arg EXTRA=gpu .
 #   docker run --env PREFECT_API_URL=http://server:4200/api --volume store:/srv/store lookbook-cpu
