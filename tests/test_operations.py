@@ -1,6 +1,7 @@
 """pytest tests/test_operations.py: `lookbook up` at work: real server, real workers, real kills."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -284,13 +285,14 @@ def test_killed_with_its_worker_a_run_is_crashed_and_its_rerun_goes_on(up, champ
     up.wait(scoring, "RUNNING")
     victims = [engine(up, training), engine(up, scoring)]
     shards = up.top / "store/staging/shards"
-    known = len(list(shards.iterdir())) if shards.exists() else 0
+    known = set(shards.glob("*/*.json"))
     until = time.monotonic() + 90
-    while len(list(shards.iterdir()) if shards.exists() else []) <= known:
+    while not set(shards.glob("*/*.json")) - known:
         assert time.monotonic() < until, up.logs(scoring)
         time.sleep(0.02)
     for pid in [*victims, *up.processes("worker start --pool cpu")]:
         os.kill(pid, signal.SIGKILL)
+    finished = sum(json.loads(each.read_text())["rows"] for each in set(shards.glob("*/*.json")) - known)
     assert up.store.verify().corrupt == []
     for run in (training, scoring, child):
         state = up.wait(run, "CRASHED", seconds=200)["state"]
@@ -299,7 +301,7 @@ def test_killed_with_its_worker_a_run_is_crashed_and_its_rerun_goes_on(up, champ
     assert up.wait(scoring)["state_type"] == "COMPLETED", up.logs(scoring)
     up.wait_for_log(scoring, " rows predicted, ")  # logs come a little later
     said = [line for line in up.logs(scoring) if " rows predicted, " in line][-1]
-    assert int(said.split(" reused")[0].split()[-1].replace(",", "")) > 0, said
+    assert int(said.split(" reused")[0].split()[-1].replace(",", "")) == finished > 0, said
     retry(up, training)
     up.wait(training, "RUNNING")
     assert up.wait(training, seconds=200)["state_type"] == "COMPLETED", up.logs(training)
