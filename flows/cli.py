@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 import click
 
+from tasks.vision.recipes import RECIPES
+
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 Result = Any
@@ -59,21 +61,38 @@ def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]]
     return decorate
 
 
+def recipe_option(flag: str, kind: Any, told: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """An option whose default is the architecture's, and is told for each of them."""
+    name = flag.removeprefix("--").replace("-", "_")
+    defaults = {architecture: getattr(recipe, name) for architecture, recipe in RECIPES.items()}
+    default = " ".join(f"{architecture} {value}" for architecture, value in defaults.items())
+    if len(set(defaults.values())) == 1:
+        default = str(defaults["dense"])
+    return click.option(
+        flag,
+        type=kind,
+        callback=lambda context, option, value: _finite(value),
+        help=f"{told} [default: {default}]",
+    )
+
+
 @verb(show="retraining")
 @click.option("--dataset", type=click.Choice(["fashion-mnist"]), default="fashion-mnist", show_default=True)
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures of your own instead: a folder a class.")
 @click.option("--name", help="What weights and champion are called; by default as the data set or the folder.")
-@click.option("--architecture", type=click.Choice(["dense"]), default="dense", show_default=True)
-@click.option("--epochs", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1, 65_536), default=64, show_default=True)
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, min_open=True),
-    callback=lambda context, option, value: _finite(value),
-    default=0.1,
-    show_default=True,
+@click.option("--architecture", type=click.Choice(["dense", "conv"]), default="dense", show_default=True)
+@recipe_option("--epochs", click.IntRange(1, 10_000), "How often every training image is seen.")
+@recipe_option("--batch-size", click.IntRange(1, 65_536), "Images a step.")
+@recipe_option("--learning-rate", click.FloatRange(0, min_open=True), "Step size at its largest.")
+@recipe_option("--schedule", click.Choice(["linear", "constant", "one-cycle"]), "How the learning rate goes.")
+@recipe_option("--optimizer", click.Choice(["sgd", "momentum", "nesterov"]), "How gradients move weights.")
+@recipe_option("--weight-decay", click.FloatRange(0, 1), "How strongly large weights are drawn to zero.")
+@recipe_option("--label-smoothing", click.FloatRange(0, 1, max_open=True), "Share of the target for all classes alike.")
+@recipe_option("--augmentation", click.Choice(["none", "flips"]), "flips: mirror every second image.")
+@recipe_option("--validation", click.FloatRange(0, 0.5), "Share of each class to hold out and watch.")
+@recipe_option(
+    "--patience", click.IntRange(0, 10_000), "Epochs without a better validation loss before the end; 0: off."
 )
-@click.option("--schedule", type=click.Choice(["linear", "constant"]), default="linear", show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
 @click.option("--execution", type=click.Choice(["graph", "eager"]), default="graph", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
@@ -86,6 +105,7 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
     Example:
       lookbook retrain
       lookbook retrain --epochs 5 --schedule constant --seed 3
+      lookbook retrain --architecture conv
       lookbook retrain --images shoes --epochs 50
     """
     if images is not None:
@@ -346,9 +366,9 @@ def _tell(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _finite(value: float) -> float:
+def _finite(value: Any) -> Any:
     """FloatRange lets inf pass, and NaN, which is on neither side of any limit."""
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise click.BadParameter(f"{value} is no finite number")
     return value
 

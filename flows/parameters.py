@@ -1,17 +1,38 @@
 """Types and limits of what run forms ask for. What a field means is in each flow's docstring: Prefect's form shows its
 `Args`, and nothing of a Field's description (Prefect 3.8.8)."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any
 
 from pydantic import Field
 
-Architecture = Literal["dense"]
+from tasks.vision.recipes import (
+    Architecture,
+    Augmentation,
+    Device,
+    Execution,
+    Optimizer,
+    Schedule,
+    TrainingSettings,
+    settings_for,
+)
+
+__all__ = ["Architecture", "Augmentation", "Device", "Execution", "Optimizer", "Schedule", "training_settings"]
+
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Schedule = Literal["linear", "constant"]
+WeightDecay = Annotated[float, Field(ge=0, le=1)]
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
+Validation = Annotated[float, Field(ge=0, le=0.5)]
+Patience = Annotated[int, Field(ge=0, le=10_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Execution = Literal["graph", "eager"]
-Device = Literal["auto", "cpu", "gpu"]
 DeadlineHours = Annotated[float, Field(gt=0, le=720)]
 Limit = Annotated[int, Field(ge=1)]
+
+
+def training_settings(parameters: Mapping[str, Any]) -> TrainingSettings:
+    """The training settings among a flow's parameters; None stands for the architecture's recipe."""
+    names = [field.name for field in fields(TrainingSettings)]
+    return settings_for(**{name: parameters[name] for name in names})

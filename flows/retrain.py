@@ -53,10 +53,16 @@ def retrain(
     images: str | None = None,
     name: str | None = None,
     architecture: fields.Architecture = "dense",
-    epochs: fields.Epochs = 20,
-    batch_size: fields.BatchSize = 64,
-    learning_rate: fields.LearningRate = 0.1,
-    schedule: fields.Schedule = "linear",
+    epochs: fields.Epochs | None = None,
+    batch_size: fields.BatchSize | None = None,
+    learning_rate: fields.LearningRate | None = None,
+    schedule: fields.Schedule | None = None,
+    optimizer: fields.Optimizer | None = None,
+    weight_decay: fields.WeightDecay | None = None,
+    label_smoothing: fields.LabelSmoothing | None = None,
+    augmentation: fields.Augmentation | None = None,
+    validation: fields.Validation | None = None,
+    patience: fields.Patience | None = None,
     seed: fields.Seed = 0,
     execution: fields.Execution = "graph",
     device: fields.Device = "auto",
@@ -71,12 +77,22 @@ def retrain(
         images: Pictures of your own instead, as root:sub/path with a folder a class in it; root is one of
             LOOKBOOK_IMAGE_ROOTS. About one picture in seven, chosen by its content, is kept for testing.
         name: What the dataset, the weights and their champion are called; by default as the data set or the folder.
-        architecture: The network. dense: one hidden layer of 20 units.
+        architecture: The network. dense: one hidden layer of 20 units, trained in seconds. conv: a small convolutional
+            network, better and minutes slower. Fields left empty below are as this network's recipe has them.
         epochs: How often every training image is seen. More takes longer and is better up to a point. 1 to 10000.
         batch_size: Images a step of gradient descent, at most as many as there are to train on.
-        learning_rate: Step size of gradient descent at the start. Too high and the training diverges, which it says.
-        schedule: linear: the learning rate falls to zero over the training. constant: it stays.
-        seed: Decides the first weights and the order of the images. The same seed gives the same weights.
+        learning_rate: Step size of gradient descent at its largest. Too high and the training diverges, which it says.
+        schedule: linear: the learning rate falls to zero over the training. constant: it stays. one-cycle: it rises for
+            a fifth of the training, and falls to zero.
+        optimizer: sgd: plain gradient descent. momentum, nesterov: each step also goes on in the direction of the last.
+        weight_decay: How strongly large weights are drawn to zero. 0 to 1; 0.0005 is a usual one.
+        label_smoothing: Share of the right answer that is spread over all classes. 0.1 is a usual one.
+        augmentation: none, or flips: every second image is mirrored, others each epoch. Not for writing.
+        validation: Share of the training images of each class that is held out, to watch the training. 0 to 0.5.
+        patience: Epochs without a better loss on the held-out images after which the training ends, with the best
+            epoch's weights. 0: it never does.
+        seed: Decides the first weights, the order of the images and what is held out. The same seed gives the same
+            weights.
         execution: graph: the training loop is compiled. eager: step by step, for debugging, many times slower.
         device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
         train_on: here: in this run's own process. gpu pool: as a run of train/gpu, for which this run waits; both
@@ -88,18 +104,11 @@ def retrain(
     Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
     seconds a stage.
     """
+    settings = fields.training_settings(locals()).to_dict()
     deadline = Deadline.after(deadline_hours)
     configured = Settings()
     store = Store(configured.store)
     seconds: dict[str, float] = {}
-    settings = {
-        "architecture": architecture,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "schedule": schedule,
-        "seed": seed,
-    }
     if images:
         check_folder(configured, images)
     called = check_name(name or (default_name(configured, images) if images else dataset))

@@ -49,10 +49,16 @@ def _run_name() -> str:
 def train(
     dataset: str,
     architecture: fields.Architecture = "dense",
-    epochs: fields.Epochs = 20,
-    batch_size: fields.BatchSize = 64,
-    learning_rate: fields.LearningRate = 0.1,
-    schedule: fields.Schedule = "linear",
+    epochs: fields.Epochs | None = None,
+    batch_size: fields.BatchSize | None = None,
+    learning_rate: fields.LearningRate | None = None,
+    schedule: fields.Schedule | None = None,
+    optimizer: fields.Optimizer | None = None,
+    weight_decay: fields.WeightDecay | None = None,
+    label_smoothing: fields.LabelSmoothing | None = None,
+    augmentation: fields.Augmentation | None = None,
+    validation: fields.Validation | None = None,
+    patience: fields.Patience | None = None,
     seed: fields.Seed = 0,
     execution: fields.Execution = "graph",
     device: fields.Device = "auto",
@@ -62,27 +68,26 @@ def train(
 
     Args:
         dataset: Which data: a ref like datasets/fashion-mnist@42ca18a78fda8289, or its first digits.
-        architecture: The network, as in retrain.
+        architecture: The network, as in retrain. Fields left empty below are as its recipe has them.
         epochs: How often every training image is seen. 1 to 10000.
         batch_size: Images a step of gradient descent, at most as many as there are to train on.
-        learning_rate: Step size of gradient descent at the start.
-        schedule: linear: the learning rate falls to zero over the training. constant: it stays.
-        seed: Decides the first weights and the order of the images.
+        learning_rate: Step size of gradient descent at its largest.
+        schedule: linear: the learning rate falls to zero over the training. constant: it stays. one-cycle: up and down.
+        optimizer: sgd, momentum or nesterov, as in retrain.
+        weight_decay: How strongly large weights are drawn to zero. 0 to 1.
+        label_smoothing: Share of the right answer that is spread over all classes.
+        augmentation: none, or flips: every second image is mirrored.
+        validation: Share of the training images of each class that is held out. 0 to 0.5.
+        patience: Epochs without a better loss on the held-out images after which the training ends. 0: never.
+        seed: Decides the first weights, the order of the images and what is held out.
         execution: graph: compiled. eager: step by step, for debugging.
         device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
         deadline_hours: Hours after which the training gives up, waiting for its turn included.
 
     Returns the refs of dataset and weights, which `runs/<flow-run-id>.json` in the store holds, too.
     """
+    settings = fields.training_settings(locals()).to_dict()
     deadline = Deadline.after(deadline_hours)
-    settings = {
-        "architecture": architecture,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "schedule": schedule,
-        "seed": seed,
-    }
     store = Store(Settings().store)
     ref = str(store.resolve(dataset, "datasets"))
     if finished := _finished(store, str(flow_run.id), ref):

@@ -34,11 +34,11 @@ def load(store: Store, ref: Ref) -> Model:
     published = weights.load(store, ref)
     from tasks.vision import device
     from tasks.vision.inference import Predictor
-    from tasks.vision.network import Network
+    from tasks.vision.network import make_network
 
     device.use_threads(1)
     spec = ImageSpec.from_dict(published.image_spec)
-    network = Network(spec, len(published.classes))
+    network = make_network(published.architecture, spec, len(published.classes))
     network.assign(published.tensors)
     return Model(ref, published.classes, spec, Predictor(network))
 

@@ -11,18 +11,23 @@ from prefect.runtime import deployment
 
 from artifacts import dataset as datasets
 from artifacts import weights
+from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
+from artifacts.training_state import TrainingStates
 from tasks.deadline import Deadline
 from tasks.reports.progress import TrainingProgress, report_key
 from tasks.retries import RETRIES
 from tasks.turns import turn
 from tasks.vision.images import ImageSpec
+from tasks.vision.recipes import Device, Execution, TrainingSettings
 
 if TYPE_CHECKING:
     from tasks.vision import training
-    from tasks.vision.training import Device, Execution, TrainingSettings
+
+TRAINING_VERSION = 1
+"""Of the code that trains. When its numbers change this grows, and no state of an older one is gone on with."""
 
 
 @task(
@@ -31,13 +36,11 @@ if TYPE_CHECKING:
     description="Train from the first weights on; publish them with their history.",
     **RETRIES,
 )
-def train(dataset: str, settings: dict[str, Any], execution: "Execution", device: "Device", deadline: Deadline) -> str:
+def train(dataset: str, settings: dict[str, Any], execution: Execution, device: Device, deadline: Deadline) -> str:
     """The ref of the published weights. `settings` are the fields of TrainingSettings.
 
     Runs of deployments take turns, and so do trainings on one GPU. Raises DeadlineExceeded.
     """
-    from tasks.vision.training import TrainingSettings
-
     logger = get_run_logger()
     configured = Settings()
     store, ref = Store(configured.store), Ref.parse(dataset)
@@ -55,17 +58,18 @@ def train(dataset: str, settings: dict[str, Any], execution: "Execution", device
 def train_weights(
     store: Store,
     dataset: Ref,
-    settings: "TrainingSettings",
-    execution: "Execution",
-    device: "Device",
+    settings: TrainingSettings,
+    execution: Execution,
+    device: Device,
     progress: TrainingProgress,
     deadline: Deadline,
 ) -> Ref:
     """Train on the train split of `dataset` and publish; equal settings and data give the version they gave before.
 
-    Raises what `fit` raises, DeadlineExceeded, NotFound and Corrupt.
+    Goes on where an interrupted training of the same settings and data was, and keeps its own state in the store's
+    staging until the weights are published. Raises what `fit` raises, DeadlineExceeded, NotFound and Corrupt.
     """
-    from tasks.vision.training import fit
+    from tasks.vision.training import check_labels, fit
 
     def on_progress(each: "training.Progress") -> None:
         progress.on_progress(each)
@@ -73,6 +77,8 @@ def train_weights(
 
     started = time.perf_counter()
     data = datasets.load(store, dataset)
+    check_labels(data.train.labels, data.classes)
+    states = TrainingStates(store.disk, _decided_by(dataset, settings, execution, device))
     trained = fit(
         data.train.images,
         data.train.labels,
@@ -83,8 +89,10 @@ def train_weights(
         on=device,
         on_progress=on_progress,
         on_epoch=progress.on_epoch,
+        on_state=lambda state: states.save(state.tensors, state.history, state.seconds),
+        resume=_resumable(states, progress),
     )
-    return weights.save(
+    published = weights.save(
         store,
         dataset.name,
         tensors=trained.tensors,
@@ -101,11 +109,43 @@ def train_weights(
             "epoch_seconds": [round(seconds, 4) for seconds in trained.epoch_seconds],
         },
     )
+    states.remove()
+    return published
+
+
+def _resumable(states: TrainingStates, progress: TrainingProgress) -> "training.State | None":
+    """Where an earlier run was; None to start from the first weights. A damaged state is told and removed."""
+    from tasks.vision.training import State
+
+    try:
+        saved = states.load()
+    except Corrupt as error:
+        progress.tell(f"can't go on where an earlier run was, starting anew: {error}")
+        states.remove()
+        return None
+    if saved is None:
+        return None
+    progress.tell(f"going on after epoch {len(saved.history)}, where an earlier run was")
+    return State(saved.tensors, saved.history, saved.seconds)
+
+
+def _decided_by(dataset: Ref, settings: TrainingSettings, execution: Execution, device: Device) -> dict[str, Any]:
+    """All that decides a training's bits."""
+    from tasks.vision import device as devices
+
+    return {
+        "dataset": str(dataset),
+        "settings": settings.to_dict(),
+        "execution": execution,
+        "device": devices.describe(devices.choose(device)),
+        "tensorflow": devices.tf.__version__,
+        "training": TRAINING_VERSION,
+    }
 
 
 @contextmanager
 def _alone(
-    settings: Settings, store: Store, device: "Device", deadline: Deadline, log: Callable[[str], None]
+    settings: Settings, store: Store, device: Device, deadline: Deadline, log: Callable[[str], None]
 ) -> Iterator[None]:
     """Two runs of deployments on one store never train at once, and nothing trains twice at once on one GPU."""
     from tasks.vision import device as devices

@@ -62,18 +62,22 @@ def test_retrains_options_are_the_flows_parameters():
     from annotated_types import Ge, Gt, Le, Lt
 
     from flows.retrain import retrain
-    from tasks.vision.training import TrainingSettings
+    from tasks.vision.recipes import RECIPES, TrainingSettings
 
     options = {each.name: each for each in group.commands["retrain"].params if each.name not in ("as_json", "verbose")}
     for_operation = {"train_on", "if_unchanged", "deadline_hours"}  # whoever types a command is there to end it
     parameters = inspect.signature(retrain.fn).parameters
+    given_nothing = group.commands["retrain"].make_context("retrain", []).params
     assert options.keys() == parameters.keys() - for_operation
     for name, option in options.items():
         if name in ("images", "name"):
             continue
         annotation = parameters[name].annotation
+        if typing.get_origin(annotation) is typing.Union:
+            annotation, nothing = typing.get_args(annotation)
+            assert nothing is type(None)
         kind, field = typing.get_args(annotation) if hasattr(annotation, "__metadata__") else (annotation, None)
-        assert option.default == parameters[name].default
+        assert given_nothing[name] == parameters[name].default
         if typing.get_origin(kind) is typing.Literal:
             assert list(option.type.choices) == list(typing.get_args(kind))
         else:
@@ -81,7 +85,11 @@ def test_retrains_options_are_the_flows_parameters():
             assert option.type.min == bounds.get(Ge, bounds.get(Gt))
             assert option.type.max == bounds.get(Le, bounds.get(Lt))
     for name, value in TrainingSettings().to_dict().items():
-        assert parameters[name].default == value
+        assert parameters[name].default in (value, None)
+        if parameters[name].default is None:  # an empty field stands for the recipe, which the help tells
+            told = "".join(f"{options[name].help}".split())
+            each = [str(getattr(recipe, name)) for recipe in RECIPES.values()]
+            assert all(value in told for value in each), told
 
 
 def test_data_sets_that_can_be_named_are_those_that_are_known():
@@ -142,14 +150,14 @@ def test_promote_and_rollback(lookbook, store, champion, shapes_dataset):
 def test_predict_names_what_is_on_a_picture(lookbook, champion, shapes, tmp_path):
     from tasks.vision.images import ImageSpec
     from tasks.vision.inference import Predictor
-    from tasks.vision.network import Network
+    from tasks.vision.network import Dense
 
     pictures = []
     for index in range(6):
         pictures.append(tmp_path / f"{index} [bold].png")
         Image.fromarray(shapes["test"].images[index, ..., 0]).save(pictures[-1])
     results = answer(lookbook("predict", *pictures, "--json"))["results"]
-    network = Network(ImageSpec(**SPEC), 3)
+    network = Dense(ImageSpec(**SPEC), 3)
     network.assign(weights.load(Store(tmp_path / "store"), champion).tensors)
     expected = Predictor(network)(shapes["test"].images[:6])
     for result, picture, row, label in zip(results, pictures, expected, shapes["test"].labels, strict=False):

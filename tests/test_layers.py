@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("artifacts", "tasks", "flows")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-WITHOUT_TENSORFLOW = ("sources", "downloads", "images", "decoding", "decoder", "metrics", "errors")
+WITHOUT_TENSORFLOW = ("sources", "downloads", "images", "decoding", "decoder", "metrics", "recipes", "errors")
 
 
 def imported(path, everywhere=True):
@@ -52,7 +52,10 @@ def test_imports_run_one_way(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_nothing_outside_vision_imports_tensorflow_at_module_level(path):
     relative = path.relative_to(ROOT)
-    heavy = ["tensorflow", *(f"tasks.vision.{name}" for name in ("device", "network", "training", "inference"))]
+    heavy = [
+        "tensorflow",
+        *(f"tasks.vision.{name}" for name in ("device", "network", "training", "inference", "optimizers", "schedules")),
+    ]
     if relative.parts[:2] == ("tasks", "vision") and path.stem not in WITHOUT_TENSORFLOW:
         return
     for name in imported(path, everywhere=relative.parts[:2] == ("tasks", "vision")):

@@ -204,11 +204,11 @@ def test_fashion_mnists_seeds_reach_what_the_readme_says(fashion_mnist, store):
     """Seed 0 alone, to keep the tests short; benchmarks/retrain.py measures all five."""
     from tasks.vision.inference import Predictor
     from tasks.vision.metrics import evaluate
-    from tasks.vision.network import Network
+    from tasks.vision.network import Dense
     from tasks.vision.training import fit
 
     train, test = fashion_mnist["train"], fashion_mnist["test"]
     trained = fit(train.images, train.labels, classes=10, spec=FASHION_MNIST.image_spec, settings=TrainingSettings())
-    network = Network(FASHION_MNIST.image_spec, 10)
+    network = Dense(FASHION_MNIST.image_spec, 10)
     network.assign(trained.tensors)
     assert evaluate(Predictor(network)(test.images), test.labels, FASHION_MNIST.classes)["accuracy"] > 0.86

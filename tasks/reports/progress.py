@@ -140,7 +140,12 @@ class TrainingProgress:
 
     def on_epoch(self, epoch: dict[str, Any], seconds: float) -> None:
         line = f"epoch {epoch['epoch']}/{self._epochs}  loss {epoch['loss']:.4f}  accuracy {epoch['accuracy']:.2%}"
-        line = f"{line}  {seconds:.2f} s"
+        if "validation_loss" in epoch:
+            line += f"  validation loss {epoch['validation_loss']:.4f}  accuracy {epoch['validation_accuracy']:.2%}"
+        self.tell(f"{line}  {seconds:.2f} s")
+
+    def tell(self, line: str) -> None:
+        """A line above the bar, and in the log."""
         self._console.print(line, highlight=False, soft_wrap=True)
         self._log(line)
 

@@ -17,8 +17,7 @@ class Predictor:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [items, height, width, channels] -> float32 [items, classes], each row summing to 1."""
-        classes = self._network.weights["output/bias"].shape[0]
-        probabilities = np.empty((len(images), classes), np.float32)
+        probabilities = np.empty((len(images), self._network.classes), np.float32)
         batch = np.zeros((BATCH, *self._network.image_shape), np.uint8)
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]

@@ -9,35 +9,43 @@ from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
 
 HIDDEN_UNITS = 20
+CHANNELS = (32, 64, 128)
+EPSILON = 1e-3  # added to a variance before the division by its root
+
+Tensors = Mapping[str, tf.Tensor]
 
 
 class Network(tf.Module):
-    """uint8 images in, logits out: flatten, 20 rectified units, one output a class (784-20-10 for Fashion-MNIST).
+    """uint8 images in, logits out. `weights` holds all variables by name; gradients move those that are `learned`, the
+    rest are the running statistics of normalization."""
 
-    The variables, by name: `hidden/kernel` float32 [pixels, 20], `hidden/bias` [20], `output/kernel` [20, classes],
-    `output/bias` [classes]. Kernels start Glorot-uniform from `seed`, biases at zero.
-    """
+    lanes = 1
+    """In how many equal parts a batch is trained on, side by side, each with one thread. Their number is the
+    network's and not the machine's, so that the numbers are, too."""
+    compiled = True
+    """Whether XLA compiles the training loop."""
 
-    def __init__(self, spec: ImageSpec, classes: int, seed: int = 0) -> None:
+    def __init__(self, spec: ImageSpec, classes: int) -> None:
         super().__init__(name="network")
         self.image_shape = (spec.height, spec.width, spec.channels)
-        pixels = int(np.prod(self.image_shape))
-        shapes = {"hidden": (pixels, HIDDEN_UNITS), "output": (HIDDEN_UNITS, classes)}
+        self.classes = classes
         self.weights: dict[str, tf.Variable] = {}
-        for index, (layer, shape) in enumerate(shapes.items()):
-            self.weights[f"{layer}/kernel"] = tf.Variable(glorot_uniform(shape, (seed, index)), name=f"{layer}/kernel")
-            self.weights[f"{layer}/bias"] = tf.Variable(tf.zeros(shape[1:]), name=f"{layer}/bias")
+
+    @property
+    def learned(self) -> dict[str, tf.Variable]:
+        return {name: weight for name, weight in self.weights.items() if weight.trainable}
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 [batch, height, width, channels] -> logits float32 [batch, classes]."""
         return self.forward(images, {name: tf.convert_to_tensor(weight) for name, weight in self.weights.items()})
 
-    @staticmethod
-    def forward(images: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The same with the weights given: a training loop carries them as values, which XLA keeps in registers."""
-        pixels = tf.reshape(tf.cast(images, tf.float32), [tf.shape(images)[0], -1]) * (1 / 255)
-        hidden = tf.nn.relu(pixels @ weights["hidden/kernel"] + weights["hidden/bias"])
-        return hidden @ weights["output/kernel"] + weights["output/bias"]
+    def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
+        """The same with the weights given: a training loop carries them as values."""
+        raise NotImplementedError
+
+    def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Logits as a training sees them, and this batch's statistics, by the names of the running ones."""
+        return self.forward(images, weights), {}
 
     def tensors(self) -> dict[str, np.ndarray]:
         """A copy of all variables: name -> float32 array."""
@@ -54,6 +62,90 @@ class Network(tf.Module):
         for name, weight in self.weights.items():
             weight.assign(tensors[name])
 
+    def _add(self, name: str, value: tf.Tensor, learned: bool = True) -> None:
+        self.weights[name] = tf.Variable(value, trainable=learned, name=name)
+
+
+class Dense(Network):
+    """Flatten, 20 rectified units, one output a class (784-20-10 for Fashion-MNIST): the tutorial's.
+
+    The variables, by name: `hidden/kernel` float32 [pixels, 20], `hidden/bias` [20], `output/kernel` [20, classes],
+    `output/bias` [classes]. Kernels start Glorot-uniform from `seed`, biases at zero.
+    """
+
+    def __init__(self, spec: ImageSpec, classes: int, seed: int = 0) -> None:
+        super().__init__(spec, classes)
+        pixels = int(np.prod(self.image_shape))
+        shapes = {"hidden": (pixels, HIDDEN_UNITS), "output": (HIDDEN_UNITS, classes)}
+        for index, (layer, shape) in enumerate(shapes.items()):
+            self._add(f"{layer}/kernel", glorot_uniform(shape, (seed, index)))
+            self._add(f"{layer}/bias", tf.zeros(shape[1:]))
+
+    def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
+        pixels = tf.reshape(tf.cast(images, tf.float32), [tf.shape(images)[0], -1]) * (1 / 255)
+        hidden = tf.nn.relu(pixels @ weights["hidden/kernel"] + weights["hidden/bias"])
+        return hidden @ weights["output/kernel"] + weights["output/bias"]
+
+
+class Conv(Network):
+    """Three convolutions of 3x3 with 32, 64 and 128 channels, each normalized over its batch and rectified, the first
+    two pooled 2x2; then the maximum of each channel over the whole image, and one output a class. Any image size.
+
+    The variables, by name, for each `convN`: `kernel` float32 [3, 3, in, out], He-normal from `seed`; `scale` and
+    `offset` [out]; `mean` and `variance` [out], the running statistics that prediction normalizes by. Then
+    `output/kernel` [128, classes], Glorot-uniform, and `output/bias` [classes].
+
+    Normalization is over a lane's part of a batch: Ioffe and Szegedy, "Batch normalization" (2015); Hoffer et al.,
+    "Train longer, generalize better" (2017) for parts of a batch.
+    """
+
+    lanes = 4
+    compiled = False  # convolutions of oneDNN, which XLA doesn't call
+
+    def __init__(self, spec: ImageSpec, classes: int, seed: int = 0) -> None:
+        super().__init__(spec, classes)
+        before: int = spec.channels
+        for index, channels in enumerate(CHANNELS):
+            layer = f"conv{index + 1}"
+            self._add(f"{layer}/kernel", he_normal((3, 3, before, channels), (seed, index)))
+            self._add(f"{layer}/scale", tf.ones(channels))
+            self._add(f"{layer}/offset", tf.zeros(channels))
+            self._add(f"{layer}/mean", tf.zeros(channels), learned=False)
+            self._add(f"{layer}/variance", tf.ones(channels), learned=False)
+            before = channels
+        self._add("output/kernel", glorot_uniform((before, classes), (seed, len(CHANNELS))))
+        self._add("output/bias", tf.zeros(classes))
+
+    def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
+        return self._forward(images, weights, None)
+
+    def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        statistics: dict[str, tf.Tensor] = {}
+        return self._forward(images, weights, statistics), statistics
+
+    def _forward(self, images: tf.Tensor, weights: Tensors, statistics: dict[str, tf.Tensor] | None) -> tf.Tensor:
+        features = tf.cast(images, tf.float32) * (1 / 255)
+        for index in range(len(CHANNELS)):
+            layer = f"conv{index + 1}"
+            features = tf.nn.conv2d(features, weights[f"{layer}/kernel"], strides=1, padding="SAME")
+            if index < len(CHANNELS) - 1:
+                features = tf.nn.max_pool2d(features, 2, 2, "SAME")
+            features = tf.nn.relu(_normalize(features, weights, layer, statistics))
+        return tf.reduce_max(features, [1, 2]) @ weights["output/kernel"] + weights["output/bias"]
+
+
+ARCHITECTURES = {"dense": Dense, "conv": Conv}
+
+
+def make_network(architecture: str, spec: ImageSpec, classes: int, seed: int = 0) -> Network:
+    """A network with its first weights. Raises WeightsError for an architecture that this Lookbook has not."""
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise WeightsError(
+            f"expected an architecture out of {known}, found {architecture!r}; a newer Lookbook knows it"
+        )
+    return ARCHITECTURES[architecture](spec, classes, seed)
+
 
 def glorot_uniform(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
     """float32 from U(-l, l), l = sqrt(6 / (fan in + fan out)); the same seed gives the same numbers everywhere.
@@ -62,6 +154,27 @@ def glorot_uniform(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
     """
     limit = np.sqrt(6 / sum(shape))
     return tf.random.stateless_uniform(shape, seed, -limit, limit)
+
+
+def he_normal(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
+    """float32 from N(0, 2 / fan in); shape: [height, width, in, out].
+
+    He et al., "Delving deep into rectifiers" (2015), equation 10.
+    """
+    return tf.random.stateless_normal(shape, seed, stddev=np.sqrt(2 / np.prod(shape[:-1])))
+
+
+def _normalize(features: tf.Tensor, weights: Tensors, layer: str, statistics: dict[str, tf.Tensor] | None) -> tf.Tensor:
+    """To mean 0 and variance 1 a channel, then scaled and offset: by the running statistics, or, in training, by those
+    of these features, which are added to `statistics`. One operation, because written as six it takes longer."""
+    given = {"scale": weights[f"{layer}/scale"], "offset": weights[f"{layer}/offset"], "epsilon": EPSILON}
+    if statistics is None:
+        known = {"mean": weights[f"{layer}/mean"], "variance": weights[f"{layer}/variance"]}
+        return tf.raw_ops.FusedBatchNormV3(x=features, **given, **known, is_training=False).y
+    none = tf.zeros([0])
+    found = tf.raw_ops.FusedBatchNormV3(x=features, **given, mean=none, variance=none, is_training=True)
+    statistics[f"{layer}/mean"], statistics[f"{layer}/variance"] = found.batch_mean, found.batch_variance
+    return found.y
 
 
 def _told(tensors: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> str:

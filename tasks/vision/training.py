@@ -1,12 +1,14 @@
-"""The training loop, by hand: gradient descent on sparse softmax cross-entropy, a chunk of steps a graph call.
+"""The training loop, by hand: gradient descent on softmax cross-entropy, many steps a graph call.
 
 `fit` takes arrays and returns arrays; it knows neither Prefect nor the store.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,44 +16,19 @@ from tasks.vision import device
 from tasks.vision.device import tf
 from tasks.vision.errors import Diverged, SettingsError
 from tasks.vision.images import ImageSpec
-from tasks.vision.network import Network
+from tasks.vision.inference import Predictor
+from tasks.vision.metrics import log_loss
+from tasks.vision.network import Network, Tensors, make_network
+from tasks.vision.optimizers import SGD, make_optimizer
+from tasks.vision.recipes import Device, Execution, TrainingSettings
+from tasks.vision.schedules import make_schedule
 
-CHUNK = 100  # steps a graph call: often enough for a progress display, rare enough that the call costs nothing
+__all__ = ["Progress", "State", "Trained", "TrainingSettings", "fit"]
 
-Schedule = Literal["linear", "constant"]
-Execution = Literal["graph", "eager"]
-Device = Literal["auto", "cpu", "gpu"]
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What decides the numbers of a training. The defaults reach 86.6% on Fashion-MNIST (README, median of five seeds).
-
-    epochs and batch_size: 1 or more; learning_rate: above 0; schedule: `linear` falls from the learning rate to zero
-    over all steps, `constant` stays; seed: of the first weights and of every epoch's order.
-    """
-
-    architecture: Literal["dense"] = "dense"
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    schedule: Schedule = "linear"
-    seed: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def check(self, items: int) -> None:
-        """Raises SettingsError for settings that can't work on this many training items."""
-        for name, minimum in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < minimum:
-                raise SettingsError(f"expected {name} of {minimum} or more, found {getattr(self, name)}")
-        if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise SettingsError(f"expected a learning_rate above 0, found {self.learning_rate}; 0.1 is the default")
-        if self.schedule not in get_args(Schedule):
-            raise SettingsError(f"expected a schedule out of {', '.join(get_args(Schedule))}, found {self.schedule!r}")
-        if self.batch_size > items:
-            raise SettingsError(f"expected a batch_size of at most the {items} training items, found {self.batch_size}")
+CHUNK_STEPS = 100  # at most so many steps a graph call: often enough for a display, rare enough that the call is free
+CHUNK_IMAGES = 6400  # and at most so many images
+STATE_SECONDS = 5.0  # a state is offered at most this often, so that short epochs stay short
+STATISTICS_SHARE = 0.1  # of a step in the running statistics, once there were ten
 
 
 @dataclass(frozen=True)
@@ -67,12 +44,27 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class State:
+    """A training between two epochs: all that the rest of it depends on, so that it can go on in another process.
+
+    tensors: float32 arrays, `weights/<name>`, `optimizer/<name>` and, where there is patience, `best/<name>`; history
+    and seconds: an entry for each finished epoch.
+    """
+
+    tensors: dict[str, np.ndarray]
+    history: list[dict[str, Any]]
+    seconds: list[float]
+
+
+@dataclass(frozen=True)
 class Trained:
-    """tensors: name -> float32 array; history: epoch, loss, accuracy, items an epoch; epoch_seconds: one an epoch."""
+    """tensors: name -> float32 array; history: epoch, loss, accuracy, items an epoch, with a validation share also
+    validation_loss and validation_accuracy; epoch_seconds: one an epoch; best_epoch: the tensors'."""
 
     tensors: dict[str, np.ndarray]
     history: list[dict[str, Any]]
     epoch_seconds: list[float]
+    best_epoch: int
     device: str
     threads: int
 
@@ -88,136 +80,347 @@ def fit(
     on: Device = "auto",
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_epoch: Callable[[dict[str, Any], float], None] = lambda epoch, seconds: None,
+    on_state: Callable[[State], None] = lambda state: None,
+    resume: State | None = None,
 ) -> Trained:
-    """Train a network from its first weights.
+    """Train a network from its first weights, or from where `resume` was taken.
 
-    images: uint8 [items, height, width, channels]; labels: int32 [items] below `classes`. `graph` compiles 100 steps
-    into one call; `eager` runs the same code step by step, for breakpoints and prints. `on_progress` is called every
-    100 batches and after the last, `on_epoch` with each entry of the history and its seconds.
+    images: uint8 [items, height, width, channels], also a memory map larger than memory; labels: int32 [items] below
+    `classes`. `graph` makes many steps one call; `eager` runs the same code step by step, for breakpoints and prints.
+    `on_progress` is called after each call (100 steps, or 6,400 images) and after an epoch's last, `on_epoch` with each
+    entry of the history and its seconds, `on_state` after an epoch, when the last state is some seconds old.
 
-    Raises SettingsError, DeviceError, and Diverged when the loss is no longer a number.
+    A training that goes on from a state gives the bits that it would have given without the interruption. Raises
+    SettingsError, DeviceError, and Diverged when the loss is no longer a number.
     """
-    settings.check(len(images))
+    settings.check()
+    check_labels(labels, [f"number {index}" for index in range(classes)])
+    learned_from, held_out = split(labels, settings.validation, settings.seed)
+    _check_sizes(settings, len(learned_from), len(held_out))
     place = device.choose(on)
-    device.use_threads(
-        1
-    )  # steps of 64 x 784 are too small to share: one thread is 1.4x as fast as two (2-core AMD EPYC)
+    device.use_threads(1)  # steps are too small to share: 64 x 784 take 1.4 times as long with two (2-core AMD EPYC)
     with tf.device(place):
-        network = Network(spec, classes, settings.seed)
-        steps = make_steps(network, tf.constant(images), tf.constant(labels), execution)
-        history, seconds = [], []
-        for epoch in range(1, settings.epochs + 1):
-            started = time.perf_counter()
-            last = _run_epoch(steps, len(images), settings, epoch, on_progress)
-            history.append({"epoch": epoch, "loss": last.loss, "accuracy": last.accuracy, "items": last.items})
-            seconds.append(time.perf_counter() - started)
-            on_epoch(history[-1], seconds[-1])
-        return Trained(network.tensors(), history, seconds, device.describe(place), device.threads())
+        network = make_network(settings.architecture, spec, classes, settings.seed)
+        optimizer = make_optimizer(settings, network.learned)
+        run = _Run(network, optimizer, settings)
+        if resume:
+            run.restore(resume)
+        take = make_steps(network, optimizer, settings, execution)
+        predict = Predictor(network)
+        saved = time.monotonic()
+        first = len(run.history) + 1
+        gathered = gather(images, labels, learned_from, settings, first_epoch=first, lanes=network.lanes, place=place)
+        with closing(_one_ahead(gathered)) as chunks:
+            while not run.ended:
+                started = time.perf_counter()
+                last = _run_epoch(take, chunks, len(learned_from), settings, len(run.history) + 1, on_progress)
+                entry = {"epoch": last.epoch, "loss": last.loss, "accuracy": last.accuracy, "items": last.items}
+                if len(held_out):
+                    probabilities = predict(images[held_out])
+                    entry["validation_loss"] = log_loss(probabilities, labels[held_out])
+                    entry["validation_accuracy"] = float(np.mean(probabilities.argmax(1) == labels[held_out]))
+                run.add(entry, time.perf_counter() - started)
+                on_epoch(entry, run.seconds[-1])
+                if time.monotonic() - saved > STATE_SECONDS:
+                    on_state(run.state())
+                    saved = time.monotonic()
+        tensors = run.best if settings.patience else network.tensors()
+        return Trained(tensors, run.history, run.seconds, run.best_epoch, device.describe(place), device.threads())
+
+
+def check_labels(labels: np.ndarray, names: Sequence[str]) -> None:
+    """Raises SettingsError unless there are two classes or more, with examples of each, and no label beyond them."""
+    if len(names) < 2:
+        raise SettingsError(f"expected two classes or more to tell apart, found {len(names)}: {', '.join(names)}")
+    if len(labels) and (labels.min() < 0 or labels.max() >= len(names)):
+        raise SettingsError(f"expected labels from 0 to {len(names) - 1}, found {labels.min()} to {labels.max()}")
+    counts = np.bincount(labels, minlength=len(names))
+    if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
+        raise SettingsError(f"expected training images of every class, found none of {', '.join(missing)}; add some")
+
+
+def split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the items to learn from, and of those held out: `share` of each class, rounded down, by the seed.
+
+    Both ascend, int64. The same labels, share and seed give the same split.
+    """
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels) if share else ():
+        items = np.flatnonzero(labels == label)
+        held[np.random.default_rng([seed, _HELD_OUT, int(label)]).permutation(items)[: int(share * len(items))]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+_HELD_OUT, _FLIPS = 1 << 32, 1 << 33  # beside the epochs' numbers, for seeds of their own
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Up to CHUNK batches, padded to one shape so that there is one trace.
+    """Up to CHUNK_STEPS batches, padded to one shape so that there is one trace.
 
-    batches: int32 [CHUNK, batch_size], the items of each batch; counts: int32 [CHUNK], how many of them count; rates:
-    float32 [CHUNK], the learning rate of each step; steps: how many batches there are.
+    images: uint8 [steps, width, height, width, channels], where width is the batch size, or a little more so that lanes
+    are equal; labels: int32 [steps, width]; flips: bool [steps, width], which images to mirror; counts: int32 [steps],
+    how many items of each batch count (an epoch's last is short: others pad it); rates: float32 [steps], the learning
+    rate; shares: float32 [steps], of a batch's statistics in the running ones; steps: how many are to be taken.
     """
 
-    batches: np.ndarray
-    counts: np.ndarray
-    rates: np.ndarray
-    steps: int
+    images: tf.Tensor
+    labels: tf.Tensor
+    flips: tf.Tensor
+    counts: tf.Tensor
+    rates: tf.Tensor
+    shares: tf.Tensor
+    steps: tf.Tensor
 
 
 Steps = Callable[[Chunk], tuple[float, int]]
-"""Takes a chunk's steps, changes the network's variables; returns the sum of the items' losses, and the hits."""
+"""Takes a chunk's steps, changes the variables of network and optimizer; returns the sum of the items' losses, and the
+hits."""
 
 
-def make_steps(network: Network, images: tf.Tensor, labels: tf.Tensor, execution: Execution) -> Steps:
-    """Gradient descent on `network` with these images (uint8, they stay so on the device) and labels (int32)."""
-    names = list(network.weights)
+def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, execution: Execution) -> Steps:
+    """Gradient descent on `network`: many steps of a chunk in one call."""
+    names = list(network.learned)
 
-    def step(
-        batch: tf.Tensor, count: tf.Tensor, rate: tf.Tensor, weights: list[tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        present = tf.range(tf.shape(batch)[0]) < count
-        batch_labels = tf.gather(labels, batch)
+    def lane(weights: Tensors, images: tf.Tensor, labels: tf.Tensor, flips: tf.Tensor, share: tf.Tensor) -> Any:
+        """A part of a batch: the gradients of its part of the loss, its statistics, and its items' losses and hits.
+        share: float32, what each item counts in the batch's mean, 0 for padding."""
+        if settings.augmentation == "flips":
+            images = tf.where(flips[:, tf.newaxis, tf.newaxis, tf.newaxis], tf.reverse(images, [2]), images)
+        variables = {name: weights[name] for name in names}
         with tf.GradientTape() as tape:
-            tape.watch(weights)
-            logits = network.forward(tf.gather(images, batch), dict(zip(names, weights, strict=True)))
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=batch_labels, logits=logits)
-            total = tf.reduce_sum(tf.where(present, losses, 0.0))
-            loss = total / tf.cast(count, tf.float32)
-        gradients = tape.gradient(loss, weights)
-        hits = present & (tf.argmax(logits, axis=1, output_type=tf.int32) == batch_labels)
-        moved = [weight - rate * gradient for weight, gradient in zip(weights, gradients, strict=True)]
-        return total, tf.reduce_sum(tf.cast(hits, tf.int32)), moved
+            tape.watch(variables)
+            logits, statistics = network.forward_training(images, {**weights, **variables})
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            targets = losses
+            if smoothing := settings.label_smoothing:
+                everywhere = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=1)
+                targets = (1 - smoothing) * losses + smoothing * everywhere
+            objective = tf.reduce_sum(targets * share)
+        present = share > 0
+        hits = present & (tf.argmax(logits, axis=1, output_type=tf.int32) == labels)
+        loss = tf.reduce_sum(tf.where(present, losses, 0.0))
+        return tape.gradient(objective, variables), statistics, loss, tf.reduce_sum(tf.cast(hits, tf.int32))
 
-    def many_steps(batches: tf.Tensor, counts: tf.Tensor, rates: tf.Tensor, steps: tf.Tensor) -> tuple[Any, Any]:
-        def one(index: tf.Tensor, loss: tf.Tensor, hits: tf.Tensor, *weights: tf.Tensor) -> tuple[Any, ...]:
-            more_loss, more_hits, moved = step(batches[index], counts[index], rates[index], list(weights))
-            return index + 1, loss + tf.cast(more_loss, tf.float64), hits + more_hits, *moved
+    def step(weights: Tensors, state: Tensors, batch: Sequence[tf.Tensor]) -> Any:
+        images, labels, flips, count, rate, statistics_share = batch
+        width = labels.shape[0]
+        shares = tf.where(tf.range(width) < count, 1 / tf.cast(count, tf.float32), 0.0)
+        parts = [slice(start, start + width // network.lanes) for start in range(0, width, width // network.lanes)]
+        lanes = [lane(weights, images[part], labels[part], flips[part], shares[part]) for part in parts]
+        gradients, statistics, losses, hits = zip(*lanes, strict=True)
+        learned, state = optimizer.step(weights, _sums(gradients), state, rate)
+        running = {
+            name: weights[name] + statistics_share * (total / network.lanes - weights[name])
+            for name, total in _sums(statistics).items()
+        }
+        return {**learned, **running}, state, sum(losses[1:], losses[0]), sum(hits[1:], hits[0])
 
-        start = (0, tf.zeros((), tf.float64), 0, *(tf.convert_to_tensor(network.weights[name]) for name in names))
-        _, loss, hits, *weights = tf.while_loop(lambda index, *_: index < steps, one, start)
-        for name, weight in zip(names, weights, strict=True):
-            network.weights[name].assign(weight)
+    def many_steps(*given: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        *batches, steps = given
+
+        def one(index: tf.Tensor, loss: tf.Tensor, hits: tf.Tensor, weights: Tensors, state: Tensors) -> Any:
+            moved, state, more_loss, more_hits = step(weights, state, [each[index] for each in batches])
+            return index + 1, loss + tf.cast(more_loss, tf.float64), hits + more_hits, moved, state
+
+        start = (0, tf.zeros((), tf.float64), 0, _values(network.weights), _values(optimizer.state))
+        _, loss, hits, weights, state = tf.while_loop(lambda index, *_: index < steps, one, start)
+        for variables, values in ((network.weights, weights), (optimizer.state, state)):
+            for name, variable in variables.items():
+                variable.assign(values[name])
         return loss, hits
 
     run = many_steps
     if execution == "graph":
-        run = tf.function(many_steps, autograph=False, jit_compile=True)
+        run = tf.function(many_steps, autograph=False, jit_compile=network.compiled)
 
     def take(chunk: Chunk) -> tuple[float, int]:
-        loss, hits = run(
-            tf.constant(chunk.batches), tf.constant(chunk.counts), tf.constant(chunk.rates), tf.constant(chunk.steps)
-        )
+        loss, hits = run(chunk.images, chunk.labels, chunk.flips, chunk.counts, chunk.rates, chunk.shares, chunk.steps)
         return float(loss), int(hits)
 
     return take
 
 
-def chunks(items: int, settings: TrainingSettings, epoch: int) -> Iterator[Chunk]:
-    """All of an epoch's batches, each item once, in an order that depends on (seed, epoch) alone."""
+@dataclass(frozen=True)
+class Plan:
+    """Which items are in which batch of an epoch.
+
+    order: int64 [batches, width], indices of images; flips: bool [batches, width]; counts: int32 [batches]; rates and
+    shares: float32 [batches], as in Chunk.
+    """
+
+    order: np.ndarray
+    flips: np.ndarray
+    counts: np.ndarray
+    rates: np.ndarray
+    shares: np.ndarray
+
+
+def plan_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lanes: int = 1) -> Plan:
+    """All of an epoch's batches, each of the `items` (indices of images) once, in an order that depends on the seed and
+    the epoch alone; whether an image is mirrored, on its index besides."""
     size = settings.batch_size
-    batches = -(-items // size)
-    order = np.zeros((batches, size), np.int32)
-    order.ravel()[:items] = np.random.default_rng([settings.seed, epoch]).permutation(items)
+    batches = -(-len(items) // size)
+    width = -(-size // lanes) * lanes
+    shuffled = np.random.default_rng([settings.seed, epoch]).permutation(items)
+    order = np.resize(shuffled, (batches, width))
+    order[:, :size] = np.resize(shuffled, (batches, size))
     counts = np.full(batches, size, np.int32)
-    counts[-1] = items - (batches - 1) * size
-    rates = learning_rates(settings, batches)[(epoch - 1) * batches : epoch * batches]
-    for start in range(0, batches, CHUNK):
-        part = slice(start, start + CHUNK)
-        missing = CHUNK - len(counts[part])
-        yield Chunk(
-            np.pad(order[part], ((0, missing), (0, 0))),
-            np.pad(counts[part], (0, missing), constant_values=1),
-            np.pad(rates[part], (0, missing)),
-            CHUNK - missing,
-        )
+    counts[-1] = len(items) - (batches - 1) * size
+    mirrored = np.random.default_rng([settings.seed, _FLIPS, epoch]).random(items.max() + 1) < 0.5
+    steps = np.arange((epoch - 1) * batches, epoch * batches)
+    return Plan(
+        order,
+        mirrored[order],
+        counts,
+        learning_rates(settings, batches)[steps],
+        np.maximum(STATISTICS_SHARE, 1 / (1 + steps)).astype(np.float32),
+    )
 
 
 def learning_rates(settings: TrainingSettings, batches: int) -> np.ndarray:
     """The learning rate of every step of the training: float32 [epochs * batches]."""
     steps = settings.epochs * batches
-    falling = 1 - np.arange(steps) / steps if settings.schedule == "linear" else np.ones(steps)
-    return (settings.learning_rate * falling).astype(np.float32)
+    schedule = make_schedule(settings, steps)
+    return np.asarray(schedule(tf.range(steps, dtype=tf.float64)), np.float32)
+
+
+def gather(
+    images: np.ndarray,
+    labels: np.ndarray,
+    items: np.ndarray,
+    settings: TrainingSettings,
+    *,
+    first_epoch: int = 1,
+    lanes: int = 1,
+    place: str = "/CPU:0",
+) -> Iterator[Chunk]:
+    """The chunks of all epochs from the first one on, copied to the device as bytes.
+
+    Images are read from where they are, only those of a chunk: a memory map is never held whole.
+    """
+    for epoch in range(first_epoch, settings.epochs + 1):
+        plan = plan_epoch(items, settings, epoch, lanes)
+        width = plan.order.shape[1]
+        steps = max(1, min(CHUNK_STEPS, CHUNK_IMAGES // width))
+        pixels = np.zeros((steps, width, *images.shape[1:]), np.uint8)  # one buffer for all: new pages cost more
+        for start in range(0, len(plan.order), steps):
+            part = slice(start, start + steps)
+            order = plan.order[part]
+            np.take(images, order, axis=0, out=pixels[: len(order)], mode="clip")  # unlike "raise", without a copy
+            with tf.device(place):
+                chunk = Chunk(
+                    tf.constant(pixels),
+                    _padded(labels[order], steps),
+                    _padded(plan.flips[part], steps),
+                    _padded(plan.counts[part], steps),
+                    _padded(plan.rates[part], steps),
+                    _padded(plan.shares[part], steps),
+                    tf.constant(len(order)),
+                )
+            yield chunk
+
+
+def _one_ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
+    """The same, each made in a thread while the one before is at work."""
+    with ThreadPoolExecutor(1, thread_name_prefix="gather") as thread:
+        waiting = thread.submit(next, chunks, None)
+        while (chunk := waiting.result()) is not None:
+            waiting = thread.submit(next, chunks, None)
+            yield chunk
+
+
+class _Run:
+    """What a training has so far: history, seconds, and the best weights, where there is patience."""
+
+    def __init__(self, network: Network, optimizer: SGD, settings: TrainingSettings) -> None:
+        self._network, self._optimizer, self._settings = network, optimizer, settings
+        self.history: list[dict[str, Any]] = []
+        self.seconds: list[float] = []
+        self.best: dict[str, np.ndarray] = {}
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss where there is patience, otherwise the last one."""
+        if not self._settings.patience:
+            return len(self.history)
+        return 1 + int(np.argmin([entry["validation_loss"] for entry in self.history]))
+
+    @property
+    def ended(self) -> bool:
+        done, patience = len(self.history), self._settings.patience
+        return done == self._settings.epochs or bool(patience and done and done - self.best_epoch >= patience)
+
+    def add(self, entry: dict[str, Any], seconds: float) -> None:
+        self.history.append(entry)
+        self.seconds.append(seconds)
+        if self._settings.patience and self.best_epoch == len(self.history):
+            self.best = self._network.tensors()
+
+    def state(self) -> State:
+        named = {"weights": self._network.tensors(), "optimizer": _arrays(self._optimizer.state), "best": self.best}
+        tensors = {f"{kind}/{name}": tensor for kind, tensors in named.items() for name, tensor in tensors.items()}
+        return State(tensors, list(self.history), list(self.seconds))
+
+    def restore(self, state: State) -> None:
+        """Raises WeightsError when the state is of another network."""
+        named: dict[str, dict[str, np.ndarray]] = {"weights": {}, "optimizer": {}, "best": {}}
+        for path, tensor in state.tensors.items():
+            kind, _, name = path.partition("/")
+            named[kind][name] = tensor
+        self._network.assign(named["weights"])
+        for name, variable in self._optimizer.state.items():
+            variable.assign(named["optimizer"][name])
+        self.history, self.seconds, self.best = list(state.history), list(state.seconds), named["best"]
 
 
 def _run_epoch(
-    take: Steps, items: int, settings: TrainingSettings, epoch: int, on_progress: Callable[[Progress], None]
+    take: Steps,
+    chunks: Iterator[Chunk],
+    items: int,
+    settings: TrainingSettings,
+    epoch: int,
+    on_progress: Callable[[Progress], None],
 ) -> Progress:
     loss, hits, batch = 0.0, 0, 0
     batches = -(-items // settings.batch_size)
-    for chunk in chunks(items, settings, epoch):
+    while batch < batches:
+        chunk = next(chunks)
         more_loss, more_hits = take(chunk)
-        loss, hits, batch = loss + more_loss, hits + more_hits, batch + chunk.steps
+        loss, hits, batch = loss + more_loss, hits + more_hits, batch + int(chunk.steps)
         seen = min(batch * settings.batch_size, items)
         if not np.isfinite(loss):
             raise Diverged(
                 f"the loss is {loss} in epoch {epoch}, by batch {batch} of {batches}: the training diverged; "
-                f"try a learning rate below {settings.learning_rate:g} (0.1 is the default)"
+                f"try a learning rate below {settings.learning_rate:g} (0.1 is a usual one)"
             )
         progress = Progress(epoch, batch, batches, seen, loss / seen, hits / seen)
         on_progress(progress)
     return progress
+
+
+def _check_sizes(settings: TrainingSettings, items: int, held_out: int) -> None:
+    if settings.batch_size > items:
+        raise SettingsError(f"expected a batch_size of at most the {items} training items, found {settings.batch_size}")
+    if settings.validation and not held_out:
+        raise SettingsError(
+            f"expected a validation share that holds out an image of some class, found {settings.validation:g} of "
+            f"{items} images, which is none of any; raise it, or add images"
+        )
+
+
+def _padded(values: np.ndarray, steps: int) -> tf.Tensor:
+    return tf.constant(np.pad(values, [(0, steps - len(values))] + [(0, 0)] * (values.ndim - 1)))
+
+
+def _sums(named: Sequence[Tensors]) -> dict[str, tf.Tensor]:
+    """Sums by name, in the lanes' order: an order that changed would change the last bits."""
+    return {name: sum((each[name] for each in named[1:]), named[0][name]) for name in named[0]}
+
+
+def _values(variables: dict[str, tf.Variable]) -> dict[str, tf.Tensor]:
+    return {name: tf.convert_to_tensor(variable) for name, variable in variables.items()}
+
+
+def _arrays(variables: dict[str, tf.Variable]) -> dict[str, np.ndarray]:
+    return {name: variable.numpy() for name, variable in variables.items()}

@@ -1,0 +1,87 @@
+"""The state of a training that is not done yet, in the store's staging: safetensors, and a document beside it.
+
+    staging/training/<digest>/00000007.safetensors     after 7 epochs
+    staging/training/<digest>/00000007.json            its SHA-256, the history and the seconds: the commit
+
+The digest is of all that decides the numbers, so a state never goes on under other settings, data or versions.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from artifacts.disk import LocalDisk
+from artifacts.documents import digest, seal, unseal
+from artifacts.errors import AlreadyExists, Corrupt, NotFound
+
+
+@dataclass(frozen=True)
+class Saved:
+    """tensors: name -> float32 array; history, seconds: an entry for each finished epoch."""
+
+    tensors: dict[str, np.ndarray]
+    history: list[dict[str, Any]]
+    seconds: list[float]
+
+
+class TrainingStates:
+    """The states of one training, known by all that `decided_by`: equal values share their states."""
+
+    def __init__(self, disk: LocalDisk, decided_by: Mapping[str, Any]) -> None:
+        self._disk = disk
+        self._decided_by = dict(decided_by)
+        self.folder = f"staging/training/{digest(self._decided_by)}"
+
+    def save(
+        self, tensors: Mapping[str, np.ndarray], history: Sequence[Mapping[str, Any]], seconds: Sequence[float]
+    ) -> None:
+        """Commit the state after as many epochs as the history has, then remove older ones."""
+        from safetensors.numpy import save as to_bytes
+
+        content = to_bytes(dict(tensors))
+        name = f"{len(history):08}"
+        document = {
+            "decided_by": self._decided_by,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "history": list(history),
+            "seconds": list(seconds),
+        }
+        for suffix, each in ((".safetensors", content), (".json", seal(document))):
+            with suppress(AlreadyExists):  # an equal run at the same time: the same bits, or `load` refuses them
+                self._disk.create(f"{self.folder}/{name}{suffix}", each)
+        self._remove(lambda key: key.rpartition("/")[2].partition(".")[0] < name)
+
+    def load(self) -> Saved | None:
+        """The newest state, None without any. Raises Corrupt, naming the file, when it is not what was committed."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load as from_bytes
+
+        committed = [key for key in self._disk.list(self.folder) if key.endswith(".json")]
+        if not committed:
+            return None
+        document = unseal(self._disk.read(committed[-1]), committed[-1])
+        file = committed[-1].removesuffix("json") + "safetensors"
+        if document["decided_by"] != self._decided_by:
+            raise Corrupt(f"{committed[-1]} is the state of a training with other settings or data")
+        try:
+            content = self._disk.read(file)
+            if hashlib.sha256(content).hexdigest() != document["sha256"]:
+                raise Corrupt(f"{file} is damaged: its SHA-256 is not what was committed")
+            return Saved(from_bytes(content), document["history"], document["seconds"])
+        except (NotFound, SafetensorError) as error:
+            raise Corrupt(f"{file} is damaged: {error}") from None
+
+    def remove(self) -> None:
+        """Remove all of them: the training is done, or its states are of no use."""
+        self._remove(lambda key: True)
+        with suppress(OSError):
+            self._disk.local_path(self.folder).rmdir()
+
+    def _remove(self, chosen: Any) -> None:
+        """Documents first: a state without its tensors would look damaged."""
+        for key in sorted(filter(chosen, self._disk.list(self.folder)), key=lambda key: not key.endswith(".json")):
+            self._disk.remove(key)

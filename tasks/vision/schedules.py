@@ -1,0 +1,45 @@
+"""How the learning rate goes, as modules: the index of a step in, its share of the learning rate out."""
+
+from tasks.vision.device import tf
+from tasks.vision.recipes import TrainingSettings
+
+WARM_UP = 0.2  # share of the steps in which one-cycle rises
+
+
+class Constant(tf.Module):
+    """It stays."""
+
+    def __init__(self, rate: float, steps: int) -> None:
+        super().__init__()
+        self.rate, self.steps = rate, steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """step: float64 [...], 0 to steps - 1 -> the learning rate of these steps, float64 [...]."""
+        return self.rate * tf.ones_like(step)
+
+
+class Linear(Constant):
+    """It falls evenly, from the learning rate to zero after the last step."""
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        return self.rate * (1 - step / self.steps)
+
+
+class OneCycle(Constant):
+    """It rises evenly from zero to the learning rate, and falls evenly to zero again.
+
+    The triangle of Smith, "A disciplined approach to neural network hyper-parameters" (2018), leaning to the left as in
+    Howard and Ruder, "Universal language model fine-tuning" (2018).
+    """
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        done = (step + 1) / (self.steps + 1)
+        return self.rate * tf.minimum(done / WARM_UP, (1 - done) / (1 - WARM_UP))
+
+
+_KINDS = {"constant": Constant, "linear": Linear, "one-cycle": OneCycle}
+
+
+def make_schedule(settings: TrainingSettings, steps: int) -> Constant:
+    """The schedule of a training of `steps` steps."""
+    return _KINDS[settings.schedule](settings.learning_rate, steps)
