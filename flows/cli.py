@@ -65,9 +65,7 @@ def recipe_option(flag: str, kind: Any, told: str) -> Callable[[Callable[..., Re
     """An option whose default is the architecture's, and is told for each of them."""
     name = flag.removeprefix("--").replace("-", "_")
     defaults = {architecture: getattr(recipe, name) for architecture, recipe in RECIPES.items()}
-    default = " ".join(f"{architecture} {value}" for architecture, value in defaults.items())
-    if len(set(defaults.values())) == 1:
-        default = str(defaults["dense"])
+    default = ", ".join(f"{architecture} {value}" for architecture, value in defaults.items())
     return click.option(
         flag,
         type=kind,
@@ -89,9 +87,20 @@ def recipe_option(flag: str, kind: Any, told: str) -> Callable[[Callable[..., Re
 @recipe_option("--weight-decay", click.FloatRange(0, 1), "How strongly large weights are drawn to zero.")
 @recipe_option("--label-smoothing", click.FloatRange(0, 1, max_open=True), "Share of the target for all classes alike.")
 @recipe_option("--augmentation", click.Choice(["none", "flips"]), "flips: mirror every second image.")
-@recipe_option("--validation", click.FloatRange(0, 0.5), "Share of each class to hold out and watch.")
-@recipe_option(
-    "--patience", click.IntRange(0, 10_000), "Epochs without a better validation loss before the end; 0: off."
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 0.5),
+    callback=lambda context, option, value: _finite(value),
+    default=0.0,
+    show_default=True,
+    help="Share of each class to hold out and watch.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    show_default=True,
+    help="End after so many epochs without a better validation loss, with the best epoch; 0: never.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
 @click.option("--execution", type=click.Choice(["graph", "eager"]), default="graph", show_default=True)

@@ -61,8 +61,8 @@ def retrain(
     weight_decay: fields.WeightDecay | None = None,
     label_smoothing: fields.LabelSmoothing | None = None,
     augmentation: fields.Augmentation | None = None,
-    validation: fields.Validation | None = None,
-    patience: fields.Patience | None = None,
+    validation: fields.Validation = 0.0,
+    patience: fields.Patience = 0,
     seed: fields.Seed = 0,
     execution: fields.Execution = "graph",
     device: fields.Device = "auto",
@@ -78,7 +78,7 @@ def retrain(
             LOOKBOOK_IMAGE_ROOTS. About one picture in seven, chosen by its content, is kept for testing.
         name: What the dataset, the weights and their champion are called; by default as the data set or the folder.
         architecture: The network. dense: one hidden layer of 20 units, trained in seconds. conv: a small convolutional
-            network, better and minutes slower. Fields left empty below are as this network's recipe has them.
+            network, better and minutes slower. What stays None below is as this network's recipe has it.
         epochs: How often every training image is seen. More takes longer and is better up to a point. 1 to 10000.
         batch_size: Images a step of gradient descent, at most as many as there are to train on.
         learning_rate: Step size of gradient descent at its largest. Too high and the training diverges, which it says.

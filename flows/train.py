@@ -57,8 +57,8 @@ def train(
     weight_decay: fields.WeightDecay | None = None,
     label_smoothing: fields.LabelSmoothing | None = None,
     augmentation: fields.Augmentation | None = None,
-    validation: fields.Validation | None = None,
-    patience: fields.Patience | None = None,
+    validation: fields.Validation = 0.0,
+    patience: fields.Patience = 0,
     seed: fields.Seed = 0,
     execution: fields.Execution = "graph",
     device: fields.Device = "auto",
@@ -68,7 +68,7 @@ def train(
 
     Args:
         dataset: Which data: a ref like datasets/fashion-mnist@42ca18a78fda8289, or its first digits.
-        architecture: The network, as in retrain. Fields left empty below are as its recipe has them.
+        architecture: The network, as in retrain. What stays None below is as its recipe has it.
         epochs: How often every training image is seen. 1 to 10000.
         batch_size: Images a step of gradient descent, at most as many as there are to train on.
         learning_rate: Step size of gradient descent at its largest.

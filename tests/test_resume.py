@@ -1,0 +1,169 @@
+"""pytest tests/test_resume.py: a training that is killed goes on where it was, and ends in the same version."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from artifacts import weights
+from artifacts.errors import Corrupt
+from artifacts.store import Store
+from artifacts.training_state import TrainingStates
+from tasks.deadline import Deadline, DeadlineExceeded
+from tasks.reports.progress import TrainingProgress
+from tasks.train import train_weights
+from tasks.vision import training
+from tasks.vision.recipes import TrainingSettings, settings_for
+
+SETTINGS = {
+    "dense": TrainingSettings(
+        epochs=300, batch_size=2, optimizer="nesterov", learning_rate=0.001, validation=0.1, patience=299
+    ),
+    "conv": settings_for("conv", epochs=40, batch_size=30),
+}
+TRAIN = """
+import json, sys
+from artifacts.refs import Ref
+from artifacts.store import Store
+from tasks.deadline import Deadline
+from tasks.reports.progress import TrainingProgress
+from tasks.train import train_weights
+from tasks.vision import training
+from tasks.vision.recipes import TrainingSettings
+from pathlib import Path
+training.STATE_SECONDS = 0
+store, ref, settings = Store(Path(sys.argv[1])), Ref.parse(sys.argv[2]), TrainingSettings(**json.loads(sys.argv[3]))
+with TrainingProgress(settings.epochs, print, "train") as progress:
+    print(train_weights(store, ref, settings, "graph", "cpu", progress, Deadline.after(1)))
+"""
+
+
+def start(store, ref, settings):
+    command = [sys.executable, "-c", TRAIN, str(store.disk.root), str(ref), json.dumps(settings.to_dict())]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def train(store, ref, settings, told=None, deadline=None):
+    log = (told if told is not None else []).append
+    with TrainingProgress(settings.epochs, log, "train") as progress:
+        return train_weights(store, ref, settings, "graph", "cpu", progress, deadline or Deadline.after(1))
+
+
+def states(store):
+    return [key for key in store.disk.list("staging/training") if key.endswith(".json")]
+
+
+@pytest.mark.parametrize("architecture", SETTINGS)
+def test_killed_at_random_moments_it_ends_in_the_same_version(shapes_dataset, store, tmp_path, architecture):
+    settings = SETTINGS[architecture]
+    moments, seen, kills = random.Random(5), set(), 0
+    while True:
+        process = start(store, shapes_dataset, settings)
+        while process.poll() is None and set(states(store)) <= seen:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        seen |= set(states(store))
+        if process.poll() is None and kills < 4:
+            process.kill()
+            kills += 1
+        output, errors = process.communicate(timeout=120)
+        if process.returncode != -signal.SIGKILL:
+            break
+    assert process.returncode == 0, errors
+    assert kills == 4
+    lines = output.splitlines()
+    assert any("going on after epoch" in line for line in lines), output
+    elsewhere = Store(tmp_path / "elsewhere")
+    elsewhere.prepare()
+    (elsewhere.disk.root / "datasets").symlink_to(store.disk.root / "datasets")
+    uninterrupted = train(elsewhere, shapes_dataset, settings)
+    assert lines[-1] == str(uninterrupted)
+    assert list(store.disk.list("staging/training")) == []
+    provenance = store.open(uninterrupted).manifest["provenance"]
+    assert len(provenance["epoch_seconds"]) == len(weights.load(store, uninterrupted).history) == settings.epochs
+
+
+@pytest.fixture
+def interrupted(store, shapes_dataset, monkeypatch):
+    """A training that reached its deadline with a state of some epochs behind it."""
+    monkeypatch.setattr(training, "STATE_SECONDS", 0)
+    settings = dataclasses.replace(SETTINGS["dense"], epochs=12, patience=11)
+
+    class Soon(Deadline):
+        def check(self, doing):
+            if len(states(store)) and "epoch 7 " in doing:
+                raise DeadlineExceeded(doing)
+
+    with pytest.raises(DeadlineExceeded):
+        train(store, shapes_dataset, settings, deadline=Soon.after(1))
+    [state] = states(store)
+    assert state.endswith("/00000006.json")
+    return store, shapes_dataset, settings, state
+
+
+def test_only_the_newest_state_is_kept_and_none_after_the_end(interrupted):
+    store, ref, settings, _ = interrupted
+    assert len(list(store.disk.list("staging/training"))) == 2
+    told = []
+    train(store, ref, settings, told)
+    assert told[0] == "going on after epoch 6, where an earlier run was"
+    assert told[1].startswith("epoch 7/12 ")
+    assert list(store.disk.list("staging/training")) == []
+    assert os.listdir(store.disk.local_path("staging/training")) == []
+
+
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_state_is_named_and_the_training_starts_anew(interrupted, suffix, damage):
+    store, ref, settings, state = interrupted
+    path = store.disk.local_path(state.removesuffix("json") + suffix)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.unlink() if damage == "gone" else path.write_bytes(content[: 100 if damage == "cut" else None])
+    told = []
+    found = train(store, ref, settings, told)
+    if (damage, suffix) == ("gone", "json"):  # what was not committed is not there
+        assert told[0].startswith("epoch 1/12 ")
+    else:
+        assert told[0].startswith(
+            f"can't go on where an earlier run was, starting anew: {state.removesuffix('json')}{suffix}"
+        )
+        assert told[1].startswith("epoch 1/12 ")
+    assert list(store.disk.list("staging/training")) == []
+    assert train(store, ref, settings) == found
+
+
+def test_a_state_of_other_settings_is_not_gone_on_with(interrupted):
+    store, ref, settings, state = interrupted
+    told = []
+    train(store, ref, dataclasses.replace(settings, learning_rate=0.002), told)
+    assert told[0].startswith("epoch 1/12 ")
+    assert states(store) == [state]
+
+
+def test_a_state_that_was_moved_to_other_settings_is_refused(store):
+    one, other = TrainingStates(store.disk, {"seed": 1}), TrainingStates(store.disk, {"seed": 2})
+    one.save({"weights/a": np.ones(3, np.float32)}, [{"epoch": 1}], [0.5])
+    store.disk.local_path(one.folder).rename(store.disk.local_path(other.folder))
+    assert one.load() is None
+    with pytest.raises(Corrupt, match=r"00000001\.json is the state of a training with other settings or data"):
+        other.load()
+
+
+def test_what_was_saved_is_loaded(store):
+    states = TrainingStates(store.disk, {"seed": 1})
+    tensors = {"weights/a": np.arange(6, dtype=np.float32).reshape(2, 3), "best/a": np.zeros((2, 3), np.float32)}
+    for epochs in (1, 2):
+        states.save(tensors, [{"epoch": each, "loss": 0.1} for each in range(epochs)], [0.5] * epochs)
+    saved = states.load()
+    assert saved.history == [{"epoch": 0, "loss": 0.1}, {"epoch": 1, "loss": 0.1}]
+    assert saved.seconds == [0.5, 0.5]
+    assert saved.tensors.keys() == tensors.keys()
+    assert all((saved.tensors[name] == tensor).all() for name, tensor in tensors.items())
