@@ -138,6 +138,7 @@ def _decided_by(dataset: Ref, settings: TrainingSettings, execution: Execution, 
         "settings": settings.to_dict(),
         "execution": execution,
         "device": devices.describe(devices.choose(device)),
+        "threads": devices.use_threads(1),
         "tensorflow": devices.tf.__version__,
         "training": TRAINING_VERSION,
     }

@@ -167,14 +167,18 @@ def test_flips_mirror_images_left_to_right(shapes):
     assert accuracy["flips"] < 0.7
 
 
+def rates_of(settings, batches):
+    return np.concatenate([learning_rates(settings, batches, epoch) for epoch in range(1, settings.epochs + 1)])
+
+
 def test_the_rate_falls_linearly_to_zero_or_stays():
-    rates = learning_rates(TrainingSettings(epochs=4, learning_rate=0.2), batches=25)
+    rates = rates_of(TrainingSettings(epochs=4, learning_rate=0.2), batches=25)
     assert rates[[0, 50, 99]] == pytest.approx([0.2, 0.1, 0.002])
-    assert set(learning_rates(TrainingSettings(schedule="constant"), 10)) == {np.float32(0.1)}
+    assert set(rates_of(TrainingSettings(schedule="constant"), 10)) == {np.float32(0.1)}
 
 
 def test_one_cycle_rises_for_a_fifth_and_falls_to_zero():
-    rates = learning_rates(TrainingSettings(epochs=10, learning_rate=0.5, schedule="one-cycle"), batches=10)
+    rates = rates_of(TrainingSettings(epochs=10, learning_rate=0.5, schedule="one-cycle"), batches=10)
     assert rates.max() == pytest.approx(0.5, rel=0.05)
     assert 18 <= rates.argmax() <= 20
     assert (np.diff(rates[:19]) > 0).all()
@@ -458,6 +462,47 @@ def test_a_training_that_goes_on_from_a_state_gives_the_same_bits(shapes, monkey
     finished = train(shapes["train"], settings, resume=states[-1])
     assert same(finished.tensors, whole.tensors)
     assert finished.best_epoch == whole.best_epoch
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"epochs": 1}, {"optimizer": "momentum"}, {"validation": 0.1}, {"validation": 0.1, "patience": 1}],
+    ids=str,
+)
+def test_a_state_of_other_settings_is_refused(shapes, monkeypatch, other):
+    monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", 0)
+    states = []
+    train(shapes["train"], on_state=states.append)
+    with pytest.raises(WeightsError, match="this state is of a training with other settings; start without it"):
+        train(shapes["train"], dataclasses.replace(SHORT, **other), resume=states[1])
+    with pytest.raises(WeightsError, match="these weights don't fit the network"):
+        train(shapes["train"], dataclasses.replace(SHORT, architecture="conv"), resume=states[1])
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (
+            lambda x: x / 255,
+            lambda y: y,
+            r"expected images of uint8 \[items, 8, 8, 1\], found float64 \[300, 8, 8, 1\]",
+        ),
+        (lambda x: x[..., 0], lambda y: y, r"expected images of uint8 \[items, 8, 8, 1\], found uint8 \[300, 8, 8\]"),
+        (lambda x: x, lambda y: y[:-1], r"expected 300 labels of int32, found int32 \[299\]"),
+        (lambda x: x[:-1], lambda y: y, r"expected 299 labels of int32, found int32 \[300\]"),
+        (lambda x: x, lambda y: y * 1.0, r"expected 300 labels of int32, found float64 \[300\]"),
+    ],
+)
+def test_arrays_that_are_no_images_and_labels(shapes, images, labels, message):
+    split = shapes["train"]
+    with pytest.raises(SettingsError, match=message):
+        fit(images(split.images), labels(split.labels), classes=3, spec=SPEC, settings=SHORT)
+
+
+def test_labels_may_be_any_whole_numbers(shapes):
+    expected = train(shapes["train"]).tensors
+    for labels in (shapes["train"].labels.astype(np.int64), shapes["train"].labels.tolist()):
+        assert same(fit(shapes["train"].images, labels, classes=3, spec=SPEC, settings=SHORT).tensors, expected)
 
 
 def test_states_are_offered_some_seconds_apart(shapes):

@@ -89,10 +89,11 @@ def _processor() -> str:
     return platform.machine()
 
 
-def use_threads(count: int) -> None:
-    """Compute with `count` threads an operation, unless this process has computed already."""
+def use_threads(count: int) -> int:
+    """Compute with `count` threads an operation, unless this process has computed already; the number that it is."""
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(count)
+    return threads()
 
 
 def threads() -> int:

@@ -1,4 +1,4 @@
-"""How the learning rate goes, as modules: the index of a step in, its share of the learning rate out."""
+"""How the learning rate goes, as modules: the index of a step in, its learning rate out."""
 
 from tasks.vision.device import tf
 from tasks.vision.recipes import TrainingSettings

@@ -14,7 +14,7 @@ import numpy as np
 
 from tasks.vision import device
 from tasks.vision.device import tf
-from tasks.vision.errors import Diverged, SettingsError
+from tasks.vision.errors import Diverged, SettingsError, WeightsError
 from tasks.vision.images import ImageSpec
 from tasks.vision.inference import Predictor
 from tasks.vision.metrics import log_loss
@@ -28,7 +28,7 @@ __all__ = ["Progress", "State", "Trained", "TrainingSettings", "fit"]
 CHUNK_STEPS = 100  # at most so many steps a graph call: often enough for a display, rare enough that the call is free
 CHUNK_IMAGES = 6400  # and at most so many images
 STATE_SECONDS = 5.0  # a state is offered at most this often, so that short epochs stay short
-STATISTICS_SHARE = 0.1  # of a step in the running statistics, once there were ten
+BLEND = 0.1  # how far a step moves the running statistics, once there were ten
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,11 @@ def fit(
     entry of the history and its seconds, `on_state` after an epoch, when the last state is some seconds old.
 
     A training that goes on from a state gives the bits that it would have given without the interruption. Raises
-    SettingsError, DeviceError, and Diverged when the loss is no longer a number.
+    SettingsError, DeviceError, WeightsError for a state of another training, and Diverged when the loss is no longer a
+    number.
     """
     settings.check()
+    labels = _checked(images, labels, spec)
     check_labels(labels, [f"number {index}" for index in range(classes)])
     learned_from, held_out = split(labels, settings.validation, settings.seed)
     _check_sizes(settings, len(learned_from), len(held_out))
@@ -116,7 +118,8 @@ def fit(
                 last = _run_epoch(take, chunks, len(learned_from), settings, len(run.history) + 1, on_progress)
                 entry = {"epoch": last.epoch, "loss": last.loss, "accuracy": last.accuracy, "items": last.items}
                 if len(held_out):
-                    probabilities = predict(images[held_out])
+                    parts = np.split(held_out, range(CHUNK_IMAGES, len(held_out), CHUNK_IMAGES))
+                    probabilities = np.concatenate([predict(images[part]) for part in parts])
                     entry["validation_loss"] = log_loss(probabilities, labels[held_out])
                     entry["validation_accuracy"] = float(np.mean(probabilities.argmax(1) == labels[held_out]))
                 run.add(entry, time.perf_counter() - started)
@@ -158,10 +161,10 @@ _HELD_OUT, _FLIPS = 1 << 32, 1 << 33  # beside the epochs' numbers, for seeds of
 class Chunk:
     """Up to CHUNK_STEPS batches, padded to one shape so that there is one trace.
 
-    images: uint8 [steps, width, height, width, channels], where width is the batch size, or a little more so that lanes
-    are equal; labels: int32 [steps, width]; flips: bool [steps, width], which images to mirror; counts: int32 [steps],
+    images: uint8 [steps, batch, height, width, channels], where batch is the batch size, or a little more so that lanes
+    are equal; labels: int32 [steps, batch]; flips: bool [steps, batch], which images to mirror; counts: int32 [steps],
     how many items of each batch count (an epoch's last is short: others pad it); rates: float32 [steps], the learning
-    rate; shares: float32 [steps], of a batch's statistics in the running ones; steps: how many are to be taken.
+    rate; blends: float32 [steps], how far the running statistics move to those of the batch; steps: how many to take.
     """
 
     images: tf.Tensor
@@ -169,7 +172,7 @@ class Chunk:
     flips: tf.Tensor
     counts: tf.Tensor
     rates: tf.Tensor
-    shares: tf.Tensor
+    blends: tf.Tensor
     steps: tf.Tensor
 
 
@@ -203,7 +206,7 @@ def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, exe
         return tape.gradient(objective, variables), statistics, loss, tf.reduce_sum(tf.cast(hits, tf.int32))
 
     def step(weights: Tensors, state: Tensors, batch: Sequence[tf.Tensor]) -> Any:
-        images, labels, flips, count, rate, statistics_share = batch
+        images, labels, flips, count, rate, blend = batch
         width = labels.shape[0]
         shares = tf.where(tf.range(width) < count, 1 / tf.cast(count, tf.float32), 0.0)
         parts = [slice(start, start + width // network.lanes) for start in range(0, width, width // network.lanes)]
@@ -211,7 +214,7 @@ def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, exe
         gradients, statistics, losses, hits = zip(*lanes, strict=True)
         learned, state = optimizer.step(weights, _sums(gradients), state, rate)
         running = {
-            name: weights[name] + statistics_share * (total / network.lanes - weights[name])
+            name: weights[name] + blend * (total / network.lanes - weights[name])
             for name, total in _sums(statistics).items()
         }
         return {**learned, **running}, state, sum(losses[1:], losses[0]), sum(hits[1:], hits[0])
@@ -235,7 +238,7 @@ def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, exe
         run = tf.function(many_steps, autograph=False, jit_compile=network.compiled)
 
     def take(chunk: Chunk) -> tuple[float, int]:
-        loss, hits = run(chunk.images, chunk.labels, chunk.flips, chunk.counts, chunk.rates, chunk.shares, chunk.steps)
+        loss, hits = run(chunk.images, chunk.labels, chunk.flips, chunk.counts, chunk.rates, chunk.blends, chunk.steps)
         return float(loss), int(hits)
 
     return take
@@ -245,15 +248,15 @@ def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, exe
 class Plan:
     """Which items are in which batch of an epoch.
 
-    order: int64 [batches, width], indices of images; flips: bool [batches, width]; counts: int32 [batches]; rates and
-    shares: float32 [batches], as in Chunk.
+    order: int64 [batches, batch], indices of images; flips: bool [batches, batch]; counts: int32 [batches]; rates and
+    blends: float32 [batches]; all as in Chunk.
     """
 
     order: np.ndarray
     flips: np.ndarray
     counts: np.ndarray
     rates: np.ndarray
-    shares: np.ndarray
+    blends: np.ndarray
 
 
 def plan_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lanes: int = 1) -> Plan:
@@ -261,7 +264,7 @@ def plan_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lanes:
     the epoch alone; whether an image is mirrored, on its index besides."""
     size = settings.batch_size
     batches = -(-len(items) // size)
-    width = -(-size // lanes) * lanes
+    width = -(-size // lanes) * lanes  # of a batch
     shuffled = np.random.default_rng([settings.seed, epoch]).permutation(items)
     order = np.resize(shuffled, (batches, width))
     order[:, :size] = np.resize(shuffled, (batches, size))
@@ -273,16 +276,17 @@ def plan_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lanes:
         order,
         mirrored[order],
         counts,
-        learning_rates(settings, batches)[steps],
-        np.maximum(STATISTICS_SHARE, 1 / (1 + steps)).astype(np.float32),
+        learning_rates(settings, batches, epoch),
+        np.maximum(BLEND, 1 / (1 + steps)).astype(np.float32),
     )
 
 
-def learning_rates(settings: TrainingSettings, batches: int) -> np.ndarray:
-    """The learning rate of every step of the training: float32 [epochs * batches]."""
-    steps = settings.epochs * batches
-    schedule = make_schedule(settings, steps)
-    return np.asarray(schedule(tf.range(steps, dtype=tf.float64)), np.float32)
+def learning_rates(settings: TrainingSettings, batches: int, epoch: int) -> np.ndarray:
+    """The learning rate of every step of an epoch (the first is 1): float32 [batches]."""
+    schedule = make_schedule(settings, settings.epochs * batches)
+    with tf.device("/CPU:0"):
+        steps = tf.range((epoch - 1) * batches, epoch * batches, dtype=tf.float64)
+        return np.asarray(schedule(steps), np.float32)
 
 
 def gather(
@@ -315,7 +319,7 @@ def gather(
                     _padded(plan.flips[part], steps),
                     _padded(plan.counts[part], steps),
                     _padded(plan.rates[part], steps),
-                    _padded(plan.shares[part], steps),
+                    _padded(plan.blends[part], steps),
                     tf.constant(len(order)),
                 )
             yield chunk
@@ -349,7 +353,7 @@ class _Run:
     @property
     def ended(self) -> bool:
         done, patience = len(self.history), self._settings.patience
-        return done == self._settings.epochs or bool(patience and done and done - self.best_epoch >= patience)
+        return done >= self._settings.epochs or bool(patience and done and done - self.best_epoch >= patience)
 
     def add(self, entry: dict[str, Any], seconds: float) -> None:
         self.history.append(entry)
@@ -363,11 +367,18 @@ class _Run:
         return State(tensors, list(self.history), list(self.seconds))
 
     def restore(self, state: State) -> None:
-        """Raises WeightsError when the state is of another network."""
+        """Raises WeightsError when the state is of a training with other settings."""
         named: dict[str, dict[str, np.ndarray]] = {"weights": {}, "optimizer": {}, "best": {}}
         for path, tensor in state.tensors.items():
             kind, _, name = path.partition("/")
             named[kind][name] = tensor
+        if (
+            named["optimizer"].keys() != self._optimizer.state.keys()
+            or len(state.history) > self._settings.epochs
+            or any(("validation_loss" in entry) != bool(self._settings.validation) for entry in state.history)
+            or bool(named["best"]) != bool(self._settings.patience)
+        ):
+            raise WeightsError("this state is of a training with other settings; start without it")
         self._network.assign(named["weights"])
         for name, variable in self._optimizer.state.items():
             variable.assign(named["optimizer"][name])
@@ -397,6 +408,20 @@ def _run_epoch(
         progress = Progress(epoch, batch, batches, seen, loss / seen, hits / seen)
         on_progress(progress)
     return progress
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, spec: ImageSpec) -> np.ndarray:
+    """The labels as int32. Raises SettingsError unless there is a whole number for each image of bytes."""
+    shape = (spec.height, spec.width, spec.channels)
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
+        raise SettingsError(
+            f"expected images of uint8 [items, {', '.join(map(str, shape))}], found {images.dtype} "
+            f"{list(images.shape)}; 0 to 255, not 0 to 1"
+        )
+    labels = np.asarray(labels)
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise SettingsError(f"expected {len(images)} labels of int32, found {labels.dtype} {list(labels.shape)}")
+    return labels.astype(np.int32)
 
 
 def _check_sizes(settings: TrainingSettings, items: int, held_out: int) -> None:
