@@ -28,8 +28,8 @@ class Weights:
         return self.artifact.ref
 
     @property
-    def architecture(self) -> str:
-        return str(self.artifact.identity["settings"]["architecture"])
+    def settings(self) -> dict[str, Any]:
+        return dict(self.artifact.identity["settings"])
 
     @property
     def history(self) -> list[dict[str, Any]]:

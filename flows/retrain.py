@@ -87,7 +87,8 @@ def retrain(
         optimizer: sgd: plain gradient descent. momentum, nesterov: each step also goes on in the direction of the last.
         weight_decay: How strongly large weights are drawn to zero. 0 to 1; 0.0005 is a usual one.
         label_smoothing: Share of the right answer that is spread over all classes. 0.1 is a usual one.
-        augmentation: none, or flips: every second image is mirrored, others each epoch. Not for writing.
+        augmentation: none, or flips: every second image is mirrored, others each epoch, and predictions are
+            the mean over an image and its mirror image. Not for writing.
         validation: Share of the training images of each class that is held out, to watch the training. 0 to 0.5.
         patience: Epochs without a better loss on the held-out images after which the training ends, with the best
             epoch's weights. 0: it never does.

@@ -38,7 +38,10 @@ def load(store: Store, ref: Ref) -> Model:
 
     device.use_threads(1)
     spec = ImageSpec.from_dict(published.image_spec)
-    network = make_network(published.architecture, spec, len(published.classes))
+    settings = published.settings
+    network = make_network(
+        settings["architecture"], spec, len(published.classes), augmentation=settings.get("augmentation", "none")
+    )
     network.assign(published.tensors)
     return Model(ref, published.classes, spec, Predictor(network))
 

@@ -18,7 +18,7 @@ from tasks.vision.training import check_labels, fit, learning_rates, plan_epoch,
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
 SHORT = TrainingSettings(epochs=3, batch_size=16)
-SHORT_CONV = settings_for("conv", epochs=2, batch_size=32)
+SHORT_CONV = settings_for("conv", epochs=1, batch_size=32, learning_rate=0.05)
 
 
 def train(split, settings=SHORT, **more):
@@ -88,7 +88,7 @@ def test_training_is_the_same_as_by_hand_in_numpy(shapes, change):
 )
 def test_it_learns(shapes, settings):
     trained = train(shapes["train"], settings)
-    network = make_network(settings.architecture, SPEC, 3)
+    network = make_network(settings.architecture, SPEC, 3, augmentation=settings.augmentation)
     network.assign(trained.tensors)
     numbers = evaluate(Predictor(network)(shapes["test"].images), shapes["test"].labels, ["a", "b", "c"])
     assert numbers["accuracy"] > 0.95
@@ -340,6 +340,17 @@ def test_a_rows_numbers_do_not_depend_on_its_neighbours(shapes, architecture):
     assert predict(images[:0]).shape == (0, 3)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_network_that_learned_from_flips_answers_mirror_images_alike(shapes, architecture):
+    images = shapes["train"].images[:50]
+    network = make_network(architecture, SPEC, 3, augmentation="flips")
+    plain = make_network(architecture, SPEC, 3)
+    assert (network(tf.constant(images)).numpy() == network(tf.constant(images[:, :, ::-1])).numpy()).all()
+    both = (plain(tf.constant(images)) + plain(tf.constant(images[:, :, ::-1]))) / 2
+    np.testing.assert_allclose(network(tf.constant(images)), both, rtol=1e-5)
+    assert not np.allclose(plain(tf.constant(images)), both)
+
+
 def test_the_convolutions_are_numpys():
     """The whole forward pass in loops and float64: convolution with zeros around, pooling, normalization."""
     network = Conv(ImageSpec(height=6, width=5, channels=2), 3, seed=1)
@@ -350,7 +361,7 @@ def test_the_convolutions_are_numpys():
     weights = {name: tensor.astype(np.float64) for name, tensor in network.tensors().items()}
     images = random.integers(0, 256, (2, 6, 5, 2), dtype=np.uint8)
     features = images / 255
-    for layer, pooled in (("conv1", True), ("conv2", True), ("conv3", False)):
+    for layer, pooled in (("conv1", True), ("conv2", True), ("conv3", False), ("conv4", False)):
         padded = np.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
         _, height, width, _ = features.shape
         windows = np.stack([padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=3)
@@ -371,7 +382,7 @@ def test_in_training_features_are_normalized_by_their_own_batch_and_the_statisti
     weights = {name: tf.convert_to_tensor(weight) for name, weight in network.weights.items()}
     images = tf.constant(shapes["train"].images[:64])
     _, statistics = network.forward_training(images, weights)
-    assert statistics.keys() == {f"conv{n}/{what}" for n in (1, 2, 3) for what in ("mean", "variance")}
+    assert statistics.keys() == {f"conv{n}/{what}" for n in (1, 2, 3, 4) for what in ("mean", "variance")}
     raw = tf.nn.max_pool2d(
         tf.nn.conv2d(tf.cast(images, tf.float32) / 255, weights["conv1/kernel"], 1, "SAME"), 2, 2, "SAME"
     )

@@ -15,13 +15,21 @@ _NAMED_CELLS = 20  # classes up to which every cell has its number and every lin
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss and accuracy over the epochs, on the training images. history: epoch, loss, accuracy an entry."""
+    """Loss and accuracy over the epochs, on the training images and, where some were held out, on those.
+
+    history: epoch, loss, accuracy an entry, and perhaps validation_loss, validation_accuracy.
+    """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = _figure(7, 2.8)
     epochs = [each["epoch"] for each in history]
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "accuracy"), strict=True):
-        axes.plot(epochs, [each[key] for each in history], color="#3b6ea5", marker="." if len(epochs) < 40 else None)
+        marker = "." if len(epochs) < 40 else None
+        axes.plot(epochs, [each[key] for each in history], color="#3b6ea5", marker=marker, label="learned from")
+        if f"validation_{key}" in history[0]:
+            held_out = [each[f"validation_{key}"] for each in history]
+            axes.plot(epochs, held_out, color="#c8553d", marker=marker, linestyle="--", label="held out")
+            axes.legend(frameon=False)
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -19,6 +19,7 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
     classes = trained.classes  # in the matrix's order; per_class is a JSON object, and has none
     decided = "**Promoted.**" if result["promoted"] else "**Not promoted.**"
     before = result["numbers"]
+    held_out = " Images that are held out are counted after the epoch." if trained.settings.get("validation") else ""
     rows = [("accuracy", "accuracy", "{:.2%}"), ("loss", "loss", "{:.4f}")]
     compared = [
         (title, _told(numbers[key], form), _told(before.get(f"champion_{key}"), form)) for title, key, form in rows
@@ -29,7 +30,8 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
         f"Accuracy is the share of the {numbers['items']:,} test images that were named rightly; loss is the mean of "
         "-log(probability of the right class): smaller is better.",
         "## Learning curve",
-        "On the training images, an epoch at a time; each image is counted before the step that learns from it.",
+        "On the training images, an epoch at a time; each image is counted before the step that learns from it."
+        f"{held_out}",
         f"![learning curve]({data_uri(learning_curve(trained.history), 'png')})",
         "## Confusion matrix",
         "Test images: a row is what they are, a column what they were called.",

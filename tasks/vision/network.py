@@ -7,9 +7,11 @@ import numpy as np
 from tasks.vision.device import tf
 from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
+from tasks.vision.recipes import Augmentation
 
 HIDDEN_UNITS = 20
-CHANNELS = (32, 64, 128)
+CHANNELS = (32, 64, 64, 128)
+POOLED = 2  # convolutions, the first ones
 EPSILON = 1e-3  # added to a variance before the division by its root
 
 Tensors = Mapping[str, tf.Tensor]
@@ -17,7 +19,8 @@ Tensors = Mapping[str, tf.Tensor]
 
 class Network(tf.Module):
     """uint8 images in, logits out. `weights` holds all variables by name; gradients move those that are `learned`, the
-    rest are the running statistics of normalization."""
+    rest are the running statistics of normalization. A `mirrored` network gives an image and its mirror image the same
+    logits: the mean of both."""
 
     lanes = 1
     """In how many equal parts a batch is trained on, side by side, each with one thread. Their number is the
@@ -27,6 +30,7 @@ class Network(tf.Module):
 
     def __init__(self, spec: ImageSpec, classes: int) -> None:
         super().__init__(name="network")
+        self.mirrored = False
         self.image_shape = (spec.height, spec.width, spec.channels)
         self.classes = classes
         self.weights: dict[str, tf.Variable] = {}
@@ -37,10 +41,12 @@ class Network(tf.Module):
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 [batch, height, width, channels] -> logits float32 [batch, classes]."""
-        return self.forward(images, {name: tf.convert_to_tensor(weight) for name, weight in self.weights.items()})
+        weights = {name: tf.convert_to_tensor(weight) for name, weight in self.weights.items()}
+        logits = self.forward(images, weights)
+        return (logits + self.forward(tf.reverse(images, [2]), weights)) / 2 if self.mirrored else logits
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
-        """The same with the weights given: a training loop carries them as values."""
+        """The logits of the images as they are, with the weights given: a training loop carries them as values."""
         raise NotImplementedError
 
     def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
@@ -88,8 +94,8 @@ class Dense(Network):
 
 
 class Conv(Network):
-    """Three convolutions of 3x3 with 32, 64 and 128 channels, each normalized over its batch and rectified, the first
-    two pooled 2x2; then the maximum of each channel over the whole image, and one output a class. Any image size.
+    """Four convolutions of 3x3 with 32, 64, 64 and 128 channels, each normalized over its batch and rectified, the
+    first two pooled 2x2; then the maximum of each channel over the image, and one output a class. Any image size.
 
     The variables, by name, for each `convN`: `kernel` float32 [3, 3, in, out], He-normal from `seed`; `scale` and
     `offset` [out]; `mean` and `variance` [out], the running statistics that prediction normalizes by. Then
@@ -128,7 +134,7 @@ class Conv(Network):
         for index in range(len(CHANNELS)):
             layer = f"conv{index + 1}"
             features = tf.nn.conv2d(features, weights[f"{layer}/kernel"], strides=1, padding="SAME")
-            if index < len(CHANNELS) - 1:
+            if index < POOLED:
                 features = tf.nn.max_pool2d(features, 2, 2, "SAME")
             features = tf.nn.relu(_normalize(features, weights, layer, statistics))
         return tf.reduce_max(features, [1, 2]) @ weights["output/kernel"] + weights["output/bias"]
@@ -137,14 +143,21 @@ class Conv(Network):
 ARCHITECTURES = {"dense": Dense, "conv": Conv}
 
 
-def make_network(architecture: str, spec: ImageSpec, classes: int, seed: int = 0) -> Network:
-    """A network with its first weights. Raises WeightsError for an architecture that this Lookbook has not."""
+def make_network(
+    architecture: str, spec: ImageSpec, classes: int, seed: int = 0, augmentation: Augmentation = "none"
+) -> Network:
+    """A network with its first weights; `mirrored` when it learns from flips.
+
+    Raises WeightsError for an architecture that this Lookbook has not.
+    """
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise WeightsError(
             f"expected an architecture out of {known}, found {architecture!r}; a newer Lookbook knows it"
         )
-    return ARCHITECTURES[architecture](spec, classes, seed)
+    network = ARCHITECTURES[architecture](spec, classes, seed)
+    network.mirrored = augmentation == "flips"
+    return network
 
 
 def glorot_uniform(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:

@@ -102,7 +102,7 @@ def fit(
     place = device.choose(on)
     device.use_threads(1)  # steps are too small to share: 64 x 784 take 1.4 times as long with two (2-core AMD EPYC)
     with tf.device(place):
-        network = make_network(settings.architecture, spec, classes, settings.seed)
+        network = make_network(settings.architecture, spec, classes, settings.seed, settings.augmentation)
         optimizer = make_optimizer(settings, network.learned)
         run = _Run(network, optimizer, settings)
         if resume:
