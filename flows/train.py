@@ -68,7 +68,7 @@ def train(
 
     Args:
         dataset: Which data: a ref like datasets/fashion-mnist@42ca18a78fda8289, or its first digits.
-        architecture: The network, as in retrain. What stays None below is as its recipe has it.
+        architecture: The network, as in retrain, where the form tells what None below stands for.
         epochs: How often every training image is seen. 1 to 10000.
         batch_size: Images a step of gradient descent, at most as many as there are to train on.
         learning_rate: Step size of gradient descent at its largest.

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -87,9 +88,10 @@ def test_retrains_options_are_the_flows_parameters():
     for name, value in TrainingSettings().to_dict().items():
         assert parameters[name].default in (value, None)
         if parameters[name].default is None:  # an empty field stands for the recipe, which the help tells
-            told = "".join(f"{options[name].help}".split())
-            each = [str(getattr(recipe, name)) for recipe in RECIPES.values()]
-            assert all(value in told for value in each), told
+            told = " ".join(re.split(r"\n {8}\w+: ", retrain.fn.__doc__.partition(f"        {name}: ")[2])[0].split())
+            each = ", ".join(f"{architecture} {getattr(recipe, name)}" for architecture, recipe in RECIPES.items())
+            assert f"[default: {each}]" in options[name].help
+            assert told.endswith(f"; {each}.") or told.endswith(f" {each}."), told
 
 
 def test_data_sets_that_can_be_named_are_those_that_are_known():
