@@ -54,7 +54,10 @@ def test_nothing_outside_vision_imports_tensorflow_at_module_level(path):
     relative = path.relative_to(ROOT)
     heavy = [
         "tensorflow",
-        *(f"tasks.vision.{name}" for name in ("device", "network", "training", "inference", "optimizers", "schedules")),
+        *(
+            f"tasks.vision.{name}"
+            for name in ("device", "network", "training", "inference", "optimizers", "schedules", "exporting")
+        ),
     ]
     if relative.parts[:2] == ("tasks", "vision") and path.stem not in WITHOUT_TENSORFLOW:
         return
@@ -71,7 +74,10 @@ def test_tasks_init_stays_empty():
     [
         ("flows.cli", ("prefect", "tensorflow", "numpy", "pyarrow", "pydantic", "rich")),
         ("flows.retrain", ("tensorflow",)),
-        ("tasks.vision.training, tasks.vision.inference", ("prefect", "artifacts", "pyarrow", "keras")),
+        (
+            "tasks.vision.training, tasks.vision.inference, tasks.vision.exporting",
+            ("prefect", "artifacts", "pyarrow", "keras"),
+        ),
         ("tasks.vision.sources, tasks.vision.images, tasks.vision.metrics", ("prefect", "tensorflow", "artifacts")),
         ("tasks.vision.decoder", ("prefect", "tensorflow", "artifacts", "pyarrow", "pydantic")),
         ("flows.score", ("tensorflow",)),

@@ -14,11 +14,13 @@ from contextlib import contextmanager, suppress
 
 from tasks.vision.errors import DeviceError
 
-_GREETING = re.compile(rb"WARNING: All log messages before absl|I0000 |E0000 .*failed call to cuInit")
+_GREETING = re.compile(
+    rb"WARNING: All log messages before absl|I0000 |E0000 .*failed call to cuInit|INFO: Created TensorFlow Lite XNNPACK"
+)
 
 
 @contextmanager
-def _without_greeting() -> Iterator[None]:
+def without_greeting() -> Iterator[None]:
     """Hold file descriptor 2 back, then pass on whatever was no greeting."""
     sys.stderr.flush()
     kept = os.dup(2)
@@ -47,12 +49,12 @@ def _environment(**values: str) -> Iterator[None]:
             del os.environ[name]
 
 
-with _environment(TF_CPP_MIN_LOG_LEVEL="2", TF_USE_LEGACY_KERAS="1"), _without_greeting():
+with _environment(TF_CPP_MIN_LOG_LEVEL="2", TF_USE_LEGACY_KERAS="1"), without_greeting():
     import tensorflow as tf
 
     _GPUS = tf.config.list_physical_devices("GPU")
 
-__all__ = ["choose", "describe", "tf", "threads", "use_threads"]
+__all__ = ["choose", "describe", "tf", "threads", "use_processor", "use_threads", "without_greeting"]
 
 
 def choose(device: str) -> str:
@@ -94,6 +96,12 @@ def use_threads(count: int) -> int:
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(count)
     return threads()
+
+
+def use_processor() -> None:
+    """Compute without GPUs, whose convolutions may round to fewer bits, unless this process has computed already."""
+    with suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
 
 
 def threads() -> int:

@@ -30,5 +30,9 @@ class WeightsError(VisionError):
     """Tensors that don't fit the network they are meant for."""
 
 
+class ExportError(VisionError):
+    """A graph can't be written, or gives other numbers than the network that it was made from."""
+
+
 class DeviceError(VisionError):
     """The device that was asked for isn't there."""

@@ -12,13 +12,13 @@ class Predictor:
     """Probabilities from a network, by softmax over its logits."""
 
     def __init__(self, network: Network) -> None:
-        self._network = network
+        self.network = network
         self._run = tf.function(lambda images: tf.nn.softmax(network(images)), autograph=False)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [items, height, width, channels] -> float32 [items, classes], each row summing to 1."""
-        probabilities = np.empty((len(images), self._network.classes), np.float32)
-        batch = np.zeros((BATCH, *self._network.image_shape), np.uint8)
+        probabilities = np.empty((len(images), self.network.classes), np.float32)
+        batch = np.zeros((BATCH, *self.network.image_shape), np.uint8)
         for start in range(0, len(images), BATCH):
             part = images[start : start + BATCH]
             batch[: len(part)] = part

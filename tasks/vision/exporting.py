@@ -1,0 +1,158 @@
+"""A network as a graph that needs no Python: pixels in, probabilities out, for TensorFlow, LiteRT or ONNX runtimes.
+
+A format is a function that writes the graph and one that loads it back as its own runtime does; `difference` compares.
+Converters may reorder sums, so that graphs agree with `Predictor` to about 1e-6 and not to the bit.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tasks.vision.device import tf, without_greeting
+from tasks.vision.errors import ExportError
+from tasks.vision.network import Network
+
+Format = Literal["saved-model", "tflite", "onnx"]
+Predict = Callable[[np.ndarray], np.ndarray]
+
+INPUT, OUTPUT = "images", "probabilities"
+FILES: dict[Format, str] = {"saved-model": ".", "tflite": "model.tflite", "onnx": "model.onnx"}
+"""What a runtime is given, seen from the folder: a SavedModel is a folder itself."""
+TOLERANCE = 1e-5
+BATCH = 256
+OPSET = 15  # ONNX Runtime 1.10 (2021) and later; the operations used here have not changed since 13
+
+
+class Graph(tf.Module):
+    """A network with softmax behind it, traced for any number of images."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(name="graph")
+        self.network = network
+        images = tf.TensorSpec((None, *network.image_shape), tf.uint8, INPUT)
+        self.predict = tf.function(self._predict, input_signature=[images], autograph=False)
+
+    def _predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {OUTPUT: tf.nn.softmax(self.network(images))}
+
+
+def write(network: Network, file_format: Format, folder: Path, notes: Mapping[str, str]) -> None:
+    """Write the graph into the folder, which exists; `notes` go into the graph where the format has a place for them.
+
+    In: `images` uint8 [batch, height, width, channels], 0-255, any batch. Out: `probabilities` float32 [batch,
+    classes]. Raises ExportError, and OSError.
+    """
+    try:
+        _WRITERS[file_format](Graph(network), folder / FILES[file_format], notes)
+    except tf.errors.OpError as error:
+        raise ExportError(f"TensorFlow can't write the {file_format}: {error.message}; is there room?") from error
+
+
+def load(file_format: Format, folder: Path) -> Predict:
+    """What was written, in the format's own runtime: uint8 [items, height, width, channels] -> probabilities float32
+    [items, classes]. Only for a graph that this process wrote: a SavedModel is a program.
+    """
+    return _LOADERS[file_format](folder / FILES[file_format])
+
+
+def difference(predict: Predict, graph: Predict, images: np.ndarray) -> float:
+    """The largest absolute difference of a probability; the graph is given one image, then batches of 256.
+
+    images: uint8 [items, height, width, channels]. Raises ExportError when a label differs, or the difference is above
+    1e-5.
+    """
+    expected = predict(images)
+    found = np.concatenate([graph(part) for part in np.split(images, range(1, len(images), BATCH))])
+    return compare(expected, found)
+
+
+def compare(expected: np.ndarray, found: np.ndarray) -> float:
+    """The largest absolute difference of two tables of probabilities, float32 [items, classes]. Raises ExportError."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise ExportError(
+            f"expected probabilities {expected.dtype} {list(expected.shape)} from the written graph, found "
+            f"{found.dtype} {list(found.shape)}; {_REFUSED}"
+        )
+    largest = float(np.abs(expected - found).max())
+    labels = np.count_nonzero(expected.argmax(1) != found.argmax(1))
+    if labels or not largest <= TOLERANCE:  # so that NaN is refused, too
+        raise ExportError(
+            f"expected the written graph to give the probabilities of `lookbook predict` within {TOLERANCE:g}, found a "
+            f"difference of {largest:.2g} and {labels:,} other labels among {len(expected):,} test images; {_REFUSED}"
+        )
+    return largest
+
+
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_REFUSED = "nothing was exported; try another --format"
+
+
+def _write_saved_model(graph: Graph, path: Path, notes: Mapping[str, str]) -> None:  # noqa: ARG001
+    tf.saved_model.save(graph, str(path), signatures={"serving_default": graph.predict})
+
+
+def _load_saved_model(path: Path) -> Predict:
+    loaded = tf.saved_model.load(str(path))
+    return lambda images: np.asarray(loaded.signatures["serving_default"](**{INPUT: tf.constant(images)})[OUTPUT])
+
+
+def _write_tflite(graph: Graph, path: Path, notes: Mapping[str, str]) -> None:  # noqa: ARG001
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.predict.get_concrete_function()], graph)
+    path.write_bytes(converter.convert())
+
+
+def _load_tflite(path: Path) -> Predict:
+    with warnings.catch_warnings(), without_greeting():
+        warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated", UserWarning)
+        interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=1)
+        interpreter.allocate_tensors()
+    run = interpreter.get_signature_runner()
+    return lambda images: np.asarray(run(**{INPUT: images})[OUTPUT])
+
+
+def _write_onnx(graph: Graph, path: Path, notes: Mapping[str, str]) -> None:
+    import onnx
+
+    model, _ = _converter().from_function(graph.predict, graph.predict.input_signature, opset=OPSET)
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]  # shapes in between, where the batch still has the converter's names
+    onnx.helper.set_model_props(model, dict(notes))
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+
+
+def _load_onnx(path: Path) -> Predict:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: np.asarray(session.run([OUTPUT], {INPUT: images})[0])
+
+
+def _converter() -> Any:
+    """tf2onnx's, imported without what that does to TensorFlow's log level."""
+    kept = os.environ.get(_LOG_LEVEL)
+    from tf2onnx import convert
+
+    os.environ.pop(_LOG_LEVEL, None)
+    if kept is not None:
+        os.environ[_LOG_LEVEL] = kept
+    return convert
+
+
+_WRITERS: dict[Format, Callable[[Graph, Path, Mapping[str, str]], None]] = {
+    "saved-model": _write_saved_model,
+    "tflite": _write_tflite,
+    "onnx": _write_onnx,
+}
+_LOADERS: dict[Format, Callable[[Path], Predict]] = {
+    "saved-model": _load_saved_model,
+    "tflite": _load_tflite,
+    "onnx": _load_onnx,
+}
