@@ -273,6 +273,36 @@ def rollback(name: str | None, reason: str) -> Result:
     return asdict(aliases.rollback(store.disk, champion.name, reason))
 
 
+@verb(show="export")
+@click.argument("ref")
+@click.option(
+    "--format",
+    "file_format",
+    required=True,
+    type=click.Choice(["saved-model", "tflite", "onnx"]),
+    help="For TensorFlow, LiteRT, or ONNX runtimes.",
+)
+@click.option(
+    "--output", required=True, metavar="FOLDER", type=click.Path(path_type=Path), help="A folder, new or empty."
+)
+def export(ref: str, file_format: Any, output: Path) -> Result:
+    """Write weights as a graph that needs no Python: pixels in, probabilities out.
+
+    REF is a ref of weights, a version's first digits, or champion. Beside the graph are labels.txt and lookbook.json:
+    the class names, and how a picture becomes pixels. The graph is loaded back and compared with predict on test images
+    before the folder appears. ONNX needs packages of its own: pip install onnx onnxruntime tf2onnx.
+
+    \b
+    Example:
+      lookbook export champion --format saved-model --output fashion-mnist/1
+      lookbook export 3f9a1c20 --format onnx --output fashion-mnist-onnx
+    """
+    from tasks.export import export as write
+
+    _, store = _store()
+    return write(store, store.resolve(ref, "weights"), file_format, output)
+
+
 @verb(show="verification")
 @click.argument("ref", required=False)
 def verify(ref: str | None) -> Result:

@@ -83,6 +83,7 @@ def test_tasks_init_stays_empty():
         ("flows.score", ("tensorflow",)),
         ("artifacts.dataset, artifacts.weights, artifacts.metrics", ("prefect", "tensorflow", "tasks")),
         ("tasks.model", ("prefect", "tensorflow")),
+        ("tasks.export", ("prefect", "tensorflow")),
     ],
 )
 def test_what_an_import_loads(modules, absent):

@@ -105,6 +105,19 @@ def verification(result: dict[str, Any]) -> None:
     )
 
 
+def export(result: dict[str, Any]) -> None:
+    facts = {
+        "weights": result["weights"],
+        "graph": Text(result["path"]),
+        "beside it": "labels.txt, lookbook.json",
+        "checked": f"{result['images']:,} test images: the same labels, probabilities differ by at most "
+        f"{result['max_difference']:.1e}",
+        "size": f"{result['bytes']:,} bytes",
+        "seconds": f"{result['seconds']:.1f}",
+    }
+    _print(Panel(_facts(facts), title=f"exported as {result['format']}", expand=False))
+
+
 def operation(result: dict[str, Any]) -> None:
     facts = {
         "page": f"[bold]{result['url']}[/]",

@@ -1,0 +1,146 @@
+"""Published weights -> a graph for other runtimes, in a folder of the user's. No Prefect here, and no new artifact."""
+
+import errno
+import importlib.util
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from artifacts import dataset as datasets
+from artifacts.errors import LookbookError
+from artifacts.refs import Ref
+from artifacts.store import Store
+from tasks import model
+
+if TYPE_CHECKING:
+    from tasks.vision.exporting import Format
+
+CHECKED = 1000  # test images that a graph is compared on
+NEEDED = {"saved-model": (), "tflite": (), "onnx": ("onnx", "onnxruntime", "tf2onnx")}  # packages beside TensorFlow's
+PATTERNS = "*?[\\"  # TensorFlow looks for a SavedModel's variables by pattern, and finds none below such folders
+
+
+class OutputError(LookbookError):
+    """A folder that can't be written to, or holds something; or a package that writing needs is missing."""
+
+
+def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> dict[str, Any]:
+    """Write the graph of these weights, `labels.txt` and `lookbook.json` to the folder `output`, whole or not at all.
+
+    The graph is loaded back and compared with `predict` on images of the dataset's test split. Returns format, path
+    (what a runtime is given), folder, weights, images (how many were compared), max_difference, bytes and seconds.
+    Raises NotFound, Corrupt, WeightsError, OutputError (before anything is computed, where it can be known), and
+    ExportError when the graph's numbers are others.
+    """
+    started = time.perf_counter()
+    _require(file_format)
+    with _whole(output, PATTERNS if file_format == "saved-model" else "") as (folder, target):
+        artifact = store.open(ref)
+        dataset = Ref.parse(artifact.identity["inputs"]["dataset"])
+        images = _spread(datasets.load(store, dataset).test.images)
+        from tasks.vision import device, exporting
+
+        device.use_processor()
+        ready = model.load(store, ref)
+        notes = {
+            "lookbook.weights": str(ref),
+            "lookbook.classes": json.dumps(ready.classes),
+            "lookbook.image_spec": json.dumps(ready.spec.to_dict()),
+        }
+        exporting.write(ready.predict.network, file_format, folder, notes)
+        largest = exporting.difference(ready.predict, exporting.load(file_format, folder), images)
+        _write_beside(
+            folder,
+            weights=str(ref),
+            dataset=str(dataset),
+            format=file_format,
+            file=exporting.FILES[file_format],
+            input={"name": exporting.INPUT, "dtype": "uint8", "shape": [None, *images.shape[1:]]},
+            output={"name": exporting.OUTPUT, "dtype": "float32", "shape": [None, len(ready.classes)]},
+            classes=ready.classes,
+            image_spec=ready.spec.to_dict(),
+            checked={"images": len(images), "max_difference": largest},
+            versions={name: version(name) for name in ("lookbook", "tensorflow", *NEEDED[file_format])},
+        )
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {
+        "format": file_format,
+        "path": str(target / exporting.FILES[file_format]),
+        "folder": str(target),
+        "weights": str(ref),
+        "images": len(images),
+        "max_difference": largest,
+        "bytes": size,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+
+
+def _write_beside(folder: Path, **about: Any) -> None:
+    labels = [" ".join(name.splitlines()) for name in about["classes"]]
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+    (folder / "lookbook.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _require(file_format: str) -> None:
+    missing = [name for name in NEEDED[file_format] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise OutputError(
+            f"expected {', '.join(NEEDED[file_format])} for --format {file_format}, found no {', '.join(missing)}; "
+            f"install them beside Lookbook: pip install {' '.join(NEEDED[file_format])}"
+        )
+
+
+@contextmanager
+def _whole(output: Path, forbidden: str) -> Iterator[tuple[Path, Path]]:
+    """A folder to write to and where it is in the end: moved there at once when all went well, removed when not."""
+    target = output.expanduser().absolute()
+    try:
+        target = target.resolve()
+        _check(target, output, forbidden)
+        beside = next(parent for parent in target.parents if parent.exists())
+        with tempfile.TemporaryDirectory(prefix=".lookbook-export-", dir=beside) as scratch:
+            folder = Path(scratch, "export")  # not the scratch itself, which nobody else may read
+            folder.mkdir()
+            yield folder, target
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise OutputError(f"somebody else has written to {output} meanwhile; name another folder") from error
+        raise OutputError(
+            f"can't write {output}: {error.strerror}; make room, mend the permissions, or name another folder"
+        ) from error
+
+
+def _check(target: Path, output: Path, forbidden: str) -> None:
+    if odd := [each for each in forbidden if each in str(target)]:
+        raise OutputError(
+            f"expected a path that TensorFlow doesn't take for a pattern, found {' '.join(odd)} in {target}; "
+            "name another folder"
+        )
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"expected a folder that is new or empty, found the file {output}; name another")
+    if target.is_dir():
+        if held := sorted(path.name for path in target.iterdir())[:3]:
+            shown = ", ".join(held)
+            raise OutputError(
+                f"expected a folder that is new or empty, found {shown} in {output}; name another, or empty it"
+            )
+        if target.is_mount() or target == Path.cwd():
+            raise OutputError(
+                f"expected a folder that can be put in place as a whole, found {output}, the current folder or a mount "
+                "point; name a new folder inside it"
+            )
+
+
+def _spread(images: np.ndarray) -> np.ndarray:
+    """At most CHECKED images, evenly from all."""
+    chosen: np.ndarray = images[np.linspace(0, len(images) - 1, min(CHECKED, len(images))).astype(int)]
+    return chosen
