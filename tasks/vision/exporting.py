@@ -1,7 +1,7 @@
 """A network as a graph that needs no Python: pixels in, probabilities out, for TensorFlow, LiteRT or ONNX runtimes.
 
 A format is a function that writes the graph and one that loads it back as its own runtime does; `difference` compares.
-Converters may reorder sums, so that graphs agree with `Predictor` to about 1e-6 and not to the bit.
+Converters may reorder sums, so that graphs agree with `Predictor` to some 1e-6 and not to the bit.
 """
 
 import os
@@ -24,7 +24,7 @@ FILES: dict[Format, str] = {"saved-model": ".", "tflite": "model.tflite", "onnx"
 """What a runtime is given, seen from the folder: a SavedModel is a folder itself."""
 TOLERANCE = 1e-5
 BATCH = 256
-OPSET = 15  # ONNX Runtime 1.10 (2021) and later; the operations used here have not changed since 13
+OPSET = 15  # of ONNX; what tf2onnx prefers, named here so that a newer one changes no graph
 
 
 class Graph(tf.Module):
