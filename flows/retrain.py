@@ -88,7 +88,7 @@ def retrain(
             a fifth of the training, and falls to zero; dense linear, conv one-cycle.
         optimizer: sgd: plain gradient descent. momentum, nesterov: each step also goes on in the direction of the last;
             dense sgd, conv nesterov.
-        weight_decay: How strongly large weights are drawn to zero. 0 to 1; dense 0.0, conv 0.0005.
+        weight_decay: How strongly large weights are drawn to zero. 0 to 1; dense 0.0, conv 0.001.
         label_smoothing: Share of the right answer that is spread over all classes; dense 0.0, conv 0.1.
         augmentation: none, or flips: every second image is mirrored, others each epoch, and predictions are
             the mean over an image and its mirror image. Not for writing; dense none, conv flips.

@@ -88,7 +88,7 @@ CONV = TrainingSettings(
     learning_rate=0.2,
     schedule="one-cycle",
     optimizer="nesterov",
-    weight_decay=5e-4,
+    weight_decay=1e-3,
     label_smoothing=0.1,
     augmentation="flips",
 )
