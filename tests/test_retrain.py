@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import answer, asked, complaint
+from PIL import Image
 
-from artifacts import dataset, metrics
+from artifacts import dataset, metrics, weights
 from artifacts.refs import Ref
 from artifacts.store import Store
+from tasks.vision.recipes import settings_for
 
 
 @pytest.fixture
@@ -66,8 +68,6 @@ def test_a_worse_one_is_not_promoted_and_a_person_reads_why(first, lookbook, sto
 
 
 def test_predict_reads_a_test_image_from_a_file(first, lookbook, fashion_mnist, tmp_path):
-    from PIL import Image
-
     Image.fromarray(fashion_mnist["test"].images[0, ..., 0]).save(tmp_path / "boot.png")
     assert "boot.png  Ankle boot " in lookbook("predict", tmp_path / "boot.png").stdout
 
@@ -207,3 +207,28 @@ def test_a_second_command_waits_for_the_first_and_says_so(lookbook_command, look
     said = two.communicate(timeout=120)
     assert (one.returncode, two.returncode) == (0, 0), said
     assert "database is locked" not in said[1]
+
+
+def test_a_convolutional_network_of_ones_own_pictures(lookbook, tmp_path):
+    """The recipe but for what is given, a validation share, and scoring by what came out."""
+    random = np.random.default_rng(0)
+    for name, place in (("left", slice(2, 10)), ("right", slice(18, 26))):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for index in range(60):
+            pixels = random.integers(0, 60, (28, 28), dtype=np.uint8)
+            pixels[place, place] += 150
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
+    own = {"LOOKBOOK_STORE": str(tmp_path / "store")}
+    result = answer(
+        lookbook(
+            "retrain", "--images", tmp_path / "pictures", "--name", "corners", "--architecture", "conv", "--epochs", "6",
+            "--batch-size", "8", "--validation", "0.2", "--patience", "4", "--json", **own,
+        )
+    )  # fmt: skip
+    assert result["accuracy"] > 0.9
+    published = weights.load(Store(tmp_path / "store"), Ref.parse(result["weights"]))
+    recipe = settings_for("conv", epochs=6, batch_size=8, validation=0.2, patience=4)
+    assert published.settings == recipe.to_dict()
+    assert {"validation_loss", "validation_accuracy"} < published.history[0].keys()
+    predicted = answer(lookbook("predict", tmp_path / "pictures/left/0.png", "--json", **own))
+    assert predicted["results"][0]["label"] == "left"

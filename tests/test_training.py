@@ -14,7 +14,7 @@ from tasks.vision.inference import BATCH, Predictor
 from tasks.vision.metrics import evaluate
 from tasks.vision.network import ARCHITECTURES, Conv, Dense, glorot_uniform, he_normal, make_network
 from tasks.vision.recipes import RECIPES, TrainingSettings, settings_for
-from tasks.vision.training import check_labels, fit, learning_rates, plan_epoch, split
+from tasks.vision.training import check_labels, fit, gather, learning_rates, plan_epoch, split
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
 SHORT = TrainingSettings(epochs=3, batch_size=16)
@@ -189,7 +189,7 @@ def test_one_cycle_rises_for_a_fifth_and_falls_to_zero():
 
 def test_progress_is_told_every_100_batches_and_at_the_end_of_an_epoch(shapes):
     told, epochs = [], []
-    settings = TrainingSettings(epochs=2, batch_size=2)  # 100 batches a call; of 6,400 images at most
+    settings = TrainingSettings(epochs=2, batch_size=2)  # 100 batches a call
     trained = train(shapes["train"], settings, on_progress=told.append, on_epoch=lambda *seen: epochs.append(seen))
     assert [(each.epoch, each.batch, each.items) for each in told] == [
         (1, 100, 200), (1, 150, 300), (2, 100, 200), (2, 150, 300),
@@ -411,6 +411,15 @@ def test_a_map_larger_than_any_copy_of_it_gives_the_same_bits(shapes, tmp_path):
         fit(mapped, shapes["train"].labels, classes=3, spec=SPEC, settings=SHORT).tensors,
         train(shapes["train"]).tensors,
     )
+
+
+def test_large_images_come_in_small_chunks(shapes):
+    """So that memory is a few MiB and not a hundred batches, whatever the images are."""
+    images = np.zeros((40, 200, 200, 3), np.uint8)
+    settings = settings_for("conv", batch_size=8)
+    chunks = gather(images, np.zeros(40, np.int32), np.arange(40), settings)
+    assert next(chunks).images.shape == (5, 8, 200, 200, 3)
+    assert next(gather(images[:, :28, :28, :1], np.zeros(40, np.int32), np.arange(40), settings)).images.shape[0] == 100
 
 
 def test_the_held_out_share_is_of_each_class_and_the_seeds():

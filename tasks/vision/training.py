@@ -16,7 +16,7 @@ from tasks.vision import device
 from tasks.vision.device import tf
 from tasks.vision.errors import Diverged, SettingsError, WeightsError
 from tasks.vision.images import ImageSpec
-from tasks.vision.inference import Predictor
+from tasks.vision.inference import BATCH, Predictor
 from tasks.vision.metrics import log_loss
 from tasks.vision.network import Network, Tensors, make_network
 from tasks.vision.optimizers import SGD, make_optimizer
@@ -26,7 +26,7 @@ from tasks.vision.schedules import make_schedule
 __all__ = ["Progress", "State", "Trained", "TrainingSettings", "fit"]
 
 CHUNK_STEPS = 100  # at most so many steps a graph call: often enough for a display, rare enough that the call is free
-CHUNK_IMAGES = 6400  # and at most so many images
+CHUNK_BYTES = 5 << 20  # and about so many of images, which stay in the processor's cache
 STATE_SECONDS = 5.0  # a state is offered at most this often, so that short epochs stay short
 BLEND = 0.1  # how far a step moves the running statistics, once there were ten
 
@@ -87,7 +87,7 @@ def fit(
 
     images: uint8 [items, height, width, channels], also a memory map larger than memory; labels: int32 [items] below
     `classes`. `graph` makes many steps one call; `eager` runs the same code step by step, for breakpoints and prints.
-    `on_progress` is called after each call (100 steps, or 6,400 images) and after an epoch's last, `on_epoch` with each
+    `on_progress` is called after each call (100 steps, or 5 MiB of images) and after an epoch's last, `on_epoch` with each
     entry of the history and its seconds, `on_state` after an epoch, when the last state is some seconds old.
 
     A training that goes on from a state gives the bits that it would have given without the interruption. Raises
@@ -118,7 +118,7 @@ def fit(
                 last = _run_epoch(take, chunks, len(learned_from), settings, len(run.history) + 1, on_progress)
                 entry = {"epoch": last.epoch, "loss": last.loss, "accuracy": last.accuracy, "items": last.items}
                 if len(held_out):
-                    parts = np.split(held_out, range(CHUNK_IMAGES, len(held_out), CHUNK_IMAGES))
+                    parts = np.split(held_out, range(BATCH, len(held_out), BATCH))
                     probabilities = np.concatenate([predict(images[part]) for part in parts])
                     entry["validation_loss"] = log_loss(probabilities, labels[held_out])
                     entry["validation_accuracy"] = float(np.mean(probabilities.argmax(1) == labels[held_out]))
@@ -306,7 +306,7 @@ def gather(
     for epoch in range(first_epoch, settings.epochs + 1):
         plan = plan_epoch(items, settings, epoch, lanes)
         width = plan.order.shape[1]
-        steps = max(1, min(CHUNK_STEPS, CHUNK_IMAGES // width))
+        steps = max(1, min(CHUNK_STEPS, CHUNK_BYTES // (width * images[0].nbytes)))
         pixels = np.zeros((steps, width, *images.shape[1:]), np.uint8)  # one buffer for all: new pages cost more
         for start in range(0, len(plan.order), steps):
             part = slice(start, start + steps)
