@@ -66,8 +66,8 @@ def choose(device: str) -> str:
         return "/CPU:0"
     if not _GPUS and device == "gpu":
         raise DeviceError(
-            "expected a GPU that TensorFlow can use, found none; use --device auto, or install the GPU build "
-            "(in the checkout: pip install '.[gpu]') and NVIDIA's driver; importing tensorflow by hand tells what it misses"
+            "expected a GPU that TensorFlow can use, found none; use --device auto, or install the GPU build (in the "
+            "checkout: pip install '.[gpu]') and NVIDIA's driver; importing tensorflow by hand tells what it misses"
         )
     for gpu in _GPUS:
         with suppress(RuntimeError):  # already in use by this process

@@ -87,8 +87,8 @@ def fit(
 
     images: uint8 [items, height, width, channels], also a memory map larger than memory; labels: int32 [items] below
     `classes`. `graph` makes many steps one call; `eager` runs the same code step by step, for breakpoints and prints.
-    `on_progress` is called after each call (100 steps, or 5 MiB of images) and after an epoch's last, `on_epoch` with each
-    entry of the history and its seconds, `on_state` after an epoch, when the last state is some seconds old.
+    `on_progress` is called after each call (100 steps, or 5 MiB of images) and after an epoch's last, `on_epoch` with
+    each entry of the history and its seconds, `on_state` after an epoch, when the last state is some seconds old.
 
     A training that goes on from a state gives the bits that it would have given without the interruption. Raises
     SettingsError, DeviceError, WeightsError for a state of another training, and Diverged when the loss is no longer a
