@@ -19,7 +19,7 @@ Device = Literal["auto", "cpu", "gpu"]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What decides the numbers of a training. The defaults reach 86.6% on Fashion-MNIST (README, median of five seeds).
+    """What decides the numbers of a training.
 
     epochs and batch_size: 1 or more; learning_rate: above 0, at its highest; schedule: `linear` falls from the learning
     rate to zero over all steps, `constant` stays, `one-cycle` rises to it and falls again; weight_decay: 0 or more, of
@@ -81,6 +81,8 @@ class TrainingSettings:
 
 
 DENSE = TrainingSettings()
+"""86.6% on Fashion-MNIST's test images, loss 0.379: median of seeds 0 to 4 (benchmarks/retrain.py). The whole command
+takes 12 to 17 s on a 2-core AMD EPYC."""
 CONV = TrainingSettings(
     architecture="conv",
     epochs=12,
@@ -92,6 +94,9 @@ CONV = TrainingSettings(
     label_smoothing=0.1,
     augmentation="flips",
 )
+"""93.8% on Fashion-MNIST's test images, loss 0.260: median of seeds 0 to 2, 93.77% to 93.85% (benchmarks/conv.py). The
+whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
+of the training images."""
 RECIPES: dict[Architecture, TrainingSettings] = {"dense": DENSE, "conv": CONV}
 
 
