@@ -10,6 +10,7 @@ seven minutes.
 
 import importlib.util
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -179,16 +180,25 @@ def tutorial_eager(x: np.ndarray, y: np.ndarray, epochs: int) -> Epochs:
     return tutorial_graph(x, y, epochs)
 
 
-CONTENDERS: dict[str, tuple[Callable[..., Epochs], int, str]] = {
-    "Lookbook, graph": (lookbook, 20, "tensorflow"),
-    "NumPy by hand": (numpy_by_hand, 20, "numpy"),
-    "JAX lax.scan, one jit an epoch": (jax_scan, 20, "jax"),
-    "Keras fit, tf.data, steps_per_execution=100": (keras_fit, 20, "tensorflow"),
-    "PyTorch, pre-sliced tensors": (torch_tensors, 20, "torch"),
-    "tutorial, tf.function a batch": (tutorial_graph, 5, "tensorflow"),
-    "tutorial, eager": (tutorial_eager, 3, "tensorflow"),
-    "Lookbook, eager": (lookbook_eager, 3, "tensorflow"),
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
+CONTENDERS: dict[str, tuple[Callable[..., Epochs], int, str, dict[str, str]]] = {
+    "Lookbook, graph": (lookbook, 20, "tensorflow", {}),
+    "NumPy by hand, one thread": (numpy_by_hand, 20, "numpy", ONE_THREAD),
+    "NumPy by hand": (numpy_by_hand, 20, "numpy", {}),
+    "JAX lax.scan, one jit an epoch, one thread": (jax_scan, 20, "jax", ONE_THREAD),
+    "JAX lax.scan, one jit an epoch": (jax_scan, 20, "jax", {}),
+    "Keras fit, tf.data, steps_per_execution=100": (keras_fit, 20, "tensorflow", {}),
+    "PyTorch, pre-sliced tensors, one thread": (torch_tensors, 20, "torch", ONE_THREAD),
+    "PyTorch, pre-sliced tensors": (torch_tensors, 20, "torch", {}),
+    "tutorial, tf.function a batch": (tutorial_graph, 5, "tensorflow", {}),
+    "tutorial, eager": (tutorial_eager, 3, "tensorflow", {}),
+    "Lookbook, eager": (lookbook_eager, 3, "tensorflow", {}),
+}
+"""What each runs, how many epochs, its package, and its environment. Threads are all processors unless it says one."""
 
 
 def scaled(x: np.ndarray) -> np.ndarray:
@@ -216,7 +226,7 @@ def write_data_set(folder: Path) -> None:
 
 def run(name: str, folder: Path, items: int) -> None:
     """One contender, in this process: its line of JSON."""
-    contender, epochs, package = CONTENDERS[name]
+    contender, epochs, package, _ = CONTENDERS[name]
     importlib.import_module(package)
     if contender in (lookbook, lookbook_eager):
         import tasks.vision.training  # noqa: F401  (imports are nobody's seconds)
@@ -233,12 +243,13 @@ def run(name: str, folder: Path, items: int) -> None:
 
 def measured(name: str, folder: Path, items: int = 60_000) -> dict:
     command = [sys.executable, __file__, name, str(folder), str(items)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    environment = {**os.environ, **CONTENDERS[name][3]}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    present = [name for name, (_, _, package) in CONTENDERS.items() if importlib.util.find_spec(package)]
+    present = [name for name, (_, _, package, _) in CONTENDERS.items() if importlib.util.find_spec(package)]
     with tempfile.TemporaryDirectory() as folder:
         write_data_set(Path(folder))
         runs: dict[str, list[dict]] = {name: [] for name in present}
