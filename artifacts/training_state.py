@@ -1,13 +1,13 @@
 """The state of a training that is not done yet, in the store's staging: safetensors, and a document beside it.
 
-    staging/training/<digest>/00000007.safetensors     after 7 epochs
-    staging/training/<digest>/00000007.json            its SHA-256, the history and the seconds: the commit
+    staging/training/<digest>-00000007.safetensors     after 7 epochs
+    staging/training/<digest>-00000007.json            its SHA-256, the history and the seconds: the commit
 
 The digest is of all that decides the numbers, so a state never goes on under other settings, data or versions.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,8 @@ import numpy as np
 from artifacts.disk import LocalDisk
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
+
+_FOLDER = "staging/training"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class TrainingStates:
     def __init__(self, disk: LocalDisk, decided_by: Mapping[str, Any]) -> None:
         self._disk = disk
         self._decided_by = dict(decided_by)
-        self.folder = f"staging/training/{digest(self._decided_by)}"
+        self.prefix = f"{_FOLDER}/{digest(self._decided_by)}"
 
     def save(
         self, tensors: Mapping[str, np.ndarray], history: Sequence[Mapping[str, Any]], seconds: Sequence[float]
@@ -43,7 +45,7 @@ class TrainingStates:
         from safetensors.numpy import save as to_bytes
 
         content = to_bytes(dict(tensors))
-        name = f"{len(history):08}"
+        name = f"{self.prefix}-{len(history):08}"
         document = {
             "decided_by": self._decided_by,
             "sha256": hashlib.sha256(content).hexdigest(),
@@ -52,36 +54,41 @@ class TrainingStates:
         }
         for suffix, each in ((".safetensors", content), (".json", seal(document))):
             with suppress(AlreadyExists):  # an equal run at the same time: the same bits, or `load` refuses them
-                self._disk.create(f"{self.folder}/{name}{suffix}", each)
-        self._remove(lambda key: key.rpartition("/")[2].partition(".")[0] < name)
+                self._disk.create(f"{name}{suffix}", each)
+        self._remove([key for key in self._keys() if key < name])
 
     def load(self) -> Saved | None:
         """The newest state, None without any. Raises Corrupt, naming the file, when it is not what was committed."""
         from safetensors import SafetensorError
         from safetensors.numpy import load as from_bytes
 
-        committed = [key for key in self._disk.list(self.folder) if key.endswith(".json")]
-        if not committed:
-            return None
-        document = unseal(self._disk.read(committed[-1]), committed[-1])
-        file = committed[-1].removesuffix("json") + "safetensors"
-        if document["decided_by"] != self._decided_by:
-            raise Corrupt(f"{committed[-1]} is the state of a training with other settings or data")
-        try:
-            content = self._disk.read(file)
+        while committed := [key for key in self._keys() if key.endswith(".json")]:
+            newest = committed[-1]
+            file = newest.removesuffix("json") + "safetensors"
+            try:
+                document, content = unseal(self._disk.read(newest), newest), self._disk.read(file)
+            except NotFound:
+                if self._disk.exists(newest):
+                    raise Corrupt(f"{file} is damaged: it is missing") from None
+                continue  # an equal run has a newer one by now, or is done
+            if document["decided_by"] != self._decided_by:
+                raise Corrupt(f"{newest} is the state of a training with other settings or data")
             if hashlib.sha256(content).hexdigest() != document["sha256"]:
                 raise Corrupt(f"{file} is damaged: its SHA-256 is not what was committed")
-            return Saved(from_bytes(content), document["history"], document["seconds"])
-        except (NotFound, SafetensorError) as error:
-            raise Corrupt(f"{file} is damaged: {error}") from None
+            try:
+                return Saved(from_bytes(content), document["history"], document["seconds"])
+            except SafetensorError as error:
+                raise Corrupt(f"{file} is damaged: {error}") from None
+        return None
 
     def remove(self) -> None:
         """Remove all of them: the training is done, or its states are of no use."""
-        self._remove(lambda key: True)
-        with suppress(OSError):
-            self._disk.local_path(self.folder).rmdir()
+        self._remove(self._keys())
 
-    def _remove(self, chosen: Any) -> None:
+    def _keys(self) -> list[str]:
+        return [key for key in self._disk.list(_FOLDER) if key.startswith(f"{self.prefix}-")]
+
+    def _remove(self, keys: Iterable[str]) -> None:
         """Documents first: a state without its tensors would look damaged."""
-        for key in sorted(filter(chosen, self._disk.list(self.folder)), key=lambda key: not key.endswith(".json")):
+        for key in sorted(keys, key=lambda key: not key.endswith(".json")):
             self._disk.remove(key)

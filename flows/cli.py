@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 
-from tasks.vision.recipes import RECIPES
+from tasks.vision.recipes import RECIPES, Architecture, Augmentation, Device, Execution, Optimizer, Schedule
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -78,15 +78,17 @@ def recipe_option(flag: str, kind: Any, told: str) -> Callable[[Callable[..., Re
 @click.option("--dataset", type=click.Choice(["fashion-mnist"]), default="fashion-mnist", show_default=True)
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures of your own instead: a folder a class.")
 @click.option("--name", help="What weights and champion are called; by default as the data set or the folder.")
-@click.option("--architecture", type=click.Choice(["dense", "conv"]), default="dense", show_default=True)
+@click.option("--architecture", type=click.Choice(get_args(Architecture)), default="dense", show_default=True)
 @recipe_option("--epochs", click.IntRange(1, 10_000), "How often every training image is seen.")
-@recipe_option("--batch-size", click.IntRange(1, 65_536), "Images a step.")
+@recipe_option("--batch-size", click.IntRange(1, 65_536), "Images a step; with few pictures 32 or less.")
 @recipe_option("--learning-rate", click.FloatRange(0, min_open=True), "Step size at its largest.")
-@recipe_option("--schedule", click.Choice(["linear", "constant", "one-cycle"]), "How the learning rate goes.")
-@recipe_option("--optimizer", click.Choice(["sgd", "momentum", "nesterov"]), "How gradients move weights.")
+@recipe_option("--schedule", click.Choice(get_args(Schedule)), "How the learning rate goes.")
+@recipe_option("--optimizer", click.Choice(get_args(Optimizer)), "How gradients move weights.")
 @recipe_option("--weight-decay", click.FloatRange(0, 1), "How strongly large weights are drawn to zero.")
 @recipe_option("--label-smoothing", click.FloatRange(0, 1, max_open=True), "Share of the target for all classes alike.")
-@recipe_option("--augmentation", click.Choice(["none", "flips"]), "flips: mirror every second image.")
+@recipe_option(
+    "--augmentation", click.Choice(get_args(Augmentation)), "flips: mirror half of the images, others each epoch."
+)
 @click.option(
     "--validation",
     type=click.FloatRange(0, 0.5),
@@ -103,8 +105,8 @@ def recipe_option(flag: str, kind: Any, told: str) -> Callable[[Callable[..., Re
     help="End after so many epochs without a better validation loss, with the best epoch; 0: never.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
-@click.option("--execution", type=click.Choice(["graph", "eager"]), default="graph", show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+@click.option("--execution", type=click.Choice(get_args(Execution)), default="graph", show_default=True)
+@click.option("--device", type=click.Choice(get_args(Device)), default="auto", show_default=True)
 def retrain(images: Path | None, **parameters: Any) -> Result:
     """Prepare the data, train, evaluate on the test images, and promote the model when it is better.
 

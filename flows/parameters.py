@@ -32,7 +32,11 @@ DeadlineHours = Annotated[float, Field(gt=0, le=720)]
 Limit = Annotated[int, Field(ge=1)]
 
 
-def training_settings(parameters: Mapping[str, Any]) -> TrainingSettings:
-    """The training settings among a flow's parameters; None stands for the architecture's recipe."""
-    names = [field.name for field in fields(TrainingSettings)]
-    return settings_for(**{name: parameters[name] for name in names})
+def training_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The training settings among a flow's parameters; None stands for the architecture's recipe.
+
+    Raises SettingsError for what can't work on any data, before there is any work.
+    """
+    settings = settings_for(**{field.name: parameters[field.name] for field in fields(TrainingSettings)})
+    settings.check()
+    return settings.to_dict()

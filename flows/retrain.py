@@ -81,7 +81,8 @@ def retrain(
             network, better and minutes slower. What stays None below is as told for each.
         epochs: How often every training image is seen. More takes longer and is better up to a point. 1 to 10000;
             dense 20, conv 12.
-        batch_size: Images a step of gradient descent, at most as many as there are to train on; dense 64, conv 256.
+        batch_size: Images a step of gradient descent, at most as many as there are to train on. With few pictures 32 or
+            less; dense 64, conv 256.
         learning_rate: Step size of gradient descent at its largest. Too high and the training diverges, which it says;
             dense 0.1, conv 0.2.
         schedule: linear: the learning rate falls to zero over the training. constant: it stays. one-cycle: it rises for
@@ -90,7 +91,7 @@ def retrain(
             dense sgd, conv nesterov.
         weight_decay: How strongly large weights are drawn to zero. 0 to 1; dense 0.0, conv 0.001.
         label_smoothing: Share of the right answer that is spread over all classes; dense 0.0, conv 0.1.
-        augmentation: none, or flips: every second image is mirrored, others each epoch, and predictions are
+        augmentation: none, or flips: half of the images are mirrored, others each epoch, and predictions are
             the mean over an image and its mirror image. Not for writing; dense none, conv flips.
         validation: Share of the training images of each class that is held out, to watch the training. 0 to 0.5.
         patience: Epochs without a better loss on the held-out images after which the training ends, with the best
@@ -108,7 +109,7 @@ def retrain(
     Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
     seconds a stage.
     """
-    settings = fields.training_settings(locals()).to_dict()
+    settings = fields.training_settings(locals())
     deadline = Deadline.after(deadline_hours)
     configured = Settings()
     store = Store(configured.store)

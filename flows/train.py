@@ -76,7 +76,7 @@ def train(
         optimizer: sgd, momentum or nesterov, as in retrain.
         weight_decay: How strongly large weights are drawn to zero. 0 to 1.
         label_smoothing: Share of the right answer that is spread over all classes.
-        augmentation: none, or flips: every second image is mirrored.
+        augmentation: none, or flips: half of the images are mirrored, others each epoch.
         validation: Share of the training images of each class that is held out. 0 to 0.5.
         patience: Epochs without a better loss on the held-out images after which the training ends. 0: never.
         seed: Decides the first weights, the order of the images and what is held out.
@@ -86,7 +86,7 @@ def train(
 
     Returns the refs of dataset and weights, which `runs/<flow-run-id>.json` in the store holds, too.
     """
-    settings = fields.training_settings(locals()).to_dict()
+    settings = fields.training_settings(locals())
     deadline = Deadline.after(deadline_hours)
     store = Store(Settings().store)
     ref = str(store.resolve(dataset, "datasets"))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from prefect import get_run_logger, task
 from prefect.runtime import deployment
 
@@ -26,6 +27,10 @@ from tasks.vision.recipes import Device, Execution, TrainingSettings
 if TYPE_CHECKING:
     from tasks.vision import training
 
+FEW_STEPS, FEW_IMAGES = 300, 32
+"""`conv` on 1,000 images reached 57% with 48 steps of 256, and 84% with 384 of 32 (docs/training.md)."""
+CODE_PATHS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
+"""Variables that make TensorFlow compute by other instructions, with other last bits (docs/training.md)."""
 TRAINING_VERSION = 1
 """Of the code that trains. When its numbers change this grows, and no state of an older one is gone on with."""
 
@@ -78,6 +83,11 @@ def train_weights(
     started = time.perf_counter()
     data = datasets.load(store, dataset)
     check_labels(data.train.labels, data.classes)
+    steps = settings.epochs * -(-len(data.train.labels) // settings.batch_size)
+    if steps < FEW_STEPS and settings.batch_size > FEW_IMAGES:
+        progress.tell(
+            f"only {steps} steps of gradient descent; with few images a batch size of {FEW_IMAGES} learns more"
+        )
     states = TrainingStates(store.disk, _decided_by(dataset, settings, execution, device))
     trained = fit(
         data.train.images,
@@ -90,7 +100,7 @@ def train_weights(
         on_progress=on_progress,
         on_epoch=progress.on_epoch,
         on_state=lambda state: states.save(state.tensors, state.history, state.seconds),
-        resume=_resumable(states, progress),
+        resume=_resumable(states, settings, progress),
     )
     published = weights.save(
         store,
@@ -106,14 +116,19 @@ def train_weights(
             "threads": trained.threads,
             "execution": execution,
             "seconds": round(time.perf_counter() - started, 3),
+            "best_epoch": trained.best_epoch,
             "epoch_seconds": [round(seconds, 4) for seconds in trained.epoch_seconds],
         },
     )
     states.remove()
+    if trained.best_epoch < len(trained.history) or len(trained.history) < settings.epochs:
+        progress.tell(f"took the weights of epoch {trained.best_epoch}, the best of {len(trained.history)}")
     return published
 
 
-def _resumable(states: TrainingStates, progress: TrainingProgress) -> "training.State | None":
+def _resumable(
+    states: TrainingStates, settings: TrainingSettings, progress: TrainingProgress
+) -> "training.State | None":
     """Where an earlier run was; None to start from the first weights. A damaged state is told and removed."""
     from tasks.vision.training import State
 
@@ -126,7 +141,7 @@ def _resumable(states: TrainingStates, progress: TrainingProgress) -> "training.
     if saved is None:
         return None
     progress.tell(f"going on after epoch {len(saved.history)}, where an earlier run was")
-    return State(saved.tensors, saved.history, saved.seconds)
+    return State(settings, saved.tensors, saved.history, saved.seconds)
 
 
 def _decided_by(dataset: Ref, settings: TrainingSettings, execution: Execution, device: Device) -> dict[str, Any]:
@@ -139,7 +154,8 @@ def _decided_by(dataset: Ref, settings: TrainingSettings, execution: Execution, 
         "execution": execution,
         "device": devices.describe(devices.choose(device)),
         "threads": devices.use_threads(1),
-        "tensorflow": devices.tf.__version__,
+        "versions": {"tensorflow": devices.tf.__version__, "numpy": np.__version__},
+        "environment": {name: os.environ.get(name) for name in CODE_PATHS},
         "training": TRAINING_VERSION,
     }
 

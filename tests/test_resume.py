@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import random
 import signal
 import subprocess
@@ -104,7 +103,7 @@ def interrupted(store, shapes_dataset, monkeypatch):
     with pytest.raises(DeadlineExceeded):
         train(store, shapes_dataset, settings, deadline=Soon.after(1))
     [state] = states(store)
-    assert state.endswith("/00000006.json")
+    assert state.endswith("-00000006.json")
     return store, shapes_dataset, settings, state
 
 
@@ -116,7 +115,6 @@ def test_only_the_newest_state_is_kept_and_none_after_the_end(interrupted):
     assert told[0] == "going on after epoch 6, where an earlier run was"
     assert told[1].startswith("epoch 7/12 ")
     assert list(store.disk.list("staging/training")) == []
-    assert os.listdir(store.disk.local_path("staging/training")) == []
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
@@ -148,12 +146,65 @@ def test_a_state_of_other_settings_is_not_gone_on_with(interrupted):
     assert states(store) == [state]
 
 
+def test_other_execution_is_another_training(interrupted, monkeypatch):
+    store, ref, settings, state = interrupted
+    told = []
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    train(store, ref, settings, told)
+    assert told[0].startswith("epoch 1/12 ")
+    assert states(store) == [state]
+
+
+def test_equal_trainings_at_once_give_one_version(shapes_dataset, store):
+    """They share states, and each removes them at its end: neither may fail or lose anything by that."""
+    settings = dataclasses.replace(SETTINGS["dense"], epochs=100, patience=99)
+    together = [start(store, shapes_dataset, settings) for _ in range(3)]
+    said = [process.communicate(timeout=120) for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0], said
+    assert len({output.splitlines()[-1] for output, _ in said}) == 1
+    assert not any("can't go on" in output for output, _ in said)
+    assert store.verify().corrupt == []
+
+
+def test_a_state_that_goes_while_it_is_read_is_none(store, monkeypatch):
+    states = TrainingStates(store.disk, {"seed": 1})
+    states.save({"weights/a": np.ones(3, np.float32)}, [{"epoch": 1}], [0.5])
+    read = store.disk.read
+
+    def somebody_is_done(key):
+        states.remove()
+        return read(key)
+
+    monkeypatch.setattr(store.disk, "read", somebody_is_done)
+    assert states.load() is None
+
+
+def test_the_epoch_that_was_taken_is_told(store, shapes_dataset):
+    settings = TrainingSettings(
+        epochs=50, batch_size=8, learning_rate=3.0, schedule="constant", validation=0.3, patience=2
+    )
+    told = []
+    ref = train(store, shapes_dataset, settings, told)
+    history = weights.load(store, ref).history
+    best = store.open(ref).manifest["provenance"]["best_epoch"]
+    assert best == 1 + int(np.argmin([entry["validation_loss"] for entry in history])) == len(history) - 2
+    assert told[-1] == f"took the weights of epoch {best}, the best of {len(history)}"
+
+
+def test_too_few_steps_to_learn_much_are_told(store, shapes_dataset):
+    told = []
+    train(store, shapes_dataset, settings_for("conv", epochs=2, batch_size=150), told)
+    assert told[0] == "only 4 steps of gradient descent; with few images a batch size of 32 learns more"
+
+
 def test_a_state_that_was_moved_to_other_settings_is_refused(store):
     one, other = TrainingStates(store.disk, {"seed": 1}), TrainingStates(store.disk, {"seed": 2})
     one.save({"weights/a": np.ones(3, np.float32)}, [{"epoch": 1}], [0.5])
-    store.disk.local_path(one.folder).rename(store.disk.local_path(other.folder))
+    for suffix in ("json", "safetensors"):
+        end = f"-00000001.{suffix}"
+        store.disk.local_path(one.prefix + end).rename(store.disk.local_path(other.prefix + end))
     assert one.load() is None
-    with pytest.raises(Corrupt, match=r"00000001\.json is the state of a training with other settings or data"):
+    with pytest.raises(Corrupt, match=r"-00000001\.json is the state of a training with other settings or data"):
         other.load()
 
 

@@ -136,6 +136,14 @@ def test_a_damaged_dataset_is_named(server, lookbook, store, home, first):
     assert "make it again" in told
 
 
+def test_settings_that_can_not_work_are_told_before_any_work(server, lookbook, tmp_path):
+    told = complaint(
+        lookbook("retrain", "--patience", "5", LOOKBOOK_STORE=str(tmp_path / "store"), PREFECT_API_URL=server)
+    )
+    assert "expected a validation share for a patience of 5 epochs, found none; 0.1 is a usual one" in told
+    assert not (tmp_path / "store/datasets").exists()
+
+
 def test_a_server_that_is_not_there(lookbook, first):
     told = complaint(lookbook("retrain", PREFECT_API_URL="http://127.0.0.1:9/api"))
     assert "expected a Prefect server at PREFECT_API_URL http://127.0.0.1:9/api, found: " in told

@@ -107,8 +107,10 @@ def test_graph_and_eager_give_the_same_losses(shapes, settings, near):
 
 def test_eager_runs_the_python_of_the_forward_pass_at_every_step(shapes, monkeypatch):
     seen = []
-    forward = Dense.forward
-    monkeypatch.setattr(Dense, "forward", lambda *arguments: seen.append(tf.executing_eagerly()) or forward(*arguments))
+    forward = Dense.forward_training
+    monkeypatch.setattr(
+        Dense, "forward_training", lambda *arguments: seen.append(tf.executing_eagerly()) or forward(*arguments)
+    )
     train(shapes["train"], dataclasses.replace(SHORT, epochs=1), execution="eager")
     assert seen == [True] * 19
 
@@ -196,6 +198,17 @@ def test_progress_is_told_every_100_batches_and_at_the_end_of_an_epoch(shapes):
     ]  # fmt: skip
     assert (told[-1].loss, told[-1].accuracy) == (trained.history[-1]["loss"], trained.history[-1]["accuracy"])
     assert [entry for entry, _ in epochs] == trained.history
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_the_very_last_step_may_diverge_too(shapes, share):
+    """Losses are from before each step: of one step alone none is wrong."""
+    size = len(split(shapes["train"].labels, share, 0)[0])
+    settings = TrainingSettings(
+        epochs=1, batch_size=size, learning_rate=1e37, schedule="constant", weight_decay=1e4, validation=share
+    )
+    with pytest.raises(Diverged, match="weights or validation loss are no numbers after epoch 1: .* below 1e[+]37"):
+        train(shapes["train"], settings)
 
 
 def test_a_diverging_training_is_stopped_and_told(shapes):
@@ -296,7 +309,7 @@ def test_gradients_are_finite_differences(shapes, architecture, far):
     others = {name: tensor for name, tensor in network.weights.items() if name not in weights}
 
     def loss(values):
-        logits, _ = network.forward_training(images, {**values, **others})
+        logits, _ = network.forward_training(images, network.turned({**values, **others}))
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
 
     with tf.GradientTape() as tape:
@@ -402,8 +415,7 @@ def test_running_statistics_are_of_the_data_even_after_few_steps(shapes):
     np.testing.assert_allclose(tensors["conv1/variance"], np.var(raw, axis=(0, 1, 2)), rtol=0.2, atol=1e-4)
 
 
-def test_a_map_larger_than_any_copy_of_it_gives_the_same_bits(shapes, tmp_path):
-    """Images are read from where they are, a chunk at a time: a memory map gives what an array gives."""
+def test_a_memory_map_gives_the_bits_of_an_array(shapes, tmp_path):
     images = shapes["train"].images
     mapped = np.memmap(tmp_path / "images", np.uint8, "w+", shape=images.shape)
     mapped[:] = images
@@ -425,7 +437,8 @@ def test_large_images_come_in_small_chunks(shapes):
 def test_the_held_out_share_is_of_each_class_and_the_seeds():
     labels = np.repeat(np.arange(3, dtype=np.int32), [100, 50, 9])
     learned, held = split(labels, 0.1, seed=0)
-    assert np.bincount(labels[held]).tolist() == [10, 5]
+    assert np.bincount(labels[held]).tolist() == [10, 5, 1]
+    assert len(split(labels[:100], 0.29, seed=0)[1]) == 29
     assert sorted([*learned, *held]) == list(range(159))
     assert (split(labels, 0.1, seed=0)[1] == held).all()
     assert (split(labels, 0.1, seed=1)[1] != held).any()
@@ -486,7 +499,7 @@ def test_a_training_that_goes_on_from_a_state_gives_the_same_bits(shapes, monkey
 
 @pytest.mark.parametrize(
     "other",
-    [{"epochs": 1}, {"optimizer": "momentum"}, {"validation": 0.1}, {"validation": 0.1, "patience": 1}],
+    [{"epochs": 1}, {"optimizer": "momentum"}, {"validation": 0.1}, {"seed": 1}, {"learning_rate": 0.5}],
     ids=str,
 )
 def test_a_state_of_other_settings_is_refused(shapes, monkeypatch, other):
@@ -495,8 +508,9 @@ def test_a_state_of_other_settings_is_refused(shapes, monkeypatch, other):
     train(shapes["train"], on_state=states.append)
     with pytest.raises(WeightsError, match="this state is of a training with other settings; start without it"):
         train(shapes["train"], dataclasses.replace(SHORT, **other), resume=states[1])
+    images = shapes["train"].images[:, :4].copy()
     with pytest.raises(WeightsError, match="these weights don't fit the network"):
-        train(shapes["train"], dataclasses.replace(SHORT, architecture="conv"), resume=states[1])
+        fit(images, shapes["train"].labels, classes=3, spec=ImageSpec(4, 8, 1), settings=SHORT, resume=states[1])
 
 
 @pytest.mark.parametrize(
@@ -511,6 +525,7 @@ def test_a_state_of_other_settings_is_refused(shapes, monkeypatch, other):
         (lambda x: x, lambda y: y[:-1], r"expected 300 labels of int32, found int32 \[299\]"),
         (lambda x: x[:-1], lambda y: y, r"expected 299 labels of int32, found int32 \[300\]"),
         (lambda x: x, lambda y: y * 1.0, r"expected 300 labels of int32, found float64 \[300\]"),
+        (lambda x: x, lambda y: y.astype(np.int64) + 2**32, r"expected labels from 0 to 2, found 4294967296 to"),
     ],
 )
 def test_arrays_that_are_no_images_and_labels(shapes, images, labels, message):
@@ -525,10 +540,16 @@ def test_labels_may_be_any_whole_numbers(shapes):
         assert same(fit(shapes["train"].images, labels, classes=3, spec=SPEC, settings=SHORT).tensors, expected)
 
 
-def test_states_are_offered_some_seconds_apart(shapes):
-    states = []
-    train(shapes["train"], on_state=states.append)
-    assert states == []
+def test_states_are_offered_some_seconds_apart(shapes, monkeypatch):
+    now, states = [0.0], []
+    monkeypatch.setattr("tasks.vision.training.time.monotonic", lambda: now[0])
+
+    def two_seconds_later(entry, seconds):
+        now[0] += 2
+
+    settings = dataclasses.replace(SHORT, epochs=7)
+    train(shapes["train"], settings, on_state=states.append, on_epoch=two_seconds_later)
+    assert [len(state.history) for state in states] == [3, 6]
 
 
 BITS = """

@@ -14,10 +14,11 @@ _DPI = 100
 _NAMED_CELLS = 20  # classes up to which every cell has its number and every line its name
 
 
-def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
+def learning_curve(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> bytes:
     """Loss and accuracy over the epochs, on the training images and, where some were held out, on those.
 
-    history: epoch, loss, accuracy an entry, and perhaps validation_loss, validation_accuracy.
+    history: epoch, loss, accuracy an entry, and perhaps validation_loss, validation_accuracy. best_epoch: marked where
+    it isn't the last one.
     """
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -29,6 +30,8 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
         if f"validation_{key}" in history[0]:
             held_out = [each[f"validation_{key}"] for each in history]
             axes.plot(epochs, held_out, color="#c8553d", marker=marker, linestyle="--", label="held out")
+            if best_epoch not in (None, epochs[-1]):
+                axes.axvline(best_epoch, color="#888", linewidth=1, label="taken")
             axes.legend(frameon=False)
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)

@@ -124,7 +124,7 @@ class TrainingProgress:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._bar.stop()
         if self._report:
-            self._report.close(self._share)
+            self._report.close(self._share if kind else 1.0)  # done is done, however early
 
     def on_progress(self, progress: "training.Progress") -> None:
         epoch = f"epoch {progress.epoch}/{self._epochs}"

@@ -16,6 +16,7 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
     """GitHub's markdown with the charts inside. `result` is what the flow `retrain` returns."""
     numbers = metrics.load(store, Ref.parse(result["metrics"])).numbers
     trained = weights.load(store, Ref.parse(result["weights"]))
+    made = trained.artifact.manifest["provenance"]
     classes = trained.classes  # in the matrix's order; per_class is a JSON object, and has none
     decided = "**Promoted.**" if result["promoted"] else "**Not promoted.**"
     before = result["numbers"]
@@ -32,7 +33,7 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
         "## Learning curve",
         "On the training images, an epoch at a time; each image is counted before the step that learns from it."
         f"{held_out}",
-        f"![learning curve]({data_uri(learning_curve(trained.history), 'png')})",
+        f"![learning curve]({data_uri(learning_curve(trained.history, made.get('best_epoch')), 'png')})",
         "## Confusion matrix",
         "Test images: a row is what they are, a column what they were called.",
         f"![confusion matrix]({data_uri(confusion_matrix(numbers['confusion_matrix'], classes), 'png')})",
@@ -40,7 +41,7 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
         "## What it was made of",
         table(("", ""), [(kind, f"`{result[kind]}`") for kind in ("dataset", "weights", "metrics", "champion")]),
         f"Seconds: {', '.join(f'{stage} {seconds:.1f}' for stage, seconds in result['seconds'].items())}. "
-        f"Trained on {cell(str(trained.artifact.manifest['provenance']['device']))}.",
+        f"Trained on {cell(str(made['device']))}.",
     ]
     return "\n\n".join(parts)
 

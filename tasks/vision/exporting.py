@@ -14,6 +14,7 @@ import numpy as np
 
 from tasks.vision.device import tf, without_greeting
 from tasks.vision.errors import ExportError
+from tasks.vision.inference import BATCH
 from tasks.vision.network import Network
 
 Format = Literal["saved-model", "tflite", "onnx"]
@@ -23,7 +24,6 @@ INPUT, OUTPUT = "images", "probabilities"
 FILES: dict[Format, str] = {"saved-model": ".", "tflite": "model.tflite", "onnx": "model.onnx"}
 """What a runtime is given, seen from the folder: a SavedModel is a folder itself."""
 TOLERANCE = 1e-5
-BATCH = 256
 OPSET = 15  # of ONNX; what tf2onnx prefers, named here so that a newer one changes no graph
 
 

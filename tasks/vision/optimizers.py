@@ -4,11 +4,10 @@ inside a graph can carry it."""
 from collections.abc import Mapping
 
 from tasks.vision.device import tf
+from tasks.vision.network import Tensors
 from tasks.vision.recipes import TrainingSettings
 
 MOMENTUM = 0.9
-
-Tensors = Mapping[str, tf.Tensor]
 
 
 class SGD(tf.Module):

@@ -24,10 +24,10 @@ class TrainingSettings:
     epochs and batch_size: 1 or more; learning_rate: above 0, at its highest; schedule: `linear` falls from the learning
     rate to zero over all steps, `constant` stays, `one-cycle` rises to it and falls again; weight_decay: 0 or more, of
     kernels; label_smoothing: 0 to below 1, the share of the target that is spread over all classes; augmentation:
-    `flips` mirrors every second image, another half each epoch, and prediction is the mean over an image and its mirror
-    image; validation: 0 to 0.5, the share of each class that is
-    held out to look at; patience: epochs without a lower validation loss after which the training ends and the best
-    epoch is taken, 0 for never; seed: of the first weights, every epoch's order and flips, and the held-out share.
+    `flips` mirrors each image with probability one half, drawn anew each epoch, and prediction is the mean over an
+    image and its mirror image; validation: 0 to 0.5, the share of each class that is held out to look at; patience:
+    epochs without a lower validation loss after which the training ends and the best epoch is taken, 0 for never; seed:
+    of the first weights, every epoch's order and flips, and the held-out share.
     """
 
     architecture: Architecture = "dense"

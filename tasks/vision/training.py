@@ -47,10 +47,11 @@ class Progress:
 class State:
     """A training between two epochs: all that the rest of it depends on, so that it can go on in another process.
 
-    tensors: float32 arrays, `weights/<name>`, `optimizer/<name>` and, where there is patience, `best/<name>`; history
-    and seconds: an entry for each finished epoch.
+    settings: those of the training; tensors: float32 arrays, `weights/<name>`, `optimizer/<name>` and, where there is
+    patience, `best/<name>`; history and seconds: an entry for each finished epoch.
     """
 
+    settings: TrainingSettings
     tensors: dict[str, np.ndarray]
     history: list[dict[str, Any]]
     seconds: list[float]
@@ -91,12 +92,13 @@ def fit(
     each entry of the history and its seconds, `on_state` after an epoch, when the last state is some seconds old.
 
     A training that goes on from a state gives the bits that it would have given without the interruption. Raises
-    SettingsError, DeviceError, WeightsError for a state of another training, and Diverged when the loss is no longer a
-    number.
+    SettingsError, DeviceError, WeightsError for a state of other settings or another network, and Diverged when losses
+    or weights are no longer numbers.
     """
     settings.check()
-    labels = _checked(images, labels, spec)
+    images, labels = _checked(images, labels, spec)
     check_labels(labels, [f"number {index}" for index in range(classes)])
+    labels = labels.astype(np.int32)
     learned_from, held_out = split(labels, settings.validation, settings.seed)
     _check_sizes(settings, len(learned_from), len(held_out))
     place = device.choose(on)
@@ -122,6 +124,7 @@ def fit(
                     probabilities = np.concatenate([predict(images[part]) for part in parts])
                     entry["validation_loss"] = log_loss(probabilities, labels[held_out])
                     entry["validation_accuracy"] = float(np.mean(probabilities.argmax(1) == labels[held_out]))
+                _check_finite(network, entry, settings)
                 run.add(entry, time.perf_counter() - started)
                 on_epoch(entry, run.seconds[-1])
                 if time.monotonic() - saved > STATE_SECONDS:
@@ -143,14 +146,16 @@ def check_labels(labels: np.ndarray, names: Sequence[str]) -> None:
 
 
 def split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the items to learn from, and of those held out: `share` of each class, rounded down, by the seed.
+    """Indices of the items to learn from, and of those held out: `share` of each class, rounded, by the seed.
 
     Both ascend, int64. The same labels, share and seed give the same split.
     """
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels) if share else ():
         items = np.flatnonzero(labels == label)
-        held[np.random.default_rng([seed, _HELD_OUT, int(label)]).permutation(items)[: int(share * len(items))]] = True
+        held[np.random.default_rng([seed, _HELD_OUT, int(label)]).permutation(items)[: round(share * len(items))]] = (
+            True
+        )
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
@@ -226,11 +231,12 @@ def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, exe
             moved, state, more_loss, more_hits = step(weights, state, [each[index] for each in batches])
             return index + 1, loss + tf.cast(more_loss, tf.float64), hits + more_hits, moved, state
 
-        start = (0, tf.zeros((), tf.float64), 0, _values(network.weights), _values(optimizer.state))
+        carried = [network.turned(_values(variables)) for variables in (network.weights, optimizer.state)]
+        start = (0, tf.zeros((), tf.float64), 0, *carried)
         _, loss, hits, weights, state = tf.while_loop(lambda index, *_: index < steps, one, start)
         for variables, values in ((network.weights, weights), (optimizer.state, state)):
-            for name, variable in variables.items():
-                variable.assign(values[name])
+            for name, value in network.turned(values).items():
+                variables[name].assign(value)
         return loss, hits
 
     run = many_steps
@@ -264,7 +270,7 @@ def plan_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lanes:
     the epoch alone; whether an image is mirrored, on its index besides."""
     size = settings.batch_size
     batches = -(-len(items) // size)
-    width = -(-size // lanes) * lanes  # of a batch
+    width = _width(size, lanes)
     shuffled = np.random.default_rng([settings.seed, epoch]).permutation(items)
     order = np.resize(shuffled, (batches, width))
     order[:, :size] = np.resize(shuffled, (batches, size))
@@ -279,6 +285,11 @@ def plan_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lanes:
         learning_rates(settings, batches, epoch),
         np.maximum(BLEND, 1 / (1 + steps)).astype(np.float32),
     )
+
+
+def _width(batch_size: int, lanes: int) -> int:
+    """Of a batch whose lanes are equal."""
+    return -(-batch_size // lanes) * lanes
 
 
 def learning_rates(settings: TrainingSettings, batches: int, epoch: int) -> np.ndarray:
@@ -303,11 +314,11 @@ def gather(
 
     Images are read from where they are, only those of a chunk: a memory map is never held whole.
     """
+    width = _width(settings.batch_size, lanes)
+    steps = max(1, min(CHUNK_STEPS, CHUNK_BYTES // (width * images[0].nbytes)))
+    pixels = np.zeros((steps, width, *images.shape[1:]), np.uint8)  # one buffer for all: new pages cost more
     for epoch in range(first_epoch, settings.epochs + 1):
         plan = plan_epoch(items, settings, epoch, lanes)
-        width = plan.order.shape[1]
-        steps = max(1, min(CHUNK_STEPS, CHUNK_BYTES // (width * images[0].nbytes)))
-        pixels = np.zeros((steps, width, *images.shape[1:]), np.uint8)  # one buffer for all: new pages cost more
         for start in range(0, len(plan.order), steps):
             part = slice(start, start + steps)
             order = plan.order[part]
@@ -364,21 +375,16 @@ class _Run:
     def state(self) -> State:
         named = {"weights": self._network.tensors(), "optimizer": _arrays(self._optimizer.state), "best": self.best}
         tensors = {f"{kind}/{name}": tensor for kind, tensors in named.items() for name, tensor in tensors.items()}
-        return State(tensors, list(self.history), list(self.seconds))
+        return State(self._settings, tensors, list(self.history), list(self.seconds))
 
     def restore(self, state: State) -> None:
-        """Raises WeightsError when the state is of a training with other settings."""
+        """Raises WeightsError when the state is of other settings, or of another network."""
+        if state.settings != self._settings:
+            raise WeightsError("this state is of a training with other settings; start without it")
         named: dict[str, dict[str, np.ndarray]] = {"weights": {}, "optimizer": {}, "best": {}}
         for path, tensor in state.tensors.items():
             kind, _, name = path.partition("/")
             named[kind][name] = tensor
-        if (
-            named["optimizer"].keys() != self._optimizer.state.keys()
-            or len(state.history) > self._settings.epochs
-            or any(("validation_loss" in entry) != bool(self._settings.validation) for entry in state.history)
-            or bool(named["best"]) != bool(self._settings.patience)
-        ):
-            raise WeightsError("this state is of a training with other settings; start without it")
         self._network.assign(named["weights"])
         for name, variable in self._optimizer.state.items():
             variable.assign(named["optimizer"][name])
@@ -401,17 +407,27 @@ def _run_epoch(
         loss, hits, batch = loss + more_loss, hits + more_hits, batch + int(chunk.steps)
         seen = min(batch * settings.batch_size, items)
         if not np.isfinite(loss):
-            raise Diverged(
-                f"the loss is {loss} in epoch {epoch}, by batch {batch} of {batches}: the training diverged; "
-                f"try a learning rate below {settings.learning_rate:g} (0.1 is a usual one)"
-            )
+            raise _diverged(f"the loss is {loss} in epoch {epoch}, by batch {batch} of {batches}", settings)
         progress = Progress(epoch, batch, batches, seen, loss / seen, hits / seen)
         on_progress(progress)
     return progress
 
 
-def _checked(images: np.ndarray, labels: np.ndarray, spec: ImageSpec) -> np.ndarray:
-    """The labels as int32. Raises SettingsError unless there is a whole number for each image of bytes."""
+def _check_finite(network: Network, entry: dict[str, Any], settings: TrainingSettings) -> None:
+    """The steps' losses are from before each step: what the last one did shows in the weights alone."""
+    weights = all(np.isfinite(tensor).all() for tensor in network.tensors().values())
+    if not (weights and np.isfinite(entry.get("validation_loss", 0.0))):
+        raise _diverged(f"weights or validation loss are no numbers after epoch {entry['epoch']}", settings)
+
+
+def _diverged(found: str, settings: TrainingSettings) -> Diverged:
+    return Diverged(
+        f"{found}: the training diverged; try a learning rate below {settings.learning_rate:g} (0.1 is a usual one)"
+    )
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, spec: ImageSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Images without gaps, and labels. Raises SettingsError unless there is a whole number for each image of bytes."""
     shape = (spec.height, spec.width, spec.channels)
     if images.dtype != np.uint8 or images.shape[1:] != shape:
         raise SettingsError(
@@ -421,12 +437,15 @@ def _checked(images: np.ndarray, labels: np.ndarray, spec: ImageSpec) -> np.ndar
     labels = np.asarray(labels)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise SettingsError(f"expected {len(images)} labels of int32, found {labels.dtype} {list(labels.shape)}")
-    return labels.astype(np.int32)
+    return np.ascontiguousarray(images), labels
 
 
 def _check_sizes(settings: TrainingSettings, items: int, held_out: int) -> None:
     if settings.batch_size > items:
-        raise SettingsError(f"expected a batch_size of at most the {items} training items, found {settings.batch_size}")
+        raise SettingsError(
+            f"expected a batch_size of at most the {items} training items, found {settings.batch_size}; with few "
+            "images 32 or less learns more"
+        )
     if settings.validation and not held_out:
         raise SettingsError(
             f"expected a validation share that holds out an image of some class, found {settings.validation:g} of "
