@@ -13,6 +13,7 @@ import pytest
 
 from artifacts import weights
 from artifacts.errors import Corrupt
+from artifacts.refs import Ref
 from artifacts.store import Store
 from artifacts.training_state import TrainingStates
 from tasks.deadline import Deadline, DeadlineExceeded
@@ -82,11 +83,12 @@ def test_killed_at_random_moments_it_ends_in_the_same_version(shapes_dataset, st
     elsewhere = Store(tmp_path / "elsewhere")
     elsewhere.prepare()
     (elsewhere.disk.root / "datasets").symlink_to(store.disk.root / "datasets")
-    uninterrupted = train(elsewhere, shapes_dataset, settings)
-    assert lines[-1] == str(uninterrupted)
+    whole, errors = start(elsewhere, shapes_dataset, settings).communicate(timeout=120)
+    assert lines[-1] == whole.splitlines()[-1], errors
     assert list(store.disk.list("staging/training")) == []
-    provenance = store.open(uninterrupted).manifest["provenance"]
-    assert len(provenance["epoch_seconds"]) == len(weights.load(store, uninterrupted).history) == settings.epochs
+    published = weights.load(store, Ref.parse(lines[-1]))
+    assert published.artifact.manifest["provenance"]["threads"] == 1
+    assert len(published.artifact.manifest["provenance"]["epoch_seconds"]) == len(published.history) == settings.epochs
 
 
 @pytest.fixture
