@@ -49,6 +49,7 @@ check: $(READY)
 	@$(BIN)/mypy
 
 bench: $(READY)
+	@$(BIN)/python benchmarks/train.py
 	@$(BIN)/python benchmarks/retrain.py
 	@$(BIN)/python benchmarks/score.py
 
