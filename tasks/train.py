@@ -27,7 +27,7 @@ from tasks.vision.recipes import Device, Execution, TrainingSettings
 if TYPE_CHECKING:
     from tasks.vision import training
 
-FEW_STEPS, FEW_IMAGES = 300, 32
+FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
 """`conv` on 1,000 images reached 57% with 48 steps of 256, and 84% with 384 of 32 (docs/training.md)."""
 CODE_PATHS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
 """Variables that make TensorFlow compute by other instructions, with other last bits (docs/training.md)."""
@@ -83,10 +83,11 @@ def train_weights(
     started = time.perf_counter()
     data = datasets.load(store, dataset)
     check_labels(data.train.labels, data.classes)
-    steps = settings.epochs * -(-len(data.train.labels) // settings.batch_size)
-    if steps < FEW_STEPS and settings.batch_size > FEW_IMAGES:
+    items = len(data.train.labels)
+    steps = settings.epochs * -(-items // settings.batch_size)
+    if items < FEW_IMAGES and steps < FEW_STEPS and settings.batch_size > SMALL_BATCH:
         progress.tell(
-            f"only {steps} steps of gradient descent; with few images a batch size of {FEW_IMAGES} learns more"
+            f"only {steps} steps of gradient descent; with {items:,} images a batch size of {SMALL_BATCH} learns more"
         )
     states = TrainingStates(store.disk, _decided_by(dataset, settings, execution, device))
     trained = fit(

@@ -196,7 +196,7 @@ def test_the_epoch_that_was_taken_is_told(store, shapes_dataset):
 def test_too_few_steps_to_learn_much_are_told(store, shapes_dataset):
     told = []
     train(store, shapes_dataset, settings_for("conv", epochs=2, batch_size=150), told)
-    assert told[0] == "only 4 steps of gradient descent; with few images a batch size of 32 learns more"
+    assert told[0] == "only 4 steps of gradient descent; with 300 images a batch size of 32 learns more"
 
 
 def test_a_state_that_was_moved_to_other_settings_is_refused(store):
