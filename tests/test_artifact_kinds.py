@@ -95,7 +95,7 @@ def test_weights_come_back_to_the_bit(store, tensors):
 def test_weights_know_what_scoring_needs_and_any_tool_reads_them(store):
     ref = save_weights(store, {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}, [{"epoch": 1, "loss": 0.5}])
     loaded = weights.load(store, ref)
-    assert (loaded.ref, loaded.architecture, loaded.classes, loaded.image_spec) == (
+    assert (loaded.ref, loaded.settings["architecture"], loaded.classes, loaded.image_spec) == (
         ref,
         "dense",
         ["a", "b"],
