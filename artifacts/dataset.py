@@ -1,5 +1,6 @@
 """Datasets: uncompressed Arrow files of labelled images, memory-mapped and zero-copy into NumPy."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,9 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from artifacts.documents import canonical
 from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.store import Artifact, Store
+
+_CHECKS = "checks.json"
 
 
 @dataclass(frozen=True)
@@ -18,12 +22,14 @@ class Split:
     """One side of a dataset.
 
     images: uint8 [items, height, width, channels], 0-255; labels: int32 [items], an index into the classes;
-    sources: [items], where each image came from.
+    sources: [items], where each image came from; sha256: [items], hex, of the files' bytes, None where images are not
+    files of their own.
     """
 
     images: np.ndarray
     labels: np.ndarray
     sources: Sequence[str]
+    sha256: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,16 @@ class Dataset:
     @property
     def image_spec(self) -> dict[str, Any]:
         return dict(self.artifact.facts["image_spec"])
+
+    @property
+    def bad(self) -> dict[str, str]:
+        """The files that could not be learned from: path -> why."""
+        return dict(self.artifact.facts.get("bad", {}))
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """What the checks warned of when it was made: {check, text, examples}. Raises Corrupt."""
+        return list(json.loads(self.artifact.read(_CHECKS))) if _CHECKS in self.artifact.files else []
 
     @cached_property
     def train(self) -> Split:
@@ -56,6 +72,7 @@ class Dataset:
                 images=batch.column("image").to_numpy_ndarray(),
                 labels=batch.column("label").to_numpy(zero_copy_only=True),
                 sources=batch.column("source"),
+                sha256=batch.column("sha256") if "sha256" in batch.schema.names else None,
             )
         except (pa.ArrowInvalid, KeyError) as error:
             raise Corrupt(f"{path} is no dataset of this Lookbook: {error}") from None
@@ -73,9 +90,10 @@ def save(
     inputs: Mapping[str, Any],
     made: Mapping[str, Any],
     bad: Mapping[str, str] | None = None,
+    findings: Sequence[Mapping[str, Any]] = (),
 ) -> Ref:
     """Publish a dataset; `inputs` names what it was made from, with its SHA-256, and `bad` the files that could not be
-    used: path -> why."""
+    used: path -> why. `findings` may compare with the version before, and are no part of the identity."""
     store.prepare()
     splits = {"train": train, "test": test}
     with store.disk.scratch() as folder:
@@ -89,6 +107,7 @@ def save(
             settings=settings,
             inputs=inputs,
             facts={"classes": list(classes), "image_spec": dict(image_spec), "counts": counts, **_told(bad)},
+            rendered=lambda: {_CHECKS: canonical(list(findings))},
             made=made,
         )
 
@@ -108,6 +127,8 @@ def _write(split: Split, path: str) -> None:
         "label": pa.array(split.labels, pa.int32()),
         "source": pa.array(split.sources, pa.string()),
     }
+    if split.sha256 is not None:
+        columns["sha256"] = pa.array(split.sha256, pa.string())
     batch = pa.RecordBatch.from_pydict(columns)
     with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
         writer.write_batch(batch)

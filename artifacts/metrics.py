@@ -2,8 +2,9 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,16 @@ class Metrics:
 
     def probabilities(self) -> np.ndarray:
         """float32 [items, classes], in the order of the test split."""
-        table = pq.read_table(io.BytesIO(self.artifact.read(_ITEMS)))
-        column = table.column("probabilities").combine_chunks()
+        column = self._items.column("probabilities").combine_chunks()
         return np.asarray(column.flatten()).reshape(len(column), column.type.list_size)
+
+    def hits(self) -> np.ndarray:
+        """bool [items], in the order of the test split: whether the most probable class is the label."""
+        return np.asarray(self.probabilities().argmax(axis=1) == self._items.column("label").to_numpy())
+
+    @cached_property
+    def _items(self) -> pa.Table:
+        return pq.read_table(io.BytesIO(self.artifact.read(_ITEMS)))
 
 
 def save(
@@ -46,11 +54,13 @@ def save(
     sources: Sequence[str],
     weights: Ref,
     dataset: Ref,
+    report: Callable[[], Mapping[str, bytes]],
     made: Mapping[str, Any],
 ) -> Ref:
     """Publish an evaluation of `weights` on the test split of `dataset`.
 
-    labels: int32 [items]; probabilities: float32 [items, classes].
+    labels: int32 [items]; probabilities: float32 [items, classes]; report: draws pages and pictures, where the version
+    is not there yet.
     """
     table = pa.table(
         {
@@ -68,6 +78,7 @@ def save(
         settings={"split": "test"},
         inputs={"weights": str(weights), "dataset": str(dataset)},
         facts={key: numbers[key] for key in ("accuracy", "loss", "items")},
+        rendered=report,
         made=made,
     )
 

@@ -21,8 +21,11 @@ PASSING_ERRORS = ("timeout", "crashed", "unreadable", "missing", "changed")
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
-def schema(weights: Ref, dataset: str, classes: Sequence[str], image_spec: Mapping[str, Any]) -> pa.Schema:
-    """The columns of every part; class order, weights, dataset and ImageSpec are in the metadata."""
+def schema(
+    weights: Ref, dataset: str, classes: Sequence[str], image_spec: Mapping[str, Any], temperature: float | None
+) -> pa.Schema:
+    """The columns of every part; class order, weights, dataset and ImageSpec are in the metadata, and the temperature
+    where probabilities are scaled by one."""
     return pa.schema(
         [
             pa.field("path", pa.string(), nullable=False),
@@ -43,6 +46,7 @@ def schema(weights: Ref, dataset: str, classes: Sequence[str], image_spec: Mappi
             "lookbook.dataset": dataset,
             "lookbook.classes": json.dumps(list(classes)),
             "lookbook.image_spec": json.dumps(dict(image_spec), sort_keys=True),
+            **({} if temperature is None else {"lookbook.temperature": str(temperature)}),
         },
     )
 
@@ -123,7 +127,7 @@ def save(
                 {"digest": part.digest, "first": part.first, "rows": part.rows, "errors": part.errors} for part in parts
             ],
         },
-        rendered=report,
+        rendered=lambda: report,
         made=made,
     )
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,14 +119,15 @@ class Store:
         settings: Mapping[str, Any],
         inputs: Mapping[str, Any],
         facts: Mapping[str, Any],
-        rendered: Mapping[str, Content] | None = None,
+        rendered: Callable[[], Mapping[str, Content]] = dict,
         made: Mapping[str, Any] | None = None,
     ) -> Ref:
         """Commit a version and return its ref; the version that exists already when the identity is the same.
 
-        `files` are part of the identity and must not differ between equal runs; `rendered` (pages, pictures) are only
-        hashed. `made` joins the provenance: device, threads, seconds. Raises StoreError when the store refuses, Corrupt
-        when an earlier attempt left other bytes under this version.
+        `files` are part of the identity and must not differ between equal runs; `rendered` (pages, pictures) are
+        only hashed, and only drawn for a version that is not there yet. `made` joins the provenance: device, threads,
+        seconds. Raises StoreError when the store refuses, Corrupt when an earlier attempt left other bytes under this
+        version.
         """
         self.prepare()
         described = {file: _describe(content) for file, content in files.items()}
@@ -146,10 +147,11 @@ class Store:
                 if isinstance(content, bytes) or not (target.exists() and target.samefile(content)):
                     published.check(file)
             return self._same(ref, identity)
+        pages = rendered()
         for file, content in files.items():
             self._place(ref, file, content, described[file])
         drawn = {}
-        for file, content in (rendered or {}).items():
+        for file, content in pages.items():
             with suppress(AlreadyExists):  # an identical run drew it first: the manifest describes what is there
                 self.disk.create(f"{ref.folder}/{file}", content)
             drawn[file] = _describe(self.disk.local_path(f"{ref.folder}/{file}"))

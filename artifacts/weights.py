@@ -41,6 +41,11 @@ class Weights:
         return list(self.artifact.facts["classes"])
 
     @property
+    def temperature(self) -> float | None:
+        """What logits are divided by for calibrated probabilities; None where no images were held out."""
+        return self.artifact.facts.get("temperature")
+
+    @property
     def image_spec(self) -> dict[str, Any]:
         return dict(self.artifact.facts["image_spec"])
 
@@ -55,9 +60,11 @@ def save(
     image_spec: Mapping[str, Any],
     settings: Mapping[str, Any],
     dataset: Ref,
+    temperature: float | None = None,
     made: Mapping[str, Any],
 ) -> Ref:
-    """Publish weights. `history` holds one entry an epoch and nothing that differs between equal runs (no times)."""
+    """Publish weights. `history` holds one entry an epoch and nothing that differs between equal runs (no times);
+    `temperature` is that of held-out images, where some were."""
     from safetensors.numpy import save as to_bytes
 
     return store.publish(
@@ -70,6 +77,7 @@ def save(
             "classes": list(classes),
             "image_spec": dict(image_spec),
             "tensors": {name: _describe(tensor) for name, tensor in tensors.items()},
+            **({} if temperature is None else {"temperature": temperature}),
         },
         made=made,
     )

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, get_args
 
 import click
 
-from tasks.vision.recipes import RECIPES, Architecture, Augmentation, Device, Execution, Optimizer, Schedule
+from tasks.vision.recipes import RECIPES, Architecture, Augmentation, Color, Device, Execution, Optimizer, Schedule
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -74,10 +74,42 @@ def recipe_option(flag: str, kind: Any, told: str) -> Callable[[Callable[..., Re
     )
 
 
+def share_option(
+    flag: str, default: float, told: str, min_open: bool = False
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """An option from 0 to 1."""
+    return click.option(
+        flag,
+        type=click.FloatRange(0, 1, min_open=min_open),
+        callback=lambda context, option, value: _finite(value),
+        default=default,
+        show_default=True,
+        help=told,
+    )
+
+
 @verb(show="retraining")
 @click.option("--dataset", type=click.Choice(["fashion-mnist"]), default="fashion-mnist", show_default=True)
-@click.option("--images", type=click.Path(path_type=Path), help="Pictures of your own instead: a folder a class.")
+@click.option(
+    "--images",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Pictures of your own: a folder a class, train/ and test/ with a folder a class, or a .csv or .parquet of "
+    "path and label.",
+)
 @click.option("--name", help="What weights and champion are called; by default as the data set or the folder.")
+@click.option(
+    "--image-size", type=click.IntRange(8, 512), default=64, show_default=True, help="Pixels, height and width."
+)
+@click.option("--color", type=click.Choice(get_args(Color)), default="rgb", show_default=True, help="Of the pictures.")
+@share_option("--max-bad", 0.01, "Largest share of the files that may be left out.")
+@click.option(
+    "--split-seed",
+    type=click.IntRange(0, 2**31, max_open=True),
+    default=0,
+    show_default=True,
+    help="Decides which of the pictures are for testing.",
+)
 @click.option("--architecture", type=click.Choice(get_args(Architecture)), default="dense", show_default=True)
 @recipe_option("--epochs", click.IntRange(1, 10_000), "How often every training image is seen.")
 @recipe_option("--batch-size", click.IntRange(1, 65_536), "Images a step; with few pictures 32 or less.")
@@ -105,10 +137,13 @@ def recipe_option(flag: str, kind: Any, told: str) -> Callable[[Callable[..., Re
     help="End after so many epochs without a better validation loss, with the best epoch; 0: never.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
+@share_option("--minimum-accuracy", 0.0, "Accuracy below which no model is promoted.")
+@share_option("--significance", 0.05, "Chance of promoting one as good as the champion; 1: any gain.", min_open=True)
+@share_option("--max-recall-drop", 0.1, "How far any class's recall may be below the champion's.")
 @click.option("--execution", type=click.Choice(get_args(Execution)), default="graph", show_default=True)
 @click.option("--device", type=click.Choice(get_args(Device)), default="auto", show_default=True)
 def retrain(images: Path | None, **parameters: Any) -> Result:
-    """Prepare the data, train, evaluate on the test images, and promote the model when it is better.
+    """Prepare the data, train, evaluate on the test images, and promote the model when it is better beyond chance.
 
     Uses the Prefect server at PREFECT_API_URL, or brings its own for as long as it works.
 
@@ -118,9 +153,12 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
       lookbook retrain --epochs 5 --schedule constant --seed 3
       lookbook retrain --architecture conv
       lookbook retrain --images shoes --epochs 50
+      lookbook retrain --images shoes/labels.csv --image-size 32 --color grey
     """
     if images is not None:
-        parameters["images"] = _as_root(images)
+        parameters["images"] = _images_as_root(images)
+    elif given := [flag for flag in ("image_size", "color", "max_bad", "split_seed") if _was_given(flag)]:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is about pictures of your own: it goes with --images")
     from flows.server import prefect_api
 
     with prefect_api() as api:
@@ -141,6 +179,7 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
 @click.option("--weights", default="champion", show_default=True, help="A ref, or champion.")
 @click.option("--name", help="What the predictions are called; by default as the folder.")
 @click.option("--invert", is_flag=True, help="For dark objects on a light background.")
+@click.option("--calibrated", is_flag=True, help="Scale probabilities by the temperature of held-out images.")
 @click.option("--limit", type=click.IntRange(1), help="Score only the first so many entries, for a trial.")
 @click.option("--fresh", is_flag=True, help="Score everything anew, whatever was scored before.")
 def score(folder: Path, **parameters: Any) -> Result:
@@ -204,15 +243,44 @@ def list_artifacts(kind: str | None) -> Result:
 def show(ref: str) -> Result:
     """Show one artifact: what it holds, what it was made from, when and where.
 
-    REF is kind/name@version, name@version, a version's first digits, or champion.
+    REF is kind/name@version, name@version, a version's first digits, or champion. Of metrics the essential numbers
+    are shown, and where their report is.
 
     \b
     Example:
       lookbook show champion
+      lookbook show metrics/fashion-mnist@3f9a
     """
     _, store = _store()
     artifact = store.open(store.resolve(ref))
-    return {"ref": str(artifact.ref), "path": str(artifact.folder), **artifact.manifest}
+    shown = {"ref": str(artifact.ref), "path": str(artifact.folder), **artifact.manifest}
+    if artifact.ref.kind == "metrics":
+        from artifacts import metrics
+
+        shown["numbers"] = metrics.load(store, artifact.ref).numbers
+    if artifact.ref.kind == "datasets":
+        from artifacts import dataset
+
+        shown["findings"] = dataset.load(store, artifact.ref).findings
+    return shown
+
+
+@verb(show="lineage")
+@click.argument("ref")
+def lineage(ref: str) -> Result:
+    """Show what an artifact was made from, down to the files, and what was made from it.
+
+    REF is kind/name@version, name@version, a version's first digits, champion, or predictions/NAME@latest.
+
+    \b
+    Example:
+      lookbook lineage champion
+      lookbook lineage predictions/pictures@latest
+    """
+    from artifacts.lineage import lineage as trace
+
+    _, store = _store()
+    return trace(store, store.resolve(ref))
 
 
 @verb(show="history")
@@ -394,6 +462,19 @@ def _as_root(folder: Path) -> str:
     roots = {**Settings().image_roots, "given": folder.expanduser().absolute()}
     os.environ["LOOKBOOK_IMAGE_ROOTS"] = json.dumps({name: str(root) for name, root in roots.items()})
     return "given:"
+
+
+def _images_as_root(images: Path) -> str:
+    """The same for a folder, or for a table of pictures in its folder."""
+    from tasks.labelled import TABLES
+
+    if images.name.lower().endswith(TABLES):
+        return f"{_as_root(images.absolute().parent)}{images.name}"
+    return _as_root(images)
+
+
+def _was_given(parameter: str) -> bool:
+    return click.get_current_context().get_parameter_source(parameter) is not click.core.ParameterSource.DEFAULT
 
 
 def _tagged() -> AbstractContextManager[Any]:

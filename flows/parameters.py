@@ -10,6 +10,7 @@ from pydantic import Field
 from tasks.vision.recipes import (
     Architecture,
     Augmentation,
+    Color,
     Device,
     Execution,
     Optimizer,
@@ -18,7 +19,7 @@ from tasks.vision.recipes import (
     settings_for,
 )
 
-__all__ = ["Architecture", "Augmentation", "Device", "Execution", "Optimizer", "Schedule", "training_settings"]
+__all__ = ["Architecture", "Augmentation", "Color", "Device", "Execution", "Optimizer", "Schedule", "training_settings"]
 
 Epochs = Annotated[int, Field(ge=1, le=10_000)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
@@ -32,11 +33,17 @@ DeadlineHours = Annotated[float, Field(gt=0, le=720)]
 Limit = Annotated[int, Field(ge=1)]
 
 
-def training_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The training settings among a flow's parameters; None stands for the architecture's recipe.
+ImageSize = Annotated[int, Field(ge=8, le=512)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Significance = Annotated[float, Field(gt=0, le=1)]
+
+
+def training_settings(parameters: Mapping[str, Any], items: int | None = None) -> dict[str, Any]:
+    """The training settings among a flow's parameters; None stands for the architecture's recipe, which with few
+    `items` to train on has smaller batches.
 
     Raises SettingsError for what can't work on any data, before there is any work.
     """
-    settings = settings_for(**{field.name: parameters[field.name] for field in fields(TrainingSettings)})
+    settings = settings_for(items=items, **{field.name: parameters[field.name] for field in fields(TrainingSettings)})
     settings.check()
     return settings.to_dict()

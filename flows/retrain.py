@@ -20,29 +20,32 @@ from artifacts.store import Store
 from flows import parameters as fields
 from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
-from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
+from flows.train import TrainingCancelled, check_device, train, train_items, train_on_gpu_pool
 from tasks.deadline import Deadline
 from tasks.evaluate import evaluate
+from tasks.labelled import split_table
 from tasks.listing import check_folder, default_name
-from tasks.prepare import prepare
-from tasks.promote import promote
+from tasks.prepare import Pictures, prepare
+from tasks.promote import Gate, promote
+from tasks.reports import decision as decisions
 from tasks.reports import retraining
 from tasks.reports.progress import report_key
 
 
 def _run_name() -> str:
     given = flow_run.parameters
-    return run_name("retrain", given["name"] or (subject_of(given["images"]) if given["images"] else given["dataset"]))
+    subject = subject_of(split_table(given["images"])[0]) if given["images"] else given["dataset"]
+    return run_name("retrain", given["name"] or subject)
 
 
 @flow(
     name="retrain",
     description="""
 Prepare the data, **train** a network on them, **evaluate** it on the test split, and **promote** it to champion when it
-is better there than the champion.
+is better there than the champion, beyond chance.
 
 The defaults retrain on Fashion-MNIST in under a minute. For pictures of your own give `images`: a folder that holds a
-folder a class. The result is a report on this run's *Artifacts* page.
+folder a class. The result is a report on this run's *Artifacts* page, and another one on the decision.
 """,
     flow_run_name=_run_name,
     on_failure=[tell_of_failure],
@@ -52,6 +55,10 @@ def retrain(
     dataset: Literal["fashion-mnist"] = "fashion-mnist",
     images: str | None = None,
     name: str | None = None,
+    image_size: fields.ImageSize = 64,
+    color: fields.Color = "rgb",
+    max_bad: fields.Share = 0.01,
+    split_seed: fields.Seed = 0,
     architecture: fields.Architecture = "dense",
     epochs: fields.Epochs | None = None,
     batch_size: fields.BatchSize | None = None,
@@ -64,6 +71,9 @@ def retrain(
     validation: fields.Validation = 0.0,
     patience: fields.Patience = 0,
     seed: fields.Seed = 0,
+    minimum_accuracy: fields.Share = 0.0,
+    significance: fields.Significance = 0.05,
+    max_recall_drop: fields.Share = 0.1,
     execution: fields.Execution = "graph",
     device: fields.Device = "auto",
     train_on: Literal["here", "gpu pool"] = "here",
@@ -74,9 +84,16 @@ def retrain(
 
     Args:
         dataset: The data set to train on, unless `images` names a folder.
-        images: Pictures of your own instead, as root:sub/path with a folder a class in it; root is one of
-            LOOKBOOK_IMAGE_ROOTS. About one picture in seven, chosen by its content, is kept for testing.
+        images: Pictures of your own instead, as root:sub/path; root is one of LOOKBOOK_IMAGE_ROOTS. It holds a folder a
+            class, or train and test with a folder a class in each, or is a table (.csv, .parquet) with columns path and
+            label. Unless it says so itself, about one picture in seven, chosen by its content, is kept for testing.
         name: What the dataset, the weights and their champion are called; by default as the data set or the folder.
+        image_size: Height and width, in pixels, at which the network looks at the pictures of a folder. 8 to 512.
+        color: rgb, or grey: what it sees of them.
+        max_bad: Largest share of a folder's files that may be left out, as they can't be read, have no class or
+            several. They are listed in the dataset; more of them stop the run. 0 to 1.
+        split_seed: Decides which of a folder's contents are kept for testing. Models of different ones can't be
+            compared: the new one was trained on what the other is tested with.
         architecture: The network. dense: one hidden layer of 20 units, trained in seconds. conv: a small convolutional
             network, better and minutes slower. What stays None below is as told for each.
         epochs: How often every training image is seen. More takes longer and is better up to a point. 1 to 10000;
@@ -98,6 +115,11 @@ def retrain(
             epoch's weights. 0: it never does.
         seed: Decides the first weights, the order of the images and what is held out. The same seed gives the same
             weights.
+        minimum_accuracy: Accuracy on the test split below which no model is promoted. 0 to 1.
+        significance: Chance of promoting a model that is just as good as the champion, by McNemar's exact test. Above
+            0, to 1; with 1 any gain promotes.
+        max_recall_drop: By how much the recall of any class may be below the champion's. 0 to 1; with 1 it does not
+            matter.
         execution: graph: the training loop is compiled. eager: step by step, for debugging, many times slower.
         device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
         train_on: here: in this run's own process. gpu pool: as a run of train/gpu, for which this run waits; both
@@ -109,41 +131,45 @@ def retrain(
     Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
     seconds a stage.
     """
-    settings = fields.training_settings(locals())
+    given = dict(locals())
+    settings = fields.training_settings(given)
+    pictures = Pictures(images, image_size, color, max_bad, split_seed) if images else None
     deadline = Deadline.after(deadline_hours)
     configured = Settings()
     store = Store(configured.store)
     seconds: dict[str, float] = {}
     if images:
-        check_folder(configured, images)
-    called = check_name(name or (default_name(configured, images) if images else dataset))
+        check_folder(configured, split_table(images)[0])
+    called = check_name(name or (default_name(configured, split_table(images)[0]) if images else dataset))
     if train_on == "here":
         check_device(device)
     with _timed(seconds, "prepare"):
-        dataset_ref = prepare(dataset, images, called, deadline)
+        dataset_ref = prepare(dataset, pictures, called, deadline)
+    settings = fields.training_settings(given, train_items(store, dataset_ref))
     if if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings)):
         return _nothing_changed(store, dataset_ref, judged)
     with _timed(seconds, "train"):
-        given: dict[str, Any] = {"dataset": dataset_ref, **settings, "execution": execution, "device": device}
-        given["deadline_hours"] = round(deadline.hours_left(), 3)
+        training = {"dataset": dataset_ref, **settings, "execution": execution, "device": device}
+        training["deadline_hours"] = round(deadline.hours_left(), 3)
         try:
             weights_ref = (
                 _trained_before(store, dataset_ref, settings)
-                or (train_on == "here" and train(**given)["weights"])
-                or train_on_gpu_pool(store, given, deadline)
+                or (train_on == "here" and train(**training)["weights"])
+                or train_on_gpu_pool(store, training, deadline)
             )
         except TrainingCancelled as cancelled:
             return Cancelled(message=str(cancelled))
     with _timed(seconds, "evaluate"):
         metrics_ref = evaluate(weights_ref, dataset_ref)
-        decision = promote(metrics_ref)
+        decision = promote(metrics_ref, Gate(minimum_accuracy, significance, max_recall_drop))
     numbers = metrics.load(store, Ref.parse(metrics_ref)).numbers
     epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
     seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
     produced = {"dataset": dataset_ref, "weights": weights_ref, "metrics": metrics_ref}
     runs.record(store.disk, str(flow_run.id), produced)
     result = {**produced, "accuracy": numbers["accuracy"], "loss": numbers["loss"], "seconds": seconds, **decision}
-    _report(called, retraining.markdown(store, result))
+    _report("decision", called, decisions.markdown(store, result), f"Decision on the champion of {called}")
+    _report("retrain", called, retraining.markdown(store, result), f"Retraining of {called}")
     return result
 
 
@@ -181,12 +207,13 @@ def _nothing_changed(store: Store, dataset: str, judged: Event) -> Any:
     produced = {"dataset": dataset, "weights": judged.challenger}
     runs.record(store.disk, str(flow_run.id), produced)
     told = {**produced, "champion": judged.ref}
-    _report(Ref.parse(dataset).name, retraining.unchanged(f"{reason} ({judged.reason})", told))
+    name = Ref.parse(dataset).name
+    _report("retrain", name, retraining.unchanged(f"{reason} ({judged.reason})", told), f"Retraining of {name}")
     return Completed(message=reason, data={**told, "promoted": False, "reason": reason})
 
 
-def _report(name: str, markdown: str) -> None:
-    create_markdown_artifact(markdown, key=report_key("retrain", name), description=f"Retraining of {name}")
+def _report(of: str, name: str, markdown: str, description: str) -> None:
+    create_markdown_artifact(markdown, key=report_key(of, name), description=description)
 
 
 @contextmanager

@@ -47,6 +47,7 @@ def score(
     weights: str = "champion",
     name: str | None = None,
     invert: bool = False,
+    calibrated: bool = False,
     limit: fields.Limit | None = None,
     fresh: bool = False,
     deadline_hours: fields.DeadlineHours = 12,
@@ -58,6 +59,8 @@ def score(
         weights: Which weights predict: champion, NAME@champion, or a ref like weights/fashion-mnist@3f9a1c20d4b7e815.
         name: What the predictions are called; by default as the folder.
         invert: For dark objects on a light background. Fashion-MNIST's are light ones on black.
+        calibrated: Scale the probabilities by the weights' temperature, so that a confidence of 80% is right four times
+            in five. Weights have one when they were trained with a validation share.
         limit: Score only the first so many entries, for a trial. 1 or more.
         fresh: Score everything anew, whatever was scored before. Takes as long as the first time.
         deadline_hours: Hours after which the run gives up. What is finished stays, and the next run goes on there.
@@ -72,9 +75,9 @@ def score(
     name = check_name(name or default_name(settings, folder))
     weights = str(store.resolve(weights, "weights"))
     listed = plan(folder, limit, deadline)
-    outcome = predict(listed, folder, name, weights, invert, fresh, deadline)
+    outcome = predict(listed, folder, name, weights, invert, calibrated, fresh, deadline)
     waited = outcome["waited"]
-    ref = commit(listed, folder, name, weights, invert, outcome, trial=limit is not None)
+    ref = commit(listed, folder, name, weights, invert, calibrated, outcome, trial=limit is not None)
     runs.record(store.disk, str(flow_run.id), {"weights": weights, "predictions": ref})
     return _told(store, Ref.parse(ref), name, outcome, time.perf_counter() - started - waited)
 

@@ -86,10 +86,12 @@ def train(
 
     Returns the refs of dataset and weights, which `runs/<flow-run-id>.json` in the store holds, too.
     """
-    settings = fields.training_settings(locals())
+    given = dict(locals())
+    fields.training_settings(given)
     deadline = Deadline.after(deadline_hours)
     store = Store(Settings().store)
     ref = str(store.resolve(dataset, "datasets"))
+    settings = fields.training_settings(given, train_items(store, ref))
     if finished := _finished(store, str(flow_run.id), ref):
         get_run_logger().info("this run published %s before it was run again", finished["weights"])
         return finished
@@ -98,6 +100,11 @@ def train(
     produced = {"dataset": ref, "weights": weights}
     runs.record(store.disk, str(flow_run.id), produced)
     return produced
+
+
+def train_items(store: Store, dataset: str) -> int:
+    """How many images of a published dataset are to train on."""
+    return int(store.open(Ref.parse(dataset)).facts["counts"]["train"]["items"])
 
 
 def check_device(device: str) -> None:

@@ -14,7 +14,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.listing import folder_path, open_folder
 from tasks.plan import load_plan
-from tasks.predict import SCORING, Job, Outcome, make_job
+from tasks.predict import Job, Outcome, make_job
 from tasks.reports import scoring
 from tasks.retries import RETRIES
 from tasks.vision.decoding import DecoderPool
@@ -26,11 +26,20 @@ from tasks.vision.decoding import DecoderPool
     persist_result=False,
     **RETRIES,
 )
-def commit(plan: str, folder: str, name: str, weights: str, invert: bool, outcome: dict[str, Any], trial: bool) -> str:
+def commit(
+    plan: str,
+    folder: str,
+    name: str,
+    weights: str,
+    invert: bool,
+    calibrated: bool,
+    outcome: dict[str, Any],
+    trial: bool,
+) -> str:
     """The ref of the published predictions."""
     settings = Settings()
     store = Store(settings.store)
-    job = make_job(store, settings, folder, name, Ref.parse(weights), invert)
+    job = make_job(store, settings, folder, name, Ref.parse(weights), invert, calibrated)
     parts = [Part(**part) for part in outcome["parts"]]
     ref = commit_predictions(store, settings, job, plan, Outcome(**{**outcome, "parts": parts}), trial)
     get_run_logger().info("published %s", ref)
@@ -49,10 +58,9 @@ def commit_predictions(
     if [part.rows for part in outcome.parts] != rows:
         raise Corrupt(f"the finished shards have other numbers of rows than {plan} has entries; score with --fresh")
     where = str(folder_path(settings, job.folder))
-    made_by = {"scoring": SCORING, "limits": {"bytes": job.limits.bytes, "pixels": job.limits.pixels}}
     latest = aliases.current(store.disk, "predictions", job.name, "latest")
     report = {}
-    if not _unchanged(store, latest, outcome.parts, made_by):
+    if not _unchanged(store, latest, outcome.parts, job.settings):
         report = _draw(store, settings, job, outcome.parts)
     ref = predictions.save(
         store,
@@ -60,7 +68,7 @@ def commit_predictions(
         parts=outcome.parts,
         weights=job.weights,
         dataset=job.dataset,
-        settings=made_by,
+        settings=job.settings,
         classes=job.classes,
         image_spec=job.spec.to_dict(),
         report=report,

@@ -1,4 +1,4 @@
-"""The stage that measures weights on the test split of a dataset."""
+"""The stage that measures weights on the test split of a dataset, and draws the report."""
 
 import time
 
@@ -6,18 +6,25 @@ from prefect import get_run_logger, task
 
 from artifacts import dataset as datasets
 from artifacts import metrics
+from artifacts import weights as published_weights
+from artifacts.errors import LookbookError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import model
+from tasks.reports import evaluation
 from tasks.retries import RETRIES
 from tasks.vision.metrics import evaluate as measure
+
+
+class Mismatch(LookbookError):
+    """Weights that are not meant for these images or classes."""
 
 
 @task(
     name="evaluate network",
     persist_result=False,
-    description="Measure the weights on the test split; publish the numbers.",
+    description="Measure the weights on the test split; publish the numbers with a report.",
     **RETRIES,
 )
 def evaluate(weights: str, dataset: str) -> str:
@@ -28,19 +35,28 @@ def evaluate(weights: str, dataset: str) -> str:
 
 
 def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
-    """Measure and publish. Raises NotFound, Corrupt and WeightsError."""
+    """Predict the test split now, and publish what came out. Raises NotFound, Corrupt, WeightsError and Mismatch."""
     started = time.perf_counter()
     data = datasets.load(store, dataset)
-    ready = model.load(store, weights)
-    probabilities = ready.predict(data.test.images)
+    measured = published_weights.load(store, weights)
+    if (measured.classes, measured.image_spec) != (data.classes, data.image_spec):
+        theirs, ours = set(measured.classes), set(data.classes)
+        differing = ", ".join(sorted(theirs ^ ours)) or "their order, or the pictures' size or colour"
+        raise Mismatch(
+            f"{weights} tells {len(theirs)} classes apart; {dataset} has {len(ours)} (differing: {differing}). "
+            "Retrain, or name another dataset"
+        )
+    probabilities = model.load(store, weights).predict(data.test.images)
+    numbers = measure(probabilities, data.test.labels, measured.classes, measured.temperature)
     return metrics.save(
         store,
         dataset.name,
-        numbers=measure(probabilities, data.test.labels, ready.classes),
+        numbers=numbers,
         labels=data.test.labels,
         probabilities=probabilities,
         sources=data.test.sources,
         weights=weights,
         dataset=dataset,
+        report=lambda: evaluation.draw(measured, data, numbers, probabilities),
         made={"seconds": round(time.perf_counter() - started, 3)},
     )

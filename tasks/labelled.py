@@ -1,127 +1,163 @@
-"""Labelled images out of a folder a class: which side a picture is on, and what could not be read."""
+"""Which files are learned from, with which label and on which side: a folder a class, `train/` and `test/` with a
+folder a class in each, or a table (CSV, Parquet) of paths and labels."""
 
 import hashlib
+import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, cast
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 
 from artifacts.errors import LookbookError
 from artifacts.settings import Settings
-from tasks.listing import Entry, FolderError, folder_path, open_folder, to_text, walk
-from tasks.vision.decoding import CHUNK, DecoderPool, Files
-from tasks.vision.images import ImageSpec, Limits
-from tasks.vision.sources import LabelledImages
+from tasks.listing import (
+    Entry,
+    FolderError,
+    digest_entries,
+    folder_path,
+    open_folder,
+    read_file,
+    to_bytes,
+    to_text,
+    walk,
+)
 
-TEST_SHARE = 1 / 7  # as Fashion-MNIST's
-BAD_SHARE = 0.01  # of all files; more of them look like a mistake
+Side = Literal["train", "test"]
+SIDES: tuple[Side, ...] = ("train", "test")
+_OTHER_SIDES = ("val", "valid", "validation", "dev")
+TABLES = (".csv", ".parquet")
 
 
-class TooFewPictures(LookbookError):
-    """A folder whose readable pictures are not enough to train on and to test with."""
+class LabelError(LookbookError):
+    """Labels that can't be learned from: one class only, a table without its columns."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Both sides of a folder. contents: SHA-256 over paths and contents; bad: path -> why it can't be learned from."""
+    """Files with their labels, sorted by path.
 
-    train: LabelledImages
-    test: LabelledImages
-    classes: list[str]
-    contents: str
+    sides: where the folder or the table says it, otherwise None, and a file's content decides; bad: path -> why it
+    can't be learned from; digest: of everything that was looked at.
+    """
+
+    entries: list[Entry]
+    labels: list[str]
+    sides: list[Side | None]
     bad: dict[str, str]
+    digest: str
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted(set(self.labels))
 
 
-def entries_of(settings: Settings, folder: str) -> list[Entry]:
-    """Every entry of `root:sub/path` but the hidden ones. Raises FolderError, also where there are not two folders that
-    hold something, and for a link in a class's place: links are not followed."""
+def split_table(images: str) -> tuple[str, str | None]:
+    """`root:sub/labels.csv` as the folder `root:sub` and `labels.csv`; a folder as it is, and None."""
+    root, _, path = images.partition(":")
+    folder, _, name = path.rpartition("/")
+    return (f"{root}:{folder}", name) if name.lower().endswith(TABLES) else (images, None)
+
+
+def list_labelled(settings: Settings, images: str) -> Labelled:
+    """What `root:sub/path`, a folder or a table, holds. Hidden files are passed over.
+
+    Raises FolderError for what may not or can not be read, and LabelError unless there are two classes.
+    """
+    folder, table = split_table(images)
+    where = str(folder_path(settings, images))
     top = open_folder(settings, folder)
     try:
         entries = [each for each in walk(top) if not any(part.startswith(b".") for part in each.path.split(b"/"))]
+        found = _from_table(read_file(top, table, where), entries, where) if table else _from_folders(entries, where)
     finally:
         os.close(top)
+    if len(found.classes) < 2:
+        expected = f"labels of two classes in {where}" if table else f"a folder a class in {where}"
+        raise LabelError(f"expected {expected}, two of them at least, found {', '.join(found.classes) or 'none'}")
+    return found
+
+
+def _from_folders(entries: list[Entry], where: str) -> Labelled:
     if links := [to_text(each.path) for each in entries if b"/" not in each.path and not each.regular]:
         raise FolderError(
-            f"expected folders in {folder_path(settings, folder)}, found {links[0]}, a link or a device, which is not "
-            "followed; put the folder itself there"
+            f"expected folders in {where}, found {links[0]}, a link or a device, which is not followed; put the folder "
+            "itself there"
         )
-    classes = _classes(entries)
-    if len(classes) < 2:
-        raise FolderError(
-            f"expected a folder a class in {folder_path(settings, folder)}, two of them at least, "
-            f"found {', '.join(classes) or 'none'}"
-        )
-    return entries
-
-
-def gather(
-    settings: Settings, folder: str, entries: Sequence[Entry], spec: ImageSpec, on_rows: Callable[[int, int, int], None]
-) -> Labelled:
-    """Decode the listed pictures. A picture's content alone decides its side, and it stays there when others arrive:
-    equal pictures are never on both.
-
-    Raises FolderError when more than BAD_SHARE of the files can't be learned from, and TooFewPictures.
-    """
-    classes = _classes(entries)
-    bad = {to_text(each.path): "in no class's folder" for each in entries if b"/" not in each.path}
-    files = [each for each in entries if b"/" in each.path]
-    images = np.zeros((len(files), spec.height, spec.width, spec.channels), np.uint8)
-    sha256 = [""] * len(files)
-    top = open_folder(settings, folder)
-    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-    starts = range(0, len(files), CHUNK)
-    requests = (
-        Files([each.path for each in cut], [each.size for each in cut], [each.mtime_ns for each in cut])
-        for cut in (files[start : start + CHUNK] for start in starts)
-    )
-    try:
-        processes = settings.decoders or os.cpu_count() or 1
-        with DecoderPool(top, spec, limits, settings.max_image_seconds, processes) as pool:
-            for start, pictures in zip(starts, pool.decode(requests), strict=True):
-                images[start : start + len(pictures.sha256)] = pictures.pixels
-                sha256[start : start + len(pictures.sha256)] = [each or "" for each in pictures.sha256]
-                for place, (kind, detail) in pictures.errors.items():
-                    bad[to_text(files[start + place].path)] = f"{kind}: {detail}"
-                on_rows(len(pictures.sha256), len(pictures.errors), 0)
-    finally:
-        os.close(top)
-    if len(bad) > BAD_SHARE * len(entries):
-        shown = "; ".join(f"{path} ({why})" for path, why in list(bad.items())[:3])
-        raise FolderError(
-            f"expected at most {BAD_SHARE:.0%} of the files in {folder_path(settings, folder)} not to be pictures, "
-            f"found {len(bad):,} of {len(entries):,}: {shown}{', ...' if len(bad) > 3 else ''}; mend or remove them"
-        )
-    return _sides(files, images, sha256, classes, bad)
-
-
-def _sides(
-    files: Sequence[Entry], images: np.ndarray, sha256: Sequence[str], classes: list[str], bad: dict[str, str]
-) -> Labelled:
-    paths = [to_text(each.path) for each in files]
-    labels = np.array([classes.index(_class_of(each)) for each in files], np.int32)
-    good = np.array([path not in bad for path in paths])
-    tested = np.array([bool(each) and int(each[:8], 16) < TEST_SHARE * 2**32 for each in sha256])
-    sides = []
-    for side, chosen in (("train on", good & ~tested), ("test with", good & tested)):
-        items = np.flatnonzero(chosen)
-        missing = [name for index, name in enumerate(classes) if index not in labels[items]]
-        if missing:
-            raise TooFewPictures(
-                f"expected pictures of every class to {side}, none of {', '.join(missing)} found among {len(items):,}; "
-                f"about one picture in {round(1 / TEST_SHARE)}, by its content, is for testing: add more of them"
+    top = {each.path.partition(b"/")[0].decode(errors="replace") for each in entries if b"/" in each.path}
+    nested = any(each.path.count(b"/") > 1 for each in entries)
+    depth = 0
+    if nested and top and top <= {*SIDES, *_OTHER_SIDES}:
+        if top != set(SIDES):
+            raise LabelError(
+                f"expected train and test in {where}, found {', '.join(sorted(top))}; name them so, and put all that "
+                "is to be learned from into train (--validation holds out a share of it)"
             )
-        sides.append(LabelledImages(images[items], labels[items], [paths[item] for item in items]))
-    contents = hashlib.sha256()
-    for path, digest in zip(paths, sha256, strict=True):
-        if path not in bad:
-            contents.update(f"{path}\0{digest}\n".encode())
-    return Labelled(sides[0], sides[1], classes, contents.hexdigest(), bad)
+        depth = 1
+    placed = [each for each in entries if each.path.count(b"/") > depth]
+    bad = {to_text(each.path): "in no class's folder" for each in entries if each.path.count(b"/") <= depth}
+    return Labelled(
+        placed,
+        [_label(each.path.split(b"/")[depth]) for each in placed],
+        [cast(Side, each.path.partition(b"/")[0].decode()) if depth else None for each in placed],
+        bad,
+        digest_entries(entries),
+    )
 
 
-def _classes(entries: Sequence[Entry]) -> list[str]:
-    return sorted({_class_of(each) for each in entries if b"/" in each.path})
+def _from_table(content: bytes, entries: Sequence[Entry], where: str) -> Labelled:
+    """Only files that were listed below the table's folder are ever opened, whatever its paths say."""
+    rows = _read_table(content, where)
+    known = {each.path: each for each in entries}
+    named: dict[bytes, tuple[str, Side | None]] = {}
+    bad: dict[str, str] = {}
+    for text, label, side in rows:
+        path = os.fsencode(text.removeprefix("./"))
+        path = path if path in known else to_bytes(text)  # a table of predictions has them percent-encoded
+        if not label:
+            bad[text] = "unlabelled: the table has no label for it"
+        elif side not in (*SIDES, None):
+            bad[text] = f"unlabelled: expected train or test as its split, found {side}"
+        elif path not in known:
+            bad[text] = "missing: the table names it, and there is no such file below the table's folder"
+        elif named.setdefault(path, (label, side)) != (label, side):
+            bad[to_text(path)] = f"conflicting: the table has it as {named[path][0]} and as {label}"
+    placed = [known[path] for path in sorted(named) if to_text(path) not in bad]
+    labels = [named[each.path][0] for each in placed]
+    sides = [named[each.path][1] for each in placed]
+    digest = hashlib.sha256(f"{digest_entries(placed)} {hashlib.sha256(content).hexdigest()}".encode()).hexdigest()
+    return Labelled(placed, labels, sides, bad, digest)
 
 
-def _class_of(entry: Entry) -> str:
-    return to_text(entry.path.partition(b"/")[0])
+def _read_table(content: bytes, where: str) -> Iterable[tuple[str, str | None, str | None]]:
+    """path, label and, where there is such a column, split (train, test) of each row."""
+    columns = ("path", "label", "split")
+    read: Callable[[io.BytesIO], pa.Table] = pa.parquet.read_table
+    if where.lower().endswith(".csv"):
+        as_text = pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True)
+        read = lambda file: pa.csv.read_csv(file, convert_options=as_text)  # noqa: E731
+    try:
+        table = read(io.BytesIO(content))
+        if not {"path", "label"} <= set(table.column_names):
+            raise LabelError(
+                f"expected columns path and label in {where}, found {', '.join(table.column_names)}; a column split, "
+                "with train or test, may follow"
+            )
+        given = [table.column(name).cast(pa.string()).to_pylist() for name in columns if name in table.column_names]
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise LabelError(f"expected a table in {where}, found what can't be read as one: {error}") from None
+    given += [[None] * len(table)] if len(given) == 2 else []
+    if None in given[0]:
+        raise LabelError(f"expected a path in every row of {where}, found none in row {given[0].index(None) + 1}")
+    return zip(*given, strict=True)
+
+
+def _label(folder: bytes) -> str:
+    """A class is called as its folder; where that is no UTF-8, as the `path` column has it."""
+    try:
+        return folder.decode()
+    except UnicodeDecodeError:
+        return to_text(folder)

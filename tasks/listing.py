@@ -14,6 +14,7 @@ from artifacts.refs import check_name
 from artifacts.settings import Settings
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class FolderError(LookbookError):
@@ -82,6 +83,17 @@ def open_folder(settings: Settings, text: str) -> int:
         reason = error.strerror if isinstance(error, OSError) else error
         raise FolderError(f"expected a folder of pictures at {folder_path(settings, text)}, found: {reason}") from None
     return descriptor
+
+
+def read_file(folder: int, name: str, where: str) -> bytes:
+    """The content of a regular file in an open folder, no link. Raises FolderError, which tells `where`."""
+    try:
+        with open(os.open(name, _FILE, dir_fd=folder), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FolderError(f"expected a file at {where}, found a folder, a pipe or a device")
+            return file.read()
+    except OSError as error:
+        raise FolderError(f"expected a file at {where}, found: {error.strerror}") from None
 
 
 def _parse(settings: Settings, text: str) -> tuple[str, list[str]]:

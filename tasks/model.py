@@ -26,8 +26,8 @@ class Model:
     predict: Any
 
 
-def load(store: Store, ref: Ref) -> Model:
-    """The model of published weights. Raises NotFound, Corrupt and WeightsError.
+def load(store: Store, ref: Ref, temperature: float | None = None) -> Model:
+    """The model of published weights; `temperature` scales its probabilities. Raises NotFound, Corrupt, WeightsError.
 
     It computes with one thread: the same numbers wherever it is asked, and decoders have the other processors.
     """
@@ -43,7 +43,7 @@ def load(store: Store, ref: Ref) -> Model:
         settings["architecture"], spec, len(published.classes), augmentation=settings.get("augmentation", "none")
     )
     network.assign(published.tensors)
-    return Model(ref, published.classes, spec, Predictor(network))
+    return Model(ref, published.classes, spec, Predictor(network, temperature or 1.0))
 
 
 def predict_files(model: Model, paths: Iterable[Path], settings: Settings) -> list[dict[str, Any]]:

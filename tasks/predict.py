@@ -19,7 +19,7 @@ from prefect import get_run_logger, task
 
 from artifacts import aliases, predictions, weights
 from artifacts.documents import digest, seal, unseal
-from artifacts.errors import AlreadyExists, Corrupt, NotFound
+from artifacts.errors import AlreadyExists, Corrupt, LookbookError, NotFound
 from artifacts.predictions import PASSING_ERRORS, Part
 from artifacts.refs import Ref
 from artifacts.settings import Settings
@@ -30,17 +30,23 @@ from tasks.listing import open_folder, to_bytes, to_text
 from tasks.plan import Plan, load_plan
 from tasks.reports.progress import PicturesProgress, report_key
 from tasks.retries import RETRIES
-from tasks.vision.decoding import CHUNK, DecoderPool, Files, Pictures
+from tasks.vision.decoding import CHUNK, DecoderPool, Files, Pictures, cut
 from tasks.vision.images import ImageSpec, Limits
 
 SCORING = 1  # raise it when the same picture and weights give another row: earlier shards are then scored anew
-_REQUEST_BYTES = 8 << 20  # large pictures travel in smaller groups, so that no decoder is left with the last long one
 _HELD_BYTES = 64 << 20  # pixels that may wait for TensorFlow's import
+
+
+class NotCalibrated(LookbookError):
+    """Weights without a temperature, where calibrated probabilities are wanted."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a run scores, and how. All of it but the folder decides the rows."""
+    """What a run scores, and how. All of it but the folder and the name decides the rows.
+
+    temperature: what logits are divided by, None for probabilities as the network gives them.
+    """
 
     folder: str
     name: str
@@ -49,21 +55,21 @@ class Job:
     classes: list[str]
     spec: ImageSpec
     limits: Limits
+    temperature: float | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a table of predictions says of how it was made, beside weights and ImageSpec."""
+        calibrated = {} if self.temperature is None else {"temperature": self.temperature}
+        return {"limits": asdict(self.limits), "scoring": SCORING, **calibrated}
 
     def digest(self, entries: str) -> str:
         """The digest of a shard: of its entries, and of everything else that its rows depend on."""
-        return digest(
-            {
-                "entries": entries,
-                "weights": str(self.weights),
-                "image_spec": self.spec.to_dict(),
-                "limits": asdict(self.limits),
-                "scoring": SCORING,
-            }
-        )
+        spec = self.spec.to_dict()
+        return digest({"entries": entries, "weights": str(self.weights), "image_spec": spec, **self.settings})
 
     def schema(self) -> pa.Schema:
-        return predictions.schema(self.weights, self.dataset, self.classes, self.spec.to_dict())
+        return predictions.schema(self.weights, self.dataset, self.classes, self.spec.to_dict(), self.temperature)
 
 
 @dataclass
@@ -85,12 +91,19 @@ class Outcome:
     **RETRIES,
 )
 def predict(
-    plan: str, folder: str, name: str, weights: str, invert: bool, fresh: bool, deadline: Deadline
+    plan: str,
+    folder: str,
+    name: str,
+    weights: str,
+    invert: bool,
+    calibrated: bool,
+    fresh: bool,
+    deadline: Deadline,
 ) -> dict[str, Any]:
     """The parts of the table (Part as dicts), and how many rows were predicted and reused."""
     settings = Settings()
     store = Store(settings.store)
-    job = make_job(store, settings, folder, name, Ref.parse(weights), invert)
+    job = make_job(store, settings, folder, name, Ref.parse(weights), invert, calibrated)
     found = load_plan(store.disk, plan)
     with PicturesProgress("scoring", found.rows, report_key("score", name, "progress")) as progress:
 
@@ -103,13 +116,24 @@ def predict(
     return asdict(outcome)
 
 
-def make_job(store: Store, settings: Settings, folder: str, name: str, ref: Ref, invert: bool) -> Job:
-    """What to score with published weights. Raises NotFound and Corrupt."""
+def make_job(
+    store: Store, settings: Settings, folder: str, name: str, ref: Ref, invert: bool = False, calibrated: bool = False
+) -> Job:
+    """What to score with published weights; `calibrated` by their temperature.
+
+    Raises NotFound, Corrupt, and NotCalibrated for weights that have none.
+    """
     published = weights.load(store, ref)
     spec = ImageSpec.from_dict({**published.image_spec, "invert": invert})
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     dataset = published.artifact.identity["inputs"]["dataset"]
-    return Job(folder, name, ref, dataset, published.classes, spec, limits)
+    if calibrated and published.temperature is None:
+        raise NotCalibrated(
+            f"expected weights with a temperature, fitted on held-out images; {ref} has none: retrain with a "
+            "validation share (--validation 0.1), or score without calibration"
+        )
+    temperature = published.temperature if calibrated else None
+    return Job(folder, name, ref, dataset, published.classes, spec, limits, temperature)
 
 
 OnRows = Callable[[int, int, int], None]
@@ -171,7 +195,7 @@ class _Shard:
     def requests(self) -> Iterator[tuple["_Shard", np.ndarray, Files]]:
         """The files to decode, a chunk at a time."""
         self.open()
-        for items in _cut(self.wanted, self.sizes):
+        for items in cut(self.wanted, self.sizes):
             known = {place: self.known[item] for place, item in enumerate(items.tolist()) if item in self.known}
             sizes, mtimes = self.sizes[items].tolist(), self.mtimes[items].tolist()
             yield self, items, Files([self.paths[item] for item in items], sizes, mtimes, known)
@@ -190,16 +214,6 @@ class _Shard:
             self.kept[items[place]] = self.touched[int(items[place])]
 
 
-def _cut(items: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
-    """Requests of up to CHUNK items and about _REQUEST_BYTES, at least one request (an empty one for no items)."""
-    start = 0
-    while start == 0 or start < len(items):
-        read = np.cumsum(sizes[items[start : start + CHUNK]])
-        end = start + max(1, int(np.searchsorted(read, _REQUEST_BYTES)))
-        yield items[start:end]
-        start = end
-
-
 class _Earlier:
     """Rows scored before by the same weights in the same way: in this shard's record, or in the newest table."""
 
@@ -214,10 +228,9 @@ class _Earlier:
             found = predictions.load(store, ref)
         except (NotFound, Corrupt):
             return
-        same = (str(job.weights), job.spec.to_dict(), asdict(job.limits), SCORING)
         identity = found.artifact.identity
-        theirs = (identity["inputs"]["weights"], found.artifact.facts["image_spec"])
-        if (*theirs, identity["settings"]["limits"], identity["settings"]["scoring"]) == same:
+        theirs = (identity["inputs"]["weights"], found.artifact.facts["image_spec"], identity["settings"])
+        if theirs == (str(job.weights), job.spec.to_dict(), job.settings):
             self._table = found
             self._firsts = [to_bytes(part["first"]) for part in found.parts]
 
@@ -282,7 +295,7 @@ def _score(
             ThreadPoolExecutor(1) as writer,
             ThreadPoolExecutor(1) as importer,
         ):
-            ready = importer.submit(_load, store, job.weights)
+            ready = importer.submit(_load, store, job)
             waited = 0.0
             current: _Shard | None = None
             for pictures in _held(pool.decode(files()), ready, job.spec):
@@ -306,7 +319,7 @@ def _score(
         os.close(folder)
 
 
-def _load(store: Store, ref: Ref) -> model.Model:
+def _load(store: Store, job: Job) -> model.Model:
     """Import TensorFlow and load the model, while the main thread feeds the decoders.
 
     An import holds the interpreter for 5 ms whenever it may; taking it back in 0.5 ms keeps the decoders fed: 70,000
@@ -315,7 +328,7 @@ def _load(store: Store, ref: Ref) -> model.Model:
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
     try:
-        return model.load(store, ref)
+        return model.load(store, job.weights, job.temperature)
     finally:
         sys.setswitchinterval(before)
 

@@ -2,27 +2,50 @@
 
 import time
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-from prefect import task
+from prefect import get_run_logger, task
 
 from artifacts import dataset as datasets
-from artifacts.documents import digest, seal, unseal
-from artifacts.errors import AlreadyExists, NotFound
-from artifacts.predictions import PASSING_ERRORS
+from artifacts.dataset import Dataset, Split
+from artifacts.documents import digest
+from artifacts.errors import Corrupt, NotFound
+from artifacts.preparations import Preparations
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
+from tasks.checks import check
 from tasks.deadline import Deadline
-from tasks.labelled import TEST_SHARE, entries_of, gather
-from tasks.listing import digest_entries
-from tasks.reports.progress import DownloadProgress, PicturesProgress, report_key
+from tasks.labelled import list_labelled
+from tasks.pictures import TEST_SHARE, assign, check_bad, check_sides, gather
+from tasks.reports.progress import DownloadProgress, PicturesProgress, report_key, warn
 from tasks.retries import RETRIES
 from tasks.vision.images import ImageSpec
+from tasks.vision.recipes import Color
 from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, split
 
-PREPARATION = 1  # raise it when the same files give another dataset: earlier preparations are then made anew
-SPEC = ImageSpec(height=28, width=28, channels=1)  # of pictures from a folder: what the small network can tell apart
+PREPARATION = 2  # raise it when the same files give another dataset: earlier preparations are then made anew
+CHANNELS: dict[Color, Literal[1, 3]] = {"rgb": 3, "grey": 1}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How a folder of pictures becomes a dataset.
+
+    images: root:sub/path of a folder or a table; image_size: pixels, height and width; color: channels; max_bad: 0 to
+    1, the share of the files that may be left out; split_seed: decides which contents are for testing.
+    """
+
+    images: str
+    image_size: int = 64
+    color: Color = "rgb"
+    max_bad: float = 0.01
+    split_seed: int = 0
+
+    @property
+    def spec(self) -> ImageSpec:
+        return ImageSpec(self.image_size, self.image_size, CHANNELS[self.color])
 
 
 @task(
@@ -31,91 +54,134 @@ SPEC = ImageSpec(height=28, width=28, channels=1)  # of pictures from a folder: 
     description="Find or download the data set, or read the folder of pictures; publish it as an Arrow dataset.",
     **RETRIES,
 )
-def prepare(dataset: str, images: str | None, name: str, deadline: Deadline) -> str:
-    """The ref of the published dataset: of `images` (root:sub/path, called `name`), or else of the data set."""
+def prepare(dataset: str, pictures: Pictures | None, name: str, deadline: Deadline) -> str:
+    """The ref of the published dataset: of `pictures`, called `name`, or else of the data set. Findings are told."""
     settings = Settings()
     store = Store(settings.store)
-    if images is None:
-        return str(prepare_dataset(store, DATASETS[dataset], settings, name))
-    return str(prepare_folder(store, settings, images, name, deadline))
+    if pictures is None:
+        ref = prepare_dataset(store, DATASETS[dataset], settings, name)
+    else:
+        ref = prepare_folder(store, settings, pictures, name, deadline)
+    for finding in datasets.load(store, ref).findings:
+        warn(finding["text"], get_run_logger().warning)
+    return str(ref)
 
 
-def prepare_folder(store: Store, settings: Settings, folder: str, name: str, deadline: Deadline) -> Ref:
-    """Publish the pictures of `root:sub/path`, a folder a class. What was listed like this before is not read again.
+def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: str, deadline: Deadline) -> Ref:
+    """Publish labelled pictures. What was listed like this before is not read again, and of more only what is new.
 
-    Raises FolderError, TooFewPictures and DeadlineExceeded.
+    Raises FolderError, LabelError, TooManyBad, TooFewPictures, BlankPictures and DeadlineExceeded.
     """
     started = time.perf_counter()
     check_name(name)
-    entries = entries_of(settings, folder)
-    described: dict[str, Any] = {"name": name, "image_spec": SPEC.to_dict(), "preparation": PREPARATION}
-    described["limits"] = [settings.max_image_bytes, settings.max_image_pixels]
-    key = f"staging/prepared/{digest({**described, 'listed': digest_entries(entries)})}.json"
-    if (known := _prepared(store, key)) is not None:
-        return known
-    store.prepare()
-    with PicturesProgress("reading", len(entries), report_key("prepare", name, "progress")) as progress:
-
-        def on_rows(rows: int, errors: int, reused: int) -> None:
-            progress(rows, errors, reused)
-            deadline.check(f"reading the pictures of {folder}")
-
-        found = gather(settings, folder, entries, SPEC, on_rows)
-    ref = datasets.save(
-        store,
-        name,
-        train=_to_split(found.train),
-        test=_to_split(found.test),
-        classes=found.classes,
-        image_spec=SPEC.to_dict(),
-        settings={"source": "folder", "preparation": PREPARATION, "test_share": round(TEST_SHARE, 6)},
-        inputs={"pictures": f"sha256:{found.contents}"},
-        bad=found.bad,
-        made={"folder": folder, "seconds": round(time.perf_counter() - started, 3)},
+    labelled = list_labelled(settings, pictures.images)
+    preparations = Preparations(
+        store.disk,
+        {
+            "name": name,
+            "image_spec": pictures.spec.to_dict(),
+            "limits": [settings.max_image_bytes, settings.max_image_pixels],
+            "split_seed": pictures.split_seed,
+            "preparation": PREPARATION,
+        },
     )
-    if any(why.partition(":")[0] in PASSING_ERRORS for why in found.bad.values()):
-        return ref  # what could not be read may be readable next time
-    return _remember(store, key, ref)
+    earlier = preparations.newest()
+    before = _published(store, earlier.dataset) if earlier else None
+    if earlier and before and earlier.listed == labelled.digest:
+        items = sum(side["items"] for side in before.artifact.facts["counts"].values())
+        check_bad(settings, pictures.images, before.bad, items, pictures.max_bad)
+        return earlier.dataset
+    store.prepare()
+    with store.disk.scratch() as scratch:
+        with PicturesProgress("reading", len(labelled.entries), report_key("prepare", name, "progress")) as progress:
+
+            def on_rows(rows: int, errors: int, reused: int) -> None:
+                progress(rows, errors, reused)
+                deadline.check(f"reading the pictures of {pictures.images}")
+
+            read = earlier.files() if earlier and before else []
+            gathered = gather(settings, pictures.images, labelled, pictures.spec, read, before, scratch, on_rows)
+        sides = assign(labelled, gathered, pictures.split_seed, scratch)
+        items = len(sides.train.labels) + len(sides.test.labels)
+        check_bad(settings, pictures.images, sides.bad, items, pictures.max_bad)
+        check_sides(labelled.classes, sides.train, sides.test, given=any(labelled.sides))
+        findings = check(
+            sides.train,
+            sides.test,
+            labelled.classes,
+            bad=sides.bad,
+            copies=sides.copies,
+            before=_newest(store, name),
+        )
+        ref = datasets.save(
+            store,
+            name,
+            train=sides.train,
+            test=sides.test,
+            classes=labelled.classes,
+            image_spec=pictures.spec.to_dict(),
+            settings={
+                "source": "pictures",
+                "preparation": PREPARATION,
+                "test_share": round(TEST_SHARE, 6),
+                "split_seed": pictures.split_seed,
+            },
+            inputs={"pictures": f"sha256:{sides.contents}"},
+            bad=sides.bad,
+            findings=findings,
+            made={
+                "folder": pictures.images,
+                "decoded": gathered.decoded,
+                "seconds": round(time.perf_counter() - started, 3),
+            },
+        )
+    preparations.save(labelled.digest, ref, gathered.files)
+    return ref
 
 
 def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: str) -> Ref:
     """Publish `source` as `name`; where that was done before, pinned digests tell, and nothing is read."""
     inputs = {file.name: f"sha256:{file.sha256}" for file in source.files}
     described = {"name": name, "classes": source.classes, "image_spec": source.image_spec.to_dict()}
-    key = f"staging/prepared/{digest({**described, 'inputs': inputs, 'preparation': PREPARATION})}.json"
-    if (known := _prepared(store, key)) is not None:
-        return known
+    preparations = Preparations(store.disk, {**described, "preparation": PREPARATION})
+    earlier = preparations.newest()
+    if earlier and earlier.listed == digest(inputs) and _published(store, earlier.dataset):
+        return earlier.dataset
     started = time.perf_counter()
     store.prepare()
     with DownloadProgress() as on_bytes:
         contents = fetch(source, settings.cache, settings.dataset_mirror, on_bytes)
+    train, test = (_to_split(split(source, contents, side)) for side in ("train", "test"))
     ref = datasets.save(
         store,
         name,
-        train=_to_split(split(source, contents, "train")),
-        test=_to_split(split(source, contents, "test")),
+        train=train,
+        test=test,
         classes=source.classes,
         image_spec=source.image_spec.to_dict(),
         settings={"source": "idx", "preparation": PREPARATION},
         inputs=inputs,
+        findings=check(train, test, source.classes, before=_newest(store, name)),
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
-    return _remember(store, key, ref)
-
-
-def _prepared(store: Store, key: str) -> Ref | None:
-    """The dataset that is on record under `key`, if it is still there."""
-    with suppress(NotFound):
-        ref = Ref.parse(unseal(store.disk.read(key), key)["dataset"])
-        return datasets.load(store, ref).artifact.ref
-    return None
-
-
-def _remember(store: Store, key: str, ref: Ref) -> Ref:
-    with suppress(AlreadyExists):
-        store.disk.create(key, seal({"dataset": str(ref)}))
+    preparations.save(digest(inputs), ref)
     return ref
 
 
-def _to_split(labelled: LabelledImages) -> datasets.Split:
-    return datasets.Split(labelled.images, labelled.labels, labelled.sources)
+def _published(store: Store, ref: Ref) -> Dataset | None:
+    """The dataset, if it is still there."""
+    with suppress(NotFound):
+        return datasets.load(store, ref)
+    return None
+
+
+def _newest(store: Store, name: str) -> Dataset | None:
+    """The version of the dataset that was published last; None when there is none that can be read."""
+    with suppress(NotFound, Corrupt):
+        found = [datasets.load(store, ref) for ref in store.refs("datasets", name)]
+        return max(found, key=lambda each: str(each.artifact.manifest["provenance"]["created"]), default=None)
+    return None
+
+
+def _to_split(labelled: LabelledImages) -> Split:
+    return Split(labelled.images, labelled.labels, labelled.sources)

@@ -1,5 +1,11 @@
-"""The stage that decides whether a challenger becomes champion. Every decision is written down, `keep` too."""
+"""The stage that decides whether a challenger becomes champion. Every decision is written down, `keep` too.
 
+Both are evaluated on the same test split in the same run, and compared item by item: a challenger is promoted when it
+is right where the champion is wrong more often than chance would have it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -7,97 +13,170 @@ from prefect import get_run_logger, task
 from artifacts import aliases, metrics
 from artifacts.aliases import Choice, Event
 from artifacts.errors import NotPromotable
+from artifacts.metrics import Metrics
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.evaluate import evaluate_weights
 from tasks.retries import RETRIES
+from tasks.vision.metrics import mcnemar
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a challenger must pass.
+
+    minimum_accuracy: 0 to 1; significance: above 0, to 1, the chance of promoting one that is as good as the champion
+    (1: any gain promotes); max_recall_drop: 0 to 1, by how much the recall of any class may be below the champion's.
+    """
+
+    minimum_accuracy: float = 0.0
+    significance: float = 0.05
+    max_recall_drop: float = 0.1
 
 
 @task(
     name="decide on promotion",
     persist_result=False,
-    description="Compare with the champion on the same test split; promote the better.",
+    description="Compare with the champion on the same test split; promote what is better beyond chance.",
     **RETRIES,
 )
-def promote(challenger: str) -> dict[str, Any]:
-    """`challenger` is a metrics ref. Returns promoted (did the champion change?), reason, champion (a ref), and
-    numbers: what the decision was made by."""
-    event = decide_promotion(Store(Settings().store), Ref.parse(challenger))
+def promote(challenger: str, gate: Gate) -> dict[str, Any]:
+    """`challenger` is a metrics ref. Returns promoted (did the champion change?), reason, champion (a ref), numbers:
+    what the decision was made by, and decision: its number in the champion's history."""
+    event = decide_promotion(Store(Settings().store), Ref.parse(challenger), gate)
     get_run_logger().info("%s: %s", event.action, event.reason)
     return {
         "promoted": event.action == "promote",
         "reason": event.reason,
         "champion": event.ref,
         "numbers": event.numbers,
+        "decision": event.number,
     }
 
 
-def decide_promotion(store: Store, challenger: Ref) -> Event:
-    """Judge the weights behind the metrics `challenger`, and write the decision into the champion's history."""
+def decide_promotion(store: Store, challenger: Ref, gate: Gate) -> Event:
+    """Judge the weights behind the metrics `challenger`, and write the decision into the champion's history.
+
+    Raises NotPromotable for weights that may not be champion when there is none to keep.
+    """
     measured = metrics.load(store, challenger)
     inputs = measured.artifact.identity["inputs"]
     weights, dataset = Ref.parse(inputs["weights"]), Ref.parse(inputs["dataset"])
+    split = store.open(dataset).files["test.arrow"]["sha256"][:16]
+    evaluated: dict[Ref, Metrics] = {}
 
     def choose(events: list[Event]) -> Choice:
         champion = Ref.parse(events[-1].ref) if events else None
-        if champion is None or champion == weights:
-            return _judge(weights, measured.numbers, champion, None)
-        if (theirs := _classes(store, champion)) != (ours := _classes(store, weights)):
-            return _other_classes(weights, measured.numbers, champion, set(ours) ^ set(theirs))
-        return _judge(weights, measured.numbers, champion, _numbers(store, champion, dataset))
+        told = {key: measured.numbers[key] for key in ("accuracy", "loss", "items")}
+        told |= {"metrics": str(challenger), **asdict(gate)}
+        told |= {"test_split": split, "decisions": _decisions(events, split)}
+        if champion is None:
+            return _first(weights, told, gate)
+        if champion == weights:
+            reason = f"the same weights version came out, which is champion already, {_accuracy(told)}"
+            return _keep(champion, weights, reason, told)
+        if differing := _differing(store, champion, weights):
+            return _keep(champion, weights, differing, told)
+        if champion not in evaluated:
+            evaluated[champion] = metrics.load(store, evaluate_weights(store, champion, dataset))
+        told |= compare(measured, evaluated[champion])
+        objection = judge(told, gate)
+        if objection:
+            return _keep(champion, weights, objection, told)
+        return Choice("promote", str(weights), str(weights), f"better: {_comparison(told)}", told)
 
     return aliases.decide(store.disk, "weights", weights.name, "champion", choose)
 
 
-def _judge(
-    weights: Ref, numbers: dict[str, Any], champion: Ref | None, champion_numbers: dict[str, Any] | None
-) -> Choice:
-    accuracy = numbers["accuracy"]
-    told: dict[str, Any] = {key: numbers[key] for key in ("accuracy", "loss", "items")}
-    if accuracy is None or numbers["loss"] is None:
-        reason = "its predictions are not numbers (NaN)"
-        if champion is None:
-            raise NotPromotable(f"{weights} can't be the first champion: {reason}; train with other settings")
-        return Choice("keep", ref=str(champion), challenger=str(weights), reason=reason, numbers=told)
-    if champion is None:
-        reason = f"the first model, accuracy {accuracy:.2%}"
-        return Choice("promote", ref=str(weights), challenger=str(weights), reason=reason, numbers=told)
-    if champion_numbers is None:
-        reason = f"the same weights version came out, which is champion already, accuracy {accuracy:.2%}"
-        return Choice("keep", ref=str(champion), challenger=str(weights), reason=reason, numbers=told)
-    against = champion_numbers["accuracy"]
-    told |= {"champion_accuracy": against, "champion_loss": champion_numbers["loss"]}
-    better = against is None or accuracy > against
-    theirs = "no number (NaN)" if against is None else f"{against:.2%}"
-    comparison = f"accuracy {accuracy:.2%}, the champion's {theirs} on the same {numbers['items']:,} test images"
-    return Choice(
-        "promote" if better else "keep",
-        ref=str(weights if better else champion),
-        challenger=str(weights),
-        reason=f"better: {comparison}" if better else f"not better: {comparison}",
-        numbers=told,
-    )
+def compare(challenger: Metrics, champion: Metrics) -> dict[str, Any]:
+    """What two evaluations on the same items say of each other.
+
+    gains, losses: items that only the challenger, only the champion tells rightly; p_value: of McNemar's test (None
+    where one of the two answers NaN); recall_drop: the class whose recall is the furthest below the champion's.
+    """
+    theirs = champion.numbers
+    told: dict[str, Any] = {"champion_accuracy": theirs["accuracy"], "champion_loss": theirs["loss"]}
+    told |= {"champion_metrics": str(champion.ref), "gains": None, "losses": None, "p_value": None}
+    if challenger.numbers["accuracy"] is None or theirs["accuracy"] is None:
+        return told
+    ours, before = challenger.hits(), champion.hits()
+    gains, losses = int((ours & ~before).sum()), int((before & ~ours).sum())
+    recalls = [
+        (each["recall"] - challenger.numbers["per_class"][name]["recall"], name, each["recall"])
+        for name, each in theirs["per_class"].items()
+        if each["recall"] is not None
+    ]
+    drop, name, recall = max(recalls)
+    told["recall_drop"] = {"class": name, "champion": recall, "challenger": recall - drop}
+    return told | {"gains": gains, "losses": losses, "p_value": mcnemar(gains, losses)}
 
 
-def _other_classes(weights: Ref, numbers: dict[str, Any], champion: Ref, differing: set[str]) -> Choice:
-    """No comparison is fair then, and whoever uses the predictions should know before the classes change."""
-    changed = ", ".join(sorted(differing)) or "their order"
-    reason = (
-        f"it tells other classes apart than the champion ({changed}): `lookbook promote` it by hand where that is meant"
-    )
-    told = {key: numbers[key] for key in ("accuracy", "loss", "items")}
+def judge(told: dict[str, Any], gate: Gate) -> str | None:
+    """Why the champion stays; None when the challenger is better. `told`: accuracy, items, and what `compare` gives."""
+    if objection := _unfit(told, gate):
+        return objection
+    if told["champion_accuracy"] is None:
+        return None
+    if told["gains"] <= told["losses"]:
+        return f"not better: {_comparison(told)}"
+    if told["p_value"] > gate.significance:
+        return f"not better beyond chance: {_comparison(told)}; a significance of {gate.significance:g} is asked"
+    drop = told["recall_drop"]
+    if drop["champion"] - drop["challenger"] > gate.max_recall_drop:
+        return (
+            f"better, but for {drop['class']}: its recall fell from {drop['champion']:.2%} to "
+            f"{drop['challenger']:.2%}, by more than {gate.max_recall_drop:.2%}; {_comparison(told)}"
+        )
+    return None
+
+
+def _first(weights: Ref, told: dict[str, Any], gate: Gate) -> Choice:
+    if objection := _unfit(told, gate):
+        raise NotPromotable(f"{weights} can't be the first champion: {objection}; train with other settings or data")
+    return Choice("promote", str(weights), str(weights), f"the first model, {_accuracy(told)}", told)
+
+
+def _unfit(told: dict[str, Any], gate: Gate) -> str | None:
+    if told["accuracy"] is None:
+        return "its predictions are not numbers (NaN)"
+    if told["accuracy"] < gate.minimum_accuracy:
+        return f"{_accuracy(told)} is below the minimum of {gate.minimum_accuracy:.2%}"
+    return None
+
+
+def _keep(champion: Ref, weights: Ref, reason: str, told: dict[str, Any]) -> Choice:
     return Choice("keep", ref=str(champion), challenger=str(weights), reason=reason, numbers=told)
 
 
-def _classes(store: Store, weights: Ref) -> list[str]:
-    return list(store.open(weights).facts["classes"])
+def _differing(store: Store, champion: Ref, weights: Ref) -> str | None:
+    """No comparison is fair then, and whoever uses the predictions should know before they change."""
+    theirs, ours = (store.open(each).facts for each in (champion, weights))
+    by_hand = "`lookbook promote` it by hand where that is meant"
+    if theirs["classes"] != ours["classes"]:
+        changed = ", ".join(sorted(set(ours["classes"]) ^ set(theirs["classes"]))) or "their order"
+        return f"it tells other classes apart than the champion ({changed}): {by_hand}"
+    if theirs["image_spec"] != ours["image_spec"]:
+        before, now = ("{height}x{width}x{channels}".format(**each["image_spec"]) for each in (theirs, ours))
+        return f"it looks at pictures of {now}, the champion at {before}, so no test split fits both: {by_hand}"
+    return None
 
 
-def _numbers(store: Store, weights: Ref, dataset: Ref) -> dict[str, Any]:
-    """The measurements of `weights` on the test split of `dataset`; measured now where that was never done."""
-    inputs = {"weights": str(weights), "dataset": str(dataset)}
-    for ref in store.refs("metrics", dataset.name):
-        if store.open(ref).identity["inputs"] == inputs:
-            return metrics.load(store, ref).numbers
-    return metrics.load(store, evaluate_weights(store, weights, dataset)).numbers
+def _decisions(events: Sequence[Event], split: str) -> int:
+    """How many decisions were made by this test split so far; to keep what came out again, or what can't be compared,
+    is none."""
+    used = (event for event in events if event.action == "promote" or "p_value" in event.numbers)
+    return sum(event.numbers.get("test_split") == split for event in used)
+
+
+def _accuracy(told: dict[str, Any]) -> str:
+    return "accuracy none (NaN)" if told["accuracy"] is None else f"accuracy {told['accuracy']:.2%}"
+
+
+def _comparison(told: dict[str, Any]) -> str:
+    theirs = "no number (NaN)" if told["champion_accuracy"] is None else f"{told['champion_accuracy']:.2%}"
+    compared = f"{_accuracy(told)}, the champion's {theirs} on the same {told['items']:,} test images"
+    if told["p_value"] is None:
+        return compared
+    apart = told["gains"] + told["losses"]
+    return f"{compared}; alone right on {told['gains']:,} of {apart:,} where just one is (p = {told['p_value']:.2g})"

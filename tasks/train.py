@@ -22,13 +22,11 @@ from tasks.reports.progress import TrainingProgress, report_key
 from tasks.retries import RETRIES
 from tasks.turns import turn
 from tasks.vision.images import ImageSpec
-from tasks.vision.recipes import Device, Execution, TrainingSettings
+from tasks.vision.recipes import FEW_STEPS, SMALL_BATCH, Device, Execution, TrainingSettings, too_few_steps
 
 if TYPE_CHECKING:
     from tasks.vision import training
 
-FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
-"""`conv` on 1,000 images reached 57% with 48 steps of 256, and 84% with 384 of 32 (docs/training.md)."""
 CODE_PATHS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
 """Variables that make TensorFlow compute by other instructions, with other last bits (docs/training.md)."""
 TRAINING_VERSION = 1
@@ -84,10 +82,10 @@ def train_weights(
     data = datasets.load(store, dataset)
     check_labels(data.train.labels, data.classes)
     items = len(data.train.labels)
-    steps = settings.epochs * -(-items // settings.batch_size)
-    if items < FEW_IMAGES and steps < FEW_STEPS and settings.batch_size > SMALL_BATCH:
+    if too_few_steps(settings, items):
         progress.tell(
-            f"only {steps} steps of gradient descent; with {items:,} images a batch size of {SMALL_BATCH} learns more"
+            f"fewer than {FEW_STEPS} steps of gradient descent; with {items:,} images a batch size of {SMALL_BATCH} "
+            "learns more"
         )
     states = TrainingStates(store.disk, _decided_by(dataset, settings, execution, device))
     trained = fit(
@@ -112,6 +110,7 @@ def train_weights(
         image_spec=data.image_spec,
         settings=settings.to_dict(),
         dataset=dataset,
+        temperature=trained.temperature,
         made={
             "device": trained.device,
             "threads": trained.threads,

@@ -1,7 +1,8 @@
-"""Charts as PNG: learning curve, confusion matrix. matplotlib draws them, imported where one is drawn (0.4 s)."""
+"""Pictures of reports: charts as PNG, by matplotlib, which is imported where one is drawn (0.4 s), and thumbnails."""
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 _DPI = 100
 _NAMED_CELLS = 20  # classes up to which every cell has its number and every line its name
@@ -63,6 +65,62 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
     return _png(figure)
 
 
+def reliability(calibration: Mapping[str, Any], calibrated: Mapping[str, Any] | None = None) -> bytes:
+    """How often the answers of each confidence are right: on the diagonal they are as sure as they should be.
+
+    calibration, calibrated: bins of items, confidence and accuracy, as `metrics.calibration` gives them.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    figure = _figure(4.6, 4.2)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axes.plot([0, 1], [0, 1], color="#888", linewidth=1, linestyle=":")
+    for told, label, colour in ((calibration, "as it is", "#3b6ea5"), (calibrated, "calibrated", "#c8553d")):
+        if told:
+            filled = [each for each in told["bins"] if each["items"]]
+            sure, right = ([each[key] for each in filled] for key in ("confidence", "accuracy"))
+            axes.plot(sure, right, marker="o", markersize=4, color=colour, label=label)
+    if calibrated:
+        axes.legend(frameon=False)
+    counts = [each["items"] for each in calibration["bins"]]
+    width = 1 / len(counts)
+    below.bar([(place + 0.5) * width for place in range(len(counts))], counts, width=0.9 * width, color="#9db7d2")
+    axes.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    below.set(xlabel="confidence", ylabel="images")
+    for each in (axes.yaxis, below.xaxis):
+        each.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def mistakes(images: Sequence[np.ndarray], captions: Sequence[Sequence[str]]) -> bytes:
+    """A grid of thumbnails, each with up to three short lines below it. images: uint8 [height, width, channels]."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    across = max(1, min(6, len(images)))
+    side, width, height = 96, 150, 156
+    grid = Image.new("RGB", (across * width, max(1, -(-len(images) // across)) * height), "white")
+    draw, font = ImageDraw.Draw(grid), ImageFont.load_default(12)
+    for place, (pixels, lines) in enumerate(zip(images, captions, strict=True)):
+        left, top = place % across * width, place // across * height
+        grid.paste(_picture(pixels).convert("RGB").resize((side, side), Image.Resampling.NEAREST), (left + 27, top + 4))
+        for line, words in enumerate(lines):
+            short = words if len(words) <= 22 else f"{words[:21]}…"
+            draw.text((left + width / 2, top + side + 14 + 17 * line), short, "#222", font, anchor="mm")
+    drawn = io.BytesIO()
+    grid.quantize(64).save(drawn, "PNG", optimize=True)
+    return drawn.getvalue()
+
+
+def thumbnail(pixels: np.ndarray) -> str:
+    """A data URI of an image, at most 64 pixels wide and high. pixels: uint8 [height, width, channels]."""
+    picture = _picture(pixels)
+    picture.thumbnail((64, 64))
+    drawn, kind = io.BytesIO(), "png" if picture.mode == "L" else "jpeg"
+    picture.save(drawn, kind, **({} if kind == "png" else {"quality": 80}))
+    return data_uri(drawn.getvalue(), kind)
+
+
 def data_uri(content: bytes, kind: str) -> str:
     """A picture (`kind`: png, jpeg) as it can stand in a page."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
@@ -74,11 +132,19 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
+def _picture(pixels: np.ndarray) -> "Image":
+    from PIL import Image
+
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
 def _png(figure: "Figure") -> bytes:
     """64 colours are enough for a chart, and a third of the bytes."""
     from PIL import Image
 
     drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a class may be called by an emoji
+        figure.savefig(drawn, format="png")
     Image.open(drawn).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
     return small.getvalue()

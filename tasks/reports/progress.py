@@ -15,6 +15,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.text import Text
 
 if TYPE_CHECKING:
     from tasks.vision import training
@@ -50,6 +51,12 @@ class DownloadProgress:
             if not self._console.is_terminal:
                 self._console.print(f"downloading {file}", highlight=False)
         self._bars.update(self._files[file], completed=done, total=total)
+
+
+def warn(text: str, log: Callable[[str], None]) -> None:
+    """A warning on stderr, and in the log."""
+    Console(stderr=True).print(Text.assemble(("warning: ", "yellow"), text), highlight=False, soft_wrap=True)
+    log(text)
 
 
 def report_key(*words: str) -> str:

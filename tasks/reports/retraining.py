@@ -1,12 +1,14 @@
-"""The report of a retraining in Prefect's UI: what came out, against the champion, and why it was promoted or not."""
+"""The report of a retraining in Prefect's UI: what came out, in short. The whole page is in the metrics artifact."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from artifacts import dataset as datasets
 from artifacts import metrics, weights
 from artifacts.refs import Ref
 from artifacts.store import Store
-from tasks.reports.pictures import confusion_matrix, data_uri, learning_curve
+from tasks.reports.numbers import shown, with_interval
+from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
 
 _WORST = 5
@@ -14,30 +16,43 @@ _WORST = 5
 
 def markdown(store: Store, result: Mapping[str, Any]) -> str:
     """GitHub's markdown with the charts inside. `result` is what the flow `retrain` returns."""
-    numbers = metrics.load(store, Ref.parse(result["metrics"])).numbers
+    measured = metrics.load(store, Ref.parse(result["metrics"]))
+    numbers = measured.numbers
     trained = weights.load(store, Ref.parse(result["weights"]))
     made = trained.artifact.manifest["provenance"]
-    classes = trained.classes  # in the matrix's order; per_class is a JSON object, and has none
     decided = "**Promoted.**" if result["promoted"] else "**Not promoted.**"
-    before = result["numbers"]
     held_out = " Images that are held out are counted after the epoch." if trained.settings.get("validation") else ""
-    rows = [("accuracy", "accuracy", "{:.2%}"), ("loss", "loss", "{:.4f}")]
-    compared = [
-        (title, _told(numbers[key], form), _told(before.get(f"champion_{key}"), form)) for title, key, form in rows
+    worst = [
+        (cell(each["is"]), cell(each["called"]), f"{each['items']:,}") for each in numbers["most_confused"][:_WORST]
     ]
+    top = [(f"right among the {k} most probable", shown(value)) for k, value in numbers.get("top_k", {}).items()]
+    findings = datasets.load(store, Ref.parse(result["dataset"])).findings
     parts = [
         f"{decided} {cell(result['reason'])}.",
-        table(("on the test images", "this model", "champion before"), compared),
-        f"Accuracy is the share of the {numbers['items']:,} test images that were named rightly; loss is the mean of "
-        "-log(probability of the right class): smaller is better.",
+        table(
+            ("on the test images", "this model"),
+            [
+                ("accuracy", with_interval(numbers)),
+                *top,
+                ("loss", shown(numbers["loss"], "{:.4f}")),
+                ("Brier score", shown(numbers["brier"], "{:.4f}")),
+                ("expected calibration error", shown(numbers.get("calibration", {}).get("error"), "{:.2%}")),
+            ],
+        ),
+        f"Accuracy is the share of the {numbers['items']:,} test images that were named rightly, and where it lies "
+        "with 95 % confidence; loss is the mean of -log(probability of the right class): smaller is better.",
+        *(["## Odd about the data", "\n".join(f"- {cell(each['text'])}" for each in findings)] if findings else []),
         "## Learning curve",
         "On the training images, an epoch at a time; each image is counted before the step that learns from it."
         f"{held_out}",
-        f"![learning curve]({data_uri(learning_curve(trained.history, made.get('best_epoch')), 'png')})",
+        _chart(measured, "learning-curve.png"),
         "## Confusion matrix",
         "Test images: a row is what they are, a column what they were called.",
-        f"![confusion matrix]({data_uri(confusion_matrix(numbers['confusion_matrix'], classes), 'png')})",
-        *_confused(numbers["confusion_matrix"], classes),
+        _chart(measured, "confusion-matrix.png"),
+        *(["Most often confused:", table(("is", "was called", "images"), worst)] if worst else []),
+        "## The whole report",
+        f"`{measured.artifact.folder}/report.html` has the images behind each of these numbers, most certain mistakes, "
+        "likely label errors and the reliability diagram; `model-card.md` is beside it.",
         "## What it was made of",
         table(("", ""), [(kind, f"`{result[kind]}`") for kind in ("dataset", "weights", "metrics", "champion")]),
         f"Seconds: {', '.join(f'{stage} {seconds:.1f}' for stage, seconds in result['seconds'].items())}. "
@@ -53,19 +68,5 @@ def unchanged(reason: str, refs: Mapping[str, str]) -> str:
     )
 
 
-def _confused(matrix: list[list[int]], classes: list[str]) -> list[str]:
-    pairs = [
-        (count, is_, called)
-        for is_, row in enumerate(matrix)
-        for called, count in enumerate(row)
-        if count and is_ != called
-    ]
-    worst = sorted(pairs, reverse=True)[:_WORST]
-    if not worst:
-        return []
-    rows = [(cell(classes[is_]), cell(classes[called]), f"{count:,}") for count, is_, called in worst]
-    return ["Most often confused:", table(("is", "was called", "images"), rows)]
-
-
-def _told(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
+def _chart(measured: metrics.Metrics, file: str) -> str:
+    return f"![{file.removesuffix('.png')}]({data_uri(measured.artifact.read(file), 'png')})"

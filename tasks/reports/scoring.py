@@ -19,6 +19,8 @@ from artifacts.predictions import Part
 from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.listing import to_bytes
+from tasks.reports.pages import gallery
+from tasks.reports.pages import page as whole_page
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
 from tasks.vision.decoding import CHUNK, DecoderPool, Files
@@ -146,8 +148,7 @@ def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[st
     for label, rows in summary.samples.items():
         if rows:
             parts += [f"<h2>{html.escape(label)}</h2>", _gallery(rows, drawn)]
-    title = html.escape(f"Predictions of {name}")
-    return _PAGE.replace("{title}", title).replace("{body}", "\n".join(parts)).encode()
+    return whole_page(f"Predictions of {name}", parts)
 
 
 def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
@@ -245,34 +246,12 @@ def _strip(samples: Sequence[bytes]) -> bytes:
 
 
 def _gallery(rows: list[Row], drawn: dict[str, bytes]) -> str:
-    figures = [
-        f"<figure><img src='{data_uri(drawn[row.path], kind='jpeg')}' alt='' width=64 height=64>"
-        f"<figcaption>{html.escape(row.label or '')} {row.confidence or 0:.0%}<br>"
-        f"<small>{html.escape(row.path)}</small></figcaption></figure>"
+    return gallery(
+        (
+            data_uri(drawn[row.path], "jpeg"),
+            f"{html.escape(row.label or '')} {row.confidence or 0:.0%}",
+            html.escape(row.path),
+        )
         for row in rows
         if row.path in drawn
-    ]
-    return f"<div class=gallery>{''.join(figures)}</div>"
-
-
-_PAGE = """<!doctype html>
-<html lang=en>
-<meta charset=utf-8>
-<meta name=viewport content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body { font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; }
-td { padding: .15rem .5rem .15rem 0; vertical-align: middle; }
-td:first-child { white-space: nowrap; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.bar { width: 50%; }
-.bar i { display: block; height: .8rem; background: #3b6ea5; min-width: 1px; }
-.gallery { display: flex; flex-wrap: wrap; gap: .75rem; }
-figure { margin: 0; width: 6rem; font-size: .8rem; overflow-wrap: anywhere; }
-small, .small { color: #666; }
-code { overflow-wrap: anywhere; }
-</style>
-{body}
-</html>
-"""
+    )

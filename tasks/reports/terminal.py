@@ -6,6 +6,10 @@ from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+from rich.tree import Tree
+
+from artifacts.refs import Ref
+from tasks.reports.numbers import shown, with_interval
 
 
 def retraining(result: dict[str, Any]) -> None:
@@ -14,15 +18,18 @@ def retraining(result: dict[str, Any]) -> None:
     facts = {
         "accuracy": "none (NaN)" if accuracy is None else f"[bold]{accuracy:.2%}[/] of the test images",
         "loss": "none (NaN)" if result["loss"] is None else f"{result['loss']:.4f}",
-        "champion": f"{decided}: {result['reason']}",
+        "champion": Text.assemble(Text.from_markup(decided), f": {result['reason']}"),
+        "test split": f"has made {result['numbers']['decisions']:,} decisions before this one",
         "weights": result["weights"],
         "dataset": result["dataset"],
         "metrics": result["metrics"],
-        "store": result["store"],
+        "report": Text(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
         "seconds": f"prepare {seconds['prepare']:.1f}, train {seconds['train']:.1f} ({seconds['epoch']:.2f} an epoch), "
         f"evaluate {seconds['evaluate']:.1f}, in all {seconds['total']:.1f}",
     }
-    following = "next: [bold]lookbook predict IMAGE...[/], [bold]lookbook history[/], [bold]lookbook show champion[/]"
+    following = (
+        "next: [bold]lookbook predict IMAGE...[/], [bold]lookbook history[/], [bold]lookbook lineage champion[/]"
+    )
     _print(Panel(Group(_facts(facts), "", following), title="retrained", expand=False))
 
 
@@ -71,6 +78,12 @@ def artifact(result: dict[str, Any]) -> None:
         facts["classes"] = ", ".join(classes)
     for side, counts in identity["facts"].get("counts", {}).items():
         facts[side] = f"{counts['items']:,} images"
+    if bad := identity["facts"].get("bad"):
+        facts["left out"] = _some([f"{path}: {why}" for path, why in bad.items()])
+    if findings := result.get("findings"):
+        facts["warnings"] = "\n".join(each["text"] for each in findings)
+    if numbers := result.get("numbers"):
+        facts |= _measured(numbers)
     facts |= {name: value for name, value in provenance.items() if not isinstance(value, (dict, list))}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     files = {**identity["files"], **result["rendered"]}
@@ -78,14 +91,69 @@ def artifact(result: dict[str, Any]) -> None:
     _print(Panel(_facts({name: Text(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False))
 
 
+def _measured(numbers: dict[str, Any]) -> dict[str, str]:
+    """The essentials of an evaluation. Those of an older Lookbook have fewer numbers."""
+    told = {"accuracy": with_interval(numbers)}
+    told |= {f"in the top {k}": f"{value:.2%}" for k, value in numbers.get("top_k", {}).items()}
+    told |= {"Brier score": f"{numbers['brier']:.4f}"} if numbers.get("brier") is not None else {}
+    told |= {"calibration": f"{numbers['calibration']['error']:.2%} off"} if "calibration" in numbers else {}
+    told["classes"] = "\n".join(
+        f"{name}: precision {shown(each['precision'])}, recall {shown(each['recall'])}, F1 {shown(each['f1'])}, "
+        f"{each['support']:,} images"
+        for name, each in numbers["per_class"].items()
+    )
+    if confused := numbers.get("most_confused"):
+        told["confused"] = _some([f"{each['is']} called {each['called']}: {each['items']:,}" for each in confused], 5)
+    if doubtful := numbers.get("label_errors"):
+        told["label errors"] = f"{doubtful['items']:,} likely ones"
+    return told
+
+
+def _some(lines: list[str], most: int = 10) -> str:
+    return "\n".join([*lines[:most], *([f"... and {len(lines) - most:,} more"] if len(lines) > most else [])])
+
+
+def lineage(result: dict[str, Any]) -> None:
+    tree = _branch(Tree(Text.assemble((result["ref"], "bold"), f"  {result['created']}")), result)
+    _made_from(tree, result["made_from"])
+    made = tree.add(Text("made from it:" if result["made_into"] else "nothing was made from it", "dim"))
+    _made_into(made, result["made_into"])
+    _print(tree)
+
+
+def _made_from(tree: Tree, inputs: dict[str, Any]) -> None:
+    for name, each in inputs.items():
+        if isinstance(each, str):
+            tree.add(Text(f"{name}: {each}"))
+        elif problem := each.get("problem"):
+            tree.add(Text.assemble(f"{name}: {each['ref']}  ", (problem, "red")))
+        else:
+            _made_from(_branch(tree.add(Text(f"{name}: {each['ref']}  {each['created']}")), each), each["made_from"])
+
+
+def _made_into(tree: Tree, outputs: list[dict[str, Any]]) -> None:
+    for each in outputs:
+        _made_into(tree.add(Text(f"{each['ref']}  {each['created']}")), each["made_into"])
+
+
+def _branch(tree: Tree, told: dict[str, Any]) -> Tree:
+    if "folder" in told:
+        tree.add(Text(f"folder: {told['folder']}"))
+    if settings := ", ".join(f"{name} {value}" for name, value in told["settings"].items()):
+        tree.add(Text(f"settings: {settings}", "dim"))
+    return tree
+
+
 def history(result: list[dict[str, Any]]) -> None:
     if not result:
         _print("nothing was decided yet; [bold]lookbook retrain[/] trains the first champion")
         return
-    table = _table("name", "number", "at", "by", "decision", "champion", "reason")
+    table = _table("name", "number", "at", "by", "decision", "champion", "split used", "reason")
     for event in result:
         version = event["ref"].rpartition("@")[2]
-        columns = (event["name"], event["number"], event["at"], event["by"], event["action"], version, event["reason"])
+        used = event["numbers"].get("decisions")  # by how many decisions before; none where a person decided
+        told = (event["name"], event["number"], event["at"], event["by"], event["action"], version)
+        columns = (*told, "" if used is None else f"{used:,} times", event["reason"])
         table.add_row(*(Text(str(column)) for column in columns))
     _print(table)
 

@@ -26,6 +26,7 @@ from tasks.vision.errors import VisionError
 from tasks.vision.images import ImageSpec, Limits
 
 CHUNK = 256  # files a request: as many as a batch of predictions
+REQUEST_BYTES = 8 << 20  # large pictures travel in smaller groups, so that no decoder is left with the last long one
 _SLOTS = 2  # requests a child may hold: it never waits for its next one
 _PIPE_BYTES = 1 << 20
 _POLL_SECONDS = 0.1
@@ -48,6 +49,19 @@ class Files:
     sizes: Sequence[int]
     mtimes_ns: Sequence[int]
     known: Mapping[int, str] = field(default_factory=dict)
+
+
+def cut(items: np.ndarray, sizes: np.ndarray) -> Iterator[np.ndarray]:
+    """Requests of up to CHUNK items and about REQUEST_BYTES, at least one request (an empty one for no items).
+
+    items: int64, places in `sizes`, which are the bytes of all files.
+    """
+    start = 0
+    while start == 0 or start < len(items):
+        read = np.cumsum(sizes[items[start : start + CHUNK]])
+        end = start + max(1, int(np.searchsorted(read, REQUEST_BYTES)))
+        yield items[start:end]
+        start = end
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ BATCH = 256
 
 
 class Predictor:
-    """Probabilities from a network, by softmax over its logits."""
+    """Probabilities from a network, by softmax over its logits divided by the `temperature`."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, temperature: float = 1.0) -> None:
         self.network = network
-        self._run = tf.function(lambda images: tf.nn.softmax(network(images)), autograph=False)
+        self._run = tf.function(lambda images: tf.nn.softmax(network(images) / temperature), autograph=False)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 [items, height, width, channels] -> float32 [items, classes], each row summing to 1."""

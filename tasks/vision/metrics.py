@@ -1,17 +1,31 @@
-"""Numbers about predictions, in plain NumPy."""
+"""Numbers about predictions, in plain NumPy: what is right, what is sure of itself and wrong, and who is better."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+CALIBRATION_BINS = 15  # as in Guo et al. (2017)
+LISTED = 100  # mistakes and likely label errors that are listed, the gravest first
+TOP_K = (2, 3, 5)
+_Z = 1.959964  # 97.5 % of the normal distribution lie below: 95 % between both ends
+_TEMPERATURES = (0.05, 20.0)
 
-def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, loss and the confusion matrix, with precision, recall, F1 and support a class.
 
-    probabilities: float32 [items, classes]; labels: int32 [items]. `loss` is the mean of -log p(label) in nats.
-    `confusion_matrix[i][j]` counts items of class i that were called j. What has no value (a precision without
-    predictions, the loss of a model that answers NaN) is None. Raises ValueError without items.
+def evaluate(
+    probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], temperature: float | None = None
+) -> dict[str, Any]:
+    """All that is told of predictions.
+
+    probabilities: float32 [items, classes]; labels: int32 [items]. What has no value (a precision without predictions,
+    the loss of a model that answers NaN) is None. Raises ValueError without items.
+
+    accuracy, and accuracy_interval: 95 %, Wilson's score interval (1927); top_k: k -> share of items whose label is
+    among the k most probable; loss: mean of -log p(label) in nats; brier: mean over items of the sum over classes of
+    (p - [is it])^2, 0 to 2; per_class: precision, recall, f1, support; confusion_matrix[i][j]: items of class i that
+    were called j; calibration: see `calibration`; calibrated: loss and calibration error after scaling by the
+    `temperature`, where there is one; most_confused: the larger numbers beside the matrix's diagonal; mistakes: items
+    that were called something else, the most certain first; label_errors: see `label_errors`.
     """
     if not len(labels):
         raise ValueError("expected at least one item to evaluate, found none")
@@ -19,19 +33,152 @@ def evaluate(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[st
     matrix = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(matrix, (labels, predicted), 1)
     sound = bool(np.isfinite(probabilities).all())
-    return {
-        "accuracy": float(np.mean(predicted == labels)) if sound else None,
+    hits = int(np.sum(predicted == labels))
+    numbers: dict[str, Any] = {
+        "accuracy": hits / len(labels) if sound else None,
+        "accuracy_interval": list(wilson_interval(hits, len(labels))) if sound else None,
         "loss": log_loss(probabilities, labels) if sound else None,
+        "brier": brier(probabilities, labels) if sound else None,
         "items": len(labels),
         "per_class": {name: _class_metrics(matrix, index) for index, name in enumerate(classes)},
         "confusion_matrix": matrix.tolist(),
+        "most_confused": most_confused(matrix, classes),
     }
+    if sound:
+        wrong = np.flatnonzero(predicted != labels)
+        confidence = probabilities[wrong, predicted[wrong]]
+        worst = wrong[np.argsort(-confidence, kind="stable")]
+        numbers |= {
+            "top_k": {str(k): top_k_accuracy(probabilities, labels, k) for k in TOP_K if k < len(classes)},
+            "calibration": calibration(probabilities, labels),
+            "mistakes": [_told(item, predicted[item], probabilities, labels, classes) for item in worst[:LISTED]],
+            "label_errors": label_errors(probabilities, labels, classes),
+        }
+        if temperature is not None:
+            scaled = scale(probabilities, temperature)
+            numbers["calibrated"] = {
+                "temperature": temperature,
+                "loss": log_loss(scaled, labels),
+                "error": calibration(scaled, labels)["error"],
+            }
+    return numbers
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross entropy in nats; a probability of 0 counts as the smallest positive float32."""
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
+
+
+def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Brier's score of 1950: 0 for a sure and right model, 2 for a sure and wrong one."""
+    squares = np.square(probabilities, dtype=np.float64).sum(axis=1)
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float((squares - 2 * chosen + 1).mean())
+
+
+def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of items with fewer than `k` classes more probable than the label."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return float(np.mean((probabilities > chosen[:, None]).sum(axis=1) < k))
+
+
+def wilson_interval(hits: int, items: int) -> tuple[float, float]:
+    """95 % confidence interval of a share, within 0 and 1 also for few items (Wilson, 1927)."""
+    share, spread = hits / items, _Z**2 / items
+    middle = share + spread / 2
+    half = _Z * np.sqrt(share * (1 - share) / items + spread / (4 * items))
+    return float(max((middle - half) / (1 + spread), 0)), float(min((middle + half) / (1 + spread), 1))
+
+
+def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """How far confidence is from accuracy.
+
+    bins: CALIBRATION_BINS equal ranges of confidence, each with items, mean confidence and accuracy (None when empty);
+    error: the expected calibration error, the mean of |accuracy - confidence| weighted by items (Guo et al., "On
+    Calibration of Modern Neural Networks", 2017, equation 3).
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    hits = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    items = np.bincount(bins, minlength=CALIBRATION_BINS)
+    sums = [np.bincount(bins, values, CALIBRATION_BINS) for values in (confidence, hits)]
+    told = [
+        {"items": int(n), "confidence": float(sure / n) if n else None, "accuracy": float(right / n) if n else None}
+        for n, sure, right in zip(items, *sums, strict=True)
+    ]
+    return {"error": float(np.abs(sums[0] - sums[1]).sum() / len(labels)), "bins": told}
+
+
+def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Softmax of log p / temperature, float32: what dividing the logits gives, as p is their softmax."""
+    logits = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scaled: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+    return scaled.astype(np.float32)
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature, 0.05 to 20, by which the loss of held-out items is least (Guo et al., 2017, section 4.2).
+
+    The loss is convex in 1 / temperature; its slope's zero is found by bisection, and rounded to six digits.
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
+    chosen = logits[np.arange(len(labels)), labels]
+
+    def slope(inverse: float) -> float:
+        powers = np.exp(inverse * (logits - logits.max(axis=1, keepdims=True)))
+        return float(((powers * logits).sum(axis=1) / powers.sum(axis=1) - chosen).mean())
+
+    low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
+    for _ in range(40):
+        middle = np.sqrt(low * high)
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return round(float(1 / np.sqrt(low * high)), 6)
+
+
+def most_confused(matrix: np.ndarray, classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
+    """The largest numbers beside the diagonal: {is, called, items}, most items first."""
+    beside = matrix * (1 - np.eye(len(classes), dtype=np.int64))
+    order = np.argsort(-beside, axis=None, kind="stable")[:most]
+    pairs = [(int(place) // len(classes), int(place) % len(classes)) for place in order]
+    return [
+        {"is": classes[is_], "called": classes[called], "items": int(beside[is_, called])}
+        for is_, called in pairs
+        if beside[is_, called]
+    ]
+
+
+def label_errors(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Items whose label is likely wrong, by confident learning (Northcutt, Jiang and Chuang, 2021, equation 1).
+
+    A class's threshold is its mean probability over the items that are labelled so. An item counts whose most probable
+    class among those above their threshold is not its label. items: how many; listed: the clearest first.
+    """
+    held = np.bincount(labels, minlength=len(classes))
+    own = np.bincount(labels, probabilities[np.arange(len(labels)), labels].astype(np.float64), len(classes))
+    thresholds = np.where(held > 0, own / np.maximum(held, 1), np.inf)
+    above = np.where(probabilities >= thresholds, probabilities, -1)
+    rather = above.argmax(axis=1)
+    doubtful = np.flatnonzero((above.max(axis=1) >= 0) & (rather != labels))
+    margin = probabilities[doubtful, rather[doubtful]] - probabilities[doubtful, labels[doubtful]]
+    order = doubtful[np.argsort(-margin, kind="stable")]
+    listed = [_told(item, rather[item], probabilities, labels, classes) for item in order[:LISTED]]
+    return {"items": len(doubtful), "listed": listed}
+
+
+def mcnemar(gains: int, losses: int) -> float:
+    """The chance of at least so many gains among the items that just one of two models tells rightly, were both equally
+    good: McNemar's exact test (1947), one-sided, as only a better model is looked for. 1.0 without any such item.
+
+    gains: items that only the challenger tells rightly; losses: those that only the champion does.
+    """
+    items = gains + losses
+    term, tail = 1, 0  # term: how many ways there are to choose `drawn` of the items
+    for drawn in range(losses + 1):  # the tail of at least `gains` gains is that of at most `losses` losses
+        tail += term
+        term = term * (items - drawn) // (drawn + 1)
+    return tail / (1 << items)
 
 
 def stability_index(expected: np.ndarray, found: np.ndarray) -> float:
@@ -42,6 +189,14 @@ def stability_index(expected: np.ndarray, found: np.ndarray) -> float:
     """
     p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (expected, found))
     return float(((q - p) * np.log(q / p)).sum())
+
+
+def _told(
+    item: int, called: int, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+) -> dict[str, Any]:
+    """An item of a list: its place in the split, what it is, what it is taken for, and how probable that is."""
+    confidence = float(probabilities[item, called])
+    return {"item": int(item), "is": classes[labels[item]], "called": classes[called], "confidence": confidence}
 
 
 def _class_metrics(matrix: np.ndarray, index: int) -> dict[str, float | int | None]:

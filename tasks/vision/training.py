@@ -17,7 +17,7 @@ from tasks.vision.device import tf
 from tasks.vision.errors import Diverged, SettingsError, WeightsError
 from tasks.vision.images import ImageSpec
 from tasks.vision.inference import BATCH, Predictor
-from tasks.vision.metrics import log_loss
+from tasks.vision.metrics import fit_temperature, log_loss
 from tasks.vision.network import Network, Tensors, make_network
 from tasks.vision.optimizers import SGD, make_optimizer
 from tasks.vision.recipes import Device, Execution, TrainingSettings
@@ -60,7 +60,8 @@ class State:
 @dataclass(frozen=True)
 class Trained:
     """tensors: name -> float32 array; history: epoch, loss, accuracy, items an epoch, with a validation share also
-    validation_loss and validation_accuracy; epoch_seconds: one an epoch; best_epoch: the tensors'."""
+    validation_loss and validation_accuracy; epoch_seconds: one an epoch; best_epoch: the tensors'; temperature: by
+    which the held-out items' loss is least, None without any (`metrics.fit_temperature`)."""
 
     tensors: dict[str, np.ndarray]
     history: list[dict[str, Any]]
@@ -68,6 +69,7 @@ class Trained:
     best_epoch: int
     device: str
     threads: int
+    temperature: float | None
 
 
 def fit(
@@ -120,8 +122,7 @@ def fit(
                 last = _run_epoch(take, chunks, len(learned_from), settings, len(run.history) + 1, on_progress)
                 entry = {"epoch": last.epoch, "loss": last.loss, "accuracy": last.accuracy, "items": last.items}
                 if len(held_out):
-                    parts = np.split(held_out, range(BATCH, len(held_out), BATCH))
-                    probabilities = np.concatenate([predict(images[part]) for part in parts])
+                    probabilities = _predict_items(predict, images, held_out)
                     entry["validation_loss"] = log_loss(probabilities, labels[held_out])
                     entry["validation_accuracy"] = float(np.mean(probabilities.argmax(1) == labels[held_out]))
                 _check_finite(network, entry, settings)
@@ -130,8 +131,13 @@ def fit(
                 if time.monotonic() - saved > STATE_SECONDS:
                     on_state(run.state())
                     saved = time.monotonic()
-        tensors = run.best if settings.patience else network.tensors()
-        return Trained(tensors, run.history, run.seconds, run.best_epoch, device.describe(place), device.threads())
+        if settings.patience:
+            network.assign(run.best)
+        temperature = None
+        if len(held_out):
+            temperature = fit_temperature(_predict_items(predict, images, held_out), labels[held_out])
+        made_on = (device.describe(place), device.threads())
+        return Trained(network.tensors(), run.history, run.seconds, run.best_epoch, *made_on, temperature)
 
 
 def check_labels(labels: np.ndarray, names: Sequence[str]) -> None:
@@ -343,6 +349,11 @@ def _one_ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
         while (chunk := waiting.result()) is not None:
             waiting = thread.submit(next, chunks, None)
             yield chunk
+
+
+def _predict_items(predict: Predictor, images: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """The probabilities of some images, read a batch at a time."""
+    return np.concatenate([predict(images[part]) for part in np.split(items, range(BATCH, len(items), BATCH))])
 
 
 class _Run:

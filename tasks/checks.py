@@ -1,0 +1,184 @@
+"""What is odd about a dataset before anything is trained on it: sentences for people, in the dataset and in reports.
+
+What makes a training senseless stops a preparation; what is found here is only told. On Fashion-MNIST nothing is found
+but nine test images that nearly are training images (docs/your-own-pictures.md).
+"""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from artifacts.dataset import Dataset, Split
+from artifacts.errors import LookbookError
+from tasks.vision.duplicates import blank, near_duplicates, same_pixels
+from tasks.vision.metrics import stability_index
+
+IMBALANCE = 10  # times as many pictures of one class as of another
+FEW_TO_TRAIN, FEW_TO_TEST = 20, 10  # of a class
+SHRUNK = 0.5  # of the images that there were
+SHIFT = 0.25  # population stability index above which two samples differ much, by credit scoring's rule
+_SHOWN = 10
+_BINS = np.linspace(0, 256, 17)
+
+
+class BlankPictures(LookbookError):
+    """A dataset without anything to see."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """check: which one; text: a sentence with the numbers; examples: some of the images or files it is about."""
+
+    check: str
+    text: str
+    examples: list[str]
+
+
+def check(
+    train: Split,
+    test: Split,
+    classes: Sequence[str],
+    *,
+    bad: Mapping[str, str] | None = None,
+    copies: int = 0,
+    before: Dataset | None = None,
+) -> list[dict[str, Any]]:
+    """All findings, as dicts. `bad`: files that are left out; `copies`: files with the content of another one on their
+    side; `before`: the version of the dataset that was there before.
+
+    Raises BlankPictures when no image shows anything.
+    """
+    found = [
+        *_left_out(bad or {}),
+        *_names(classes),
+        *_counts(train, test, classes),
+        *_blank(train, test),
+        *_copies(copies),
+        *_overlap(train, test),
+        *(_changes(train, test, classes, before) if before else ()),
+    ]
+    return [asdict(each) for each in found]
+
+
+def brightness(images: np.ndarray) -> np.ndarray:
+    """How many images have which mean over all pixels and channels: 16 equal bins from 0 to 255."""
+    means = [images[start : start + 4096].mean(axis=(1, 2, 3)) for start in range(0, len(images), 4096)]
+    return np.histogram(np.concatenate(means), _BINS)[0]
+
+
+def _left_out(bad: Mapping[str, str]) -> Iterator[Finding]:
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for path, why in bad.items():
+        kinds[why.partition(":")[0]].append(f"{path} ({why})")
+    for kind, files in kinds.items():
+        yield _finding("bad files", f"{_many(files, 'file')} left out: {kind}", files)
+
+
+def _names(classes: Sequence[str]) -> Iterator[Finding]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        alike["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            shown = " and ".join(repr(name) for name in names)
+            yield _finding("class names", f"classes that differ only in case, spaces or encoding: {shown}", names)
+
+
+def _counts(train: Split, test: Split, classes: Sequence[str]) -> Iterator[Finding]:
+    trained, tested = (np.bincount(split.labels, minlength=len(classes)) for split in (train, test))
+    most, least = int(trained.argmax()), int(trained.argmin())
+    if trained[most] >= IMBALANCE * trained[least]:
+        yield _finding(
+            "imbalance",
+            f"{trained[most] / trained[least]:.0f} times as many images to train on of {classes[most]} "
+            f"({trained[most]:,}) as of {classes[least]} ({trained[least]:,})",
+        )
+    for doing, counts, enough in (("train on", trained, FEW_TO_TRAIN), ("test with", tested, FEW_TO_TEST)):
+        few = [f"{name} {count}" for name, count in zip(classes, counts, strict=True) if count < enough]
+        if few:
+            yield _finding("few images", f"fewer than {enough} images to {doing}: {_listed(few)}", few)
+
+
+def _blank(train: Split, test: Split) -> Iterator[Finding]:
+    found = [
+        str(split.sources[place]) for split in (train, test) for place in np.flatnonzero(blank(split.images)).tolist()
+    ]
+    if len(found) == len(train.labels) + len(test.labels):
+        raise BlankPictures(
+            f"expected pictures that show something, found {len(found):,} of a single colour each, as {found[0]}; "
+            "look at the files"
+        )
+    if found:
+        yield _finding("blank images", f"{_many(found, 'image')} of a single colour", found)
+
+
+def _copies(copies: int) -> Iterator[Finding]:
+    if copies:
+        yield _finding("copies", f"{copies:,} files have the content of another one; it is on the same side")
+
+
+def _overlap(train: Split, test: Split) -> Iterator[Finding]:
+    same = same_pixels(test.images, train.images)
+    near = near_duplicates(test.images, train.images)
+    equal = set(map(tuple, same.tolist()))
+    near = np.array([pair for pair in near.tolist() if tuple(pair) not in equal], np.int64).reshape(-1, 2)
+    for what, pairs in (("the same pixels as", same), ("nearly the same pixels as", near)):
+        if images := len(np.unique(pairs[:, 0])):
+            shown = [f"{test.sources[ours]} ~ {train.sources[theirs]}" for ours, theirs in pairs.tolist()]
+            of = f"{images / len(test.labels):.2%} of those to test with"
+            yield _finding("overlap", f"{images:,} test images have {what} one to train on ({of})", shown)
+
+
+def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset) -> Iterator[Finding]:
+    """Against the version before. What can't be compared is passed over: another image size, an older Lookbook's."""
+    version = before.artifact.ref.version
+    for what, names in (
+        ("vanished", sorted(set(before.classes) - set(classes))),
+        ("appeared", sorted(set(classes) - set(before.classes))),
+    ):
+        if names:
+            yield _finding("classes", f"classes that {what} since {version}: {_listed(names)}", names)
+    items, earlier = len(train.labels) + len(test.labels), len(before.train.labels) + len(before.test.labels)
+    if items < SHRUNK * earlier:
+        yield _finding("shrunk", f"{items:,} images, where {version} has {earlier:,}")
+    if list(classes) == before.classes:
+        counts = [np.bincount(split.labels, minlength=len(classes)) for split in (before.train, train)]
+        if (shift := stability_index(*counts)) > SHIFT:
+            shares = [each / each.sum() for each in counts]
+            moved = int(np.abs(shares[1] - shares[0]).argmax())
+            yield _finding(
+                "class shares",
+                f"the classes' shares differ much from {version} (population stability index {shift:.2f}): "
+                f"{classes[moved]} {shares[0][moved]:.1%} before, {shares[1][moved]:.1%} now",
+            )
+    if train.images.shape[1:] == before.train.images.shape[1:]:
+        then, now = brightness(before.train.images), brightness(train.images)
+        if (shift := stability_index(then, now)) > SHIFT:
+            means = [float(before.train.images.mean()), float(train.images.mean())]
+            yield _finding(
+                "pixels",
+                f"the images' brightness differs much from {version} (population stability index {shift:.2f}): "
+                f"mean {means[0]:.0f} before, {means[1]:.0f} now, of 255",
+            )
+    if before.train.sha256 is not None and test.sha256 is not None:
+        learned = set(map(str, before.train.sha256))
+        seen = [path for path, sha256 in zip(test.sources, map(str, test.sha256), strict=True) if sha256 in learned]
+        if seen:
+            text = f"{_many(seen, 'image')} to test with that {version} trained on: its models have seen them"
+            yield _finding("moved", text, map(str, seen))
+
+
+def _finding(name: str, text: str, examples: Iterable[str] = ()) -> Finding:
+    return Finding(name, text, list(examples)[:_SHOWN])
+
+
+def _many(things: Sequence[str], what: str) -> str:
+    return f"{len(things):,} {what}{'s' if len(things) != 1 else ''}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

@@ -1,0 +1,237 @@
+"""Labelled files -> the two sides of a dataset: decoded by the scoring path's pool, or taken over from before."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from artifacts.dataset import Dataset, Split
+from artifacts.errors import LookbookError
+from artifacts.predictions import PASSING_ERRORS
+from artifacts.preparations import Read
+from artifacts.settings import Settings
+from tasks.labelled import SIDES, Labelled, Side, split_table
+from tasks.listing import folder_path, open_folder, to_text
+from tasks.vision.decoding import DecoderPool, Files, cut
+from tasks.vision.images import ImageSpec, Limits
+
+TEST_SHARE = 1 / 7  # as Fashion-MNIST's
+_COPIED = 4096  # images at a time
+_NO_FILE = "unsupported: the entry is no regular file but a link, a pipe or a device"
+
+
+class TooFewPictures(LookbookError):
+    """A folder whose readable pictures are not enough to train on and to test with."""
+
+
+class TooManyBad(LookbookError):
+    """A folder with more files that can't be learned from than are tolerated."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """pixels: uint8 [files, height, width, channels], of every file that is not bad; files: what was read of each;
+    decoded: how many were, and not taken over."""
+
+    pixels: np.ndarray
+    files: list[Read]
+    decoded: int
+
+
+@dataclass(frozen=True)
+class Sides:
+    """train, test: the sides of a dataset; contents: SHA-256 over paths, labels and contents of what is on them; bad:
+    path -> why a file is on neither; copies: how many files have the content of another one on their side."""
+
+    train: Split
+    test: Split
+    contents: str
+    bad: dict[str, str]
+    copies: int
+
+
+def gather(
+    settings: Settings,
+    images: str,
+    labelled: Labelled,
+    spec: ImageSpec,
+    before: Sequence[Read],
+    dataset: Dataset | None,
+    scratch: Path,
+    on_rows: Callable[[int, int, int], None],
+) -> Gathered:
+    """Decode the files, but for those that were read `before` and whose pixels are in `dataset`.
+
+    A file of the same path, size and time is known; where only the time differs, its content decides. `scratch`: a
+    folder for the pixels, which are a memory map. `on_rows` is told how many more are done, bad, and taken over.
+    """
+    entries = labelled.entries
+    known = _Known(before, dataset)
+    pixels = _memory_map(scratch / "pixels", len(entries), spec)
+    files: list[Read | None] = [known.file(each.path, each.size, each.mtime_ns) for each in entries]
+    for item, entry in enumerate(entries):
+        if not entry.regular:
+            files[item] = Read(entry.path, entry.size, entry.mtime_ns, None, _NO_FILE)
+        elif (file := files[item]) and file.sha256 and not file.bad:
+            pixels[item] = known.pixels(file.sha256)
+    wanted = np.array([item for item, file in enumerate(files) if file is None], np.int64)
+    on_rows(len(entries) - len(wanted), sum(bool(file and file.bad) for file in files), len(entries) - len(wanted))
+    asked: deque[np.ndarray] = deque()
+
+    def requests() -> Iterator[Files]:
+        for items in cut(wanted, np.array([each.size for each in entries], np.int64)):
+            asked.append(items)
+            chosen = [entries[item] for item in items]
+            contents = [known.content(each.path, each.size) for each in chosen]
+            yield Files(
+                [each.path for each in chosen],
+                [each.size for each in chosen],
+                [each.mtime_ns for each in chosen],
+                {place: sha256 for place, sha256 in enumerate(contents) if sha256},
+            )
+
+    decoded = 0
+    if len(wanted):
+        top = open_folder(settings, split_table(images)[0])
+        limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        try:
+            processes = settings.decoders or os.cpu_count() or 1
+            with DecoderPool(top, spec, limits, settings.max_image_seconds, processes) as pool:
+                for pictures in pool.decode(requests()):
+                    items = asked.popleft()
+                    pixels[items] = pictures.pixels
+                    for place, item in enumerate(items.tolist()):
+                        sha256 = pictures.sha256[place]
+                        bad = ": ".join(pictures.errors[place]) if place in pictures.errors else None
+                        entry = entries[item]
+                        files[item] = Read(entry.path, entry.size, entry.mtime_ns, sha256, bad)
+                        if place in pictures.same:
+                            pixels[item] = known.pixels(str(sha256))
+                    decoded += len(items) - len(pictures.same)
+                    on_rows(len(items), len(pictures.errors), len(pictures.same))
+        finally:
+            os.close(top)
+    return Gathered(pixels, [file for file in files if file], decoded)
+
+
+class _Known:
+    """What was read before, as far as the pixels of it are there."""
+
+    def __init__(self, before: Sequence[Read], dataset: Dataset | None) -> None:
+        self._sides = [dataset.train, dataset.test] if dataset else []
+        self._places = {
+            sha256: (side, place)
+            for side in self._sides
+            if side.sha256 is not None
+            for place, sha256 in enumerate(map(str, side.sha256))
+        }
+        self._files = {
+            each.path: each
+            for each in before
+            if (each.bad and each.bad.partition(":")[0] not in PASSING_ERRORS) or each.sha256 in self._places
+        }
+
+    def file(self, path: bytes, size: int, mtime_ns: int) -> Read | None:
+        found = self._files.get(path)
+        return found if found and found[1:3] == (size, mtime_ns) else None
+
+    def content(self, path: bytes, size: int) -> str | None:
+        """The SHA-256 that the file had, when it may still have it."""
+        found = self._files.get(path)
+        return found.sha256 if found and found.size == size and not found.bad else None
+
+    def pixels(self, sha256: str) -> np.ndarray:
+        side, place = self._places[sha256]
+        return np.asarray(side.images[place])
+
+
+def assign(labelled: Labelled, gathered: Gathered, seed: int, scratch: Path) -> Sides:
+    """Put every file that can be learned from on its side, in the order of the paths.
+
+    Unless folder or table say the side, a picture's content and the `seed` decide, so it stays there when others
+    arrive, and equal pictures are never on both. One content under several labels is learned from under none; one that
+    is on both of the sides that were given is only tested with.
+    """
+    bad = dict(labelled.bad)
+    labels_of: dict[str, set[str]] = {}
+    tested: dict[str, str] = {}
+    good = [item for item, file in enumerate(gathered.files) if not file.bad]
+    for item, file in enumerate(gathered.files):
+        if file.bad:
+            bad[to_text(file.path)] = file.bad
+            continue
+        labels_of.setdefault(str(file.sha256), set()).add(labelled.labels[item])
+        if labelled.sides[item] == "test":
+            tested.setdefault(str(file.sha256), to_text(file.path))
+    chosen: dict[Side, list[int]] = {side: [] for side in SIDES}
+    for item in good:
+        path, sha256 = to_text(gathered.files[item].path), str(gathered.files[item].sha256)
+        side = labelled.sides[item] or side_of(sha256, seed)
+        if len(labels_of[sha256]) > 1:
+            bad[path] = f"conflicting: the same content is labelled {' and '.join(sorted(labels_of[sha256]))}"
+        elif side == "train" and sha256 in tested:
+            bad[path] = f"duplicate: {tested[sha256]}, which is tested with, has the same content"
+        else:
+            chosen[side].append(item)
+    train, test = (_side(labelled, gathered, items, scratch / side) for side, items in chosen.items())
+    contents = hashlib.sha256()
+    for item in sorted(chosen["train"] + chosen["test"]):
+        file = gathered.files[item]
+        contents.update(f"{to_text(file.path)}\0{labelled.labels[item]}\0{file.sha256}\n".encode())
+    copies = sum(len(items) - len({gathered.files[item].sha256 for item in items}) for items in chosen.values())
+    return Sides(train, test, contents.hexdigest(), dict(sorted(bad.items())), copies)
+
+
+def side_of(sha256: str, seed: int) -> Side:
+    """The side of a content (its SHA-256, hex): TEST_SHARE of all contents are for testing."""
+    drawn = hashlib.sha256(f"{seed} {sha256}".encode()).digest()
+    return "test" if int.from_bytes(drawn[:4]) < TEST_SHARE * 2**32 else "train"
+
+
+def check_bad(settings: Settings, images: str, bad: Mapping[str, str], items: int, most: float) -> None:
+    """Raises TooManyBad when more than the share `most` of the files can't be learned from; `items`: how many can."""
+    files = len(bad) + items
+    if len(bad) > most * files:
+        shown = "; ".join(f"{path} ({why})" for path, why in list(bad.items())[:3])
+        raise TooManyBad(
+            f"expected at most {100 * most:.3g}% of the files in {folder_path(settings, images)} not to be learned "
+            f"from (max_bad), found {len(bad):,} of {files:,}: {shown}{'; ...' if len(bad) > 3 else ''}; mend or "
+            "remove them"
+        )
+
+
+def check_sides(classes: Sequence[str], train: Split, test: Split, given: bool) -> None:
+    """Raises TooFewPictures unless each class has pictures on both sides; `given`: whether the sides were."""
+    for doing, split in (("train on", train), ("test with", test)):
+        counts = np.bincount(split.labels, minlength=len(classes))
+        if missing := [name for name, count in zip(classes, counts, strict=True) if not count]:
+            chance = f"about one picture in {round(1 / TEST_SHARE)}, by its content, is for testing: "
+            raise TooFewPictures(
+                f"expected pictures of every class to {doing}, none of {', '.join(missing)} found among "
+                f"{len(split.labels):,}; {'' if given else chance}add more of them, or remove the class"
+            )
+
+
+def _side(labelled: Labelled, gathered: Gathered, items: list[int], path: Path) -> Split:
+    spec = gathered.pixels.shape[1:]
+    images = _memory_map(path, len(items), ImageSpec(spec[0], spec[1], spec[2]))
+    for start in range(0, len(items), _COPIED):
+        part = items[start : start + _COPIED]
+        images[start : start + len(part)] = gathered.pixels[part]
+    places = {name: place for place, name in enumerate(labelled.classes)}
+    return Split(
+        images,
+        np.array([places[labelled.labels[item]] for item in items], np.int32),
+        [to_text(labelled.entries[item].path) for item in items],
+        [str(gathered.files[item].sha256) for item in items],
+    )
+
+
+def _memory_map(path: Path, items: int, spec: ImageSpec) -> np.ndarray:
+    """uint8 [items, height, width, channels] on the disk: more of them than memory holds do no harm."""
+    shape = (items, spec.height, spec.width, spec.channels)
+    return np.memmap(path, np.uint8, "w+", shape=shape) if items else np.zeros(shape, np.uint8)

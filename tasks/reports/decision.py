@@ -1,0 +1,70 @@
+"""The report of a decision in Prefect's UI: challenger against champion, and why one of them is champion now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from artifacts import metrics
+from artifacts.refs import Ref
+from artifacts.store import Store
+from tasks.reports.numbers import shown
+from tasks.reports.tables import cell, table
+
+_OFTEN = 20
+
+
+def markdown(store: Store, result: Mapping[str, Any]) -> str:
+    """GitHub's markdown. `result` is what the stage `promote` returns, with `weights`: the challenger's ref."""
+    told = result["numbers"]
+    name = Ref.parse(result["weights"]).name
+    parts = [
+        f"{'**Promoted.**' if result['promoted'] else '**Not promoted.**'} {cell(result['reason'])}.",
+        table(("", ""), [("challenger", f"`{result['weights']}`"), ("champion now", f"`{result['champion']}`")]),
+    ]
+    if told.get("p_value") is not None:
+        parts += _compared(store, told)
+    parts += [f"This test split has made {told['decisions']:,} decisions before this one{_worn(told['decisions'])}."]
+    if not result["promoted"] and result["weights"] != result["champion"]:
+        parts.append(f'By hand, whatever the numbers say: `lookbook promote {result["weights"]} --reason "..."`.')
+    parts.append(f"All decisions: `lookbook history {name}`; back to the champion before: `lookbook rollback {name}`.")
+    return "\n\n".join(parts)
+
+
+def _compared(store: Store, told: Mapping[str, Any]) -> list[str]:
+    challenger, champion = (
+        metrics.load(store, Ref.parse(told[key])).numbers for key in ("metrics", "champion_metrics")
+    )
+    both = (challenger, champion)
+    rows = [(title, *(shown(each[key], form) for each in both)) for title, key, form in _FIGURES]
+    recalls = [
+        (
+            cell(f"recall of {name}"),
+            *(shown(each["per_class"][name]["recall"]) for each in both),
+        )
+        for name in champion["per_class"]
+    ]
+    apart = told["gains"] + told["losses"]
+    return [
+        table((f"on the same {told['items']:,} test images", "challenger", "champion"), [*rows, *recalls]),
+        f"Just one of the two is right on {apart:,} images: the challenger on {told['gains']:,}, the champion on "
+        f"{told['losses']:,}. Were both equally good, chance alone would give the challenger so many or more with "
+        f"probability {told['p_value']:.2g} (McNemar's exact test); {told['significance']:g} is asked. Asked are also "
+        f"an accuracy of {told['minimum_accuracy']:.2%} at least, and no class whose recall falls by more than "
+        f"{told['max_recall_drop']:.2%}; the largest fall is that of {_fall(told['recall_drop'])}.",
+    ]
+
+
+_FIGURES = (
+    ("accuracy", "accuracy", "{:.2%}"),
+    ("loss", "loss", "{:.4f}"),
+    ("Brier score", "brier", "{:.4f}"),
+)
+
+
+def _fall(drop: Mapping[str, Any]) -> str:
+    return f"{cell(drop['class'])}, {drop['champion']:.2%} to {drop['challenger']:.2%}"
+
+
+def _worn(decisions: int) -> str:
+    if decisions < _OFTEN:
+        return ""
+    return ": a split that decides so often stops being a test; test with other images"

@@ -1,0 +1,224 @@
+"""The report of an evaluation: what one model does on the test split, as a page, as pictures, and as a model card."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from artifacts.dataset import Dataset
+from artifacts.weights import Weights
+from tasks.reports.model_card import model_card
+from tasks.reports.numbers import shown
+from tasks.reports.pages import gallery, page, rows, text
+from tasks.reports.pictures import confusion_matrix, data_uri, learning_curve, mistakes, reliability, thumbnail
+from tasks.vision.metrics import calibration, scale
+
+_CELLS = 40  # classes up to which the matrix is a table to click on
+_A_CELL, _RIGHT, _WORST = 24, 6, 24  # images that are shown: of a cell, of one that is right, of a list
+_IMAGES = 3000  # in all: some 3 MB
+
+
+def draw(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any], probabilities: np.ndarray) -> dict[str, bytes]:
+    """File name -> content: report.html, the pictures in it as PNG, and model-card.md.
+
+    numbers: what `metrics.evaluate` gives; probabilities: float32 [items, classes] of the test split.
+    """
+    made = weights.artifact.manifest["provenance"]
+    pictures = {"confusion-matrix.png": confusion_matrix(numbers["confusion_matrix"], weights.classes)}
+    if weights.history:
+        pictures["learning-curve.png"] = learning_curve(weights.history, made.get("best_epoch"))
+    if numbers["accuracy"] is not None:
+        scaled = None
+        if weights.temperature is not None:
+            scaled = calibration(scale(probabilities, weights.temperature), dataset.test.labels)
+        pictures["reliability.png"] = reliability(numbers["calibration"], scaled)
+        worst = numbers["mistakes"][:_WORST]
+        captions = [(each["is"], f"called {each['called']}", f"{each['confidence']:.0%}") for each in worst]
+        pictures["mistakes.png"] = mistakes([dataset.test.images[each["item"]] for each in worst], captions)
+    card = model_card(weights, dataset, numbers)
+    return {
+        "report.html": _page(weights, dataset, numbers, probabilities, pictures),
+        "model-card.md": card.encode(),
+        **pictures,
+    }
+
+
+def _page(
+    weights: Weights,
+    dataset: Dataset,
+    numbers: Mapping[str, Any],
+    probabilities: np.ndarray,
+    pictures: Mapping[str, bytes],
+) -> bytes:
+    classes, test = weights.classes, dataset.test
+    items = f"{numbers['items']:,} test images"
+    parts = [
+        f"<h1>{text(weights.ref.name)}</h1>",
+        f"<p>What <code>{weights.ref}</code> does on the {items} of <code>{dataset.artifact.ref}</code>, which it "
+        "never learned from.</p>",
+        _figures(numbers),
+        *_warnings(dataset),
+        "<h2>Confusion matrix</h2>",
+        "<p>Test images: a row is what they are, a column what they were called. Click a number to see its images.</p>",
+        *_matrix(classes, numbers, test.images, test.labels, test.sources, probabilities, pictures),
+        "<h2>Classes</h2>",
+        rows(
+            ("class", "precision", "recall", "F1", "images"),
+            [
+                (text(name), *(shown(told[key]) for key in ("precision", "recall", "f1")), f"{told['support']:,}")
+                for name in classes
+                for told in (numbers["per_class"][name],)
+            ],
+        ),
+        "<p class=small>Precision: how many of those called so are. Recall: how many of those that are were called so. "
+        "F1: their harmonic mean.</p>",
+    ]
+    if numbers["accuracy"] is not None:
+        parts += [
+            "<h2>Most certain mistakes</h2>",
+            _gallery(numbers["mistakes"][:_WORST], test.images, test.sources, "called") or "<p>None.</p>",
+            "<h2>Likely label errors</h2>",
+            f"<p>{numbers['label_errors']['items']:,} test images look more like another class than their own does on "
+            "average (confident learning). Some are mistakes of the model, some of whoever labelled them.</p>",
+            _gallery(numbers["label_errors"]["listed"][:_WORST], test.images, test.sources, "rather"),
+            "<h2>Is it as sure as it should be?</h2>",
+            f"<p>Expected calibration error {numbers['calibration']['error']:.2%}: so far is confidence from accuracy "
+            f"on average{_calibrated(numbers)}.</p>",
+            _chart(pictures["reliability.png"], "reliability diagram"),
+        ]
+    if curve := pictures.get("learning-curve.png"):
+        parts += ["<h2>Learning curve</h2>", _chart(curve, "learning curve")]
+    parts += ["<h2>What it was made of</h2>", _made_of(weights, dataset)]
+    return page(f"Evaluation of {weights.ref.name}", parts)
+
+
+def _figures(numbers: Mapping[str, Any]) -> str:
+    if numbers["accuracy"] is None:
+        return "<p class=warnings>Its predictions are not numbers (NaN).</p>"
+    low, high = numbers["accuracy_interval"]
+    told = [
+        (shown(numbers["accuracy"]), f"accuracy, {low:.2%} to {high:.2%} with 95 % confidence"),
+        *((shown(value), f"right among the {k} most probable") for k, value in numbers["top_k"].items()),
+        (f"{numbers['loss']:.4f}", "loss (nats): smaller is better"),
+        (f"{numbers['brier']:.4f}", "Brier score, 0 to 2: smaller is better"),
+        (shown(numbers["calibration"]["error"]), "expected calibration error"),
+    ]
+    return f"<div class=figures>{''.join(f'<div><b>{value}</b>{what}</div>' for value, what in told)}</div>"
+
+
+def _warnings(dataset: Dataset) -> Iterator[str]:
+    if findings := dataset.findings:
+        listed = "".join(f"<li>{text(each['text'])}{_examples(each['examples'])}" for each in findings)
+        yield f"<h2>Odd about the data</h2><ul class=warnings>{listed}</ul>"
+
+
+def _examples(examples: Sequence[str]) -> str:
+    if not examples:
+        return ""
+    return f"<details><summary class=small>for example</summary>{'<br>'.join(map(text, examples))}</details>"
+
+
+def _matrix(
+    classes: Sequence[str],
+    numbers: Mapping[str, Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    sources: Sequence[str],
+    probabilities: np.ndarray,
+    pictures: Mapping[str, bytes],
+) -> Iterator[str]:
+    """The matrix as a table of links, and below it the images of each cell, of which the one that was clicked shows."""
+    counts = np.asarray(numbers["confusion_matrix"])
+    if len(classes) <= _CELLS:
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        head = "".join(f"<th><span>{text(name)}</span>" for name in classes)
+        body = "".join(
+            f"<tr><td>{text(name)}" + "".join(_cell(row, column, counts, shares) for column in range(len(classes)))
+            for row, name in enumerate(classes)
+        )
+        yield f"<div class=wide id=matrix><table class=matrix><tr><th>{head}{body}</table></div>"
+    else:
+        yield f"<div id=matrix>{_chart(pictures['confusion-matrix.png'], 'confusion matrix')}</div>"
+    places = {name: place for place, name in enumerate(classes)}
+    if confused := numbers["most_confused"]:
+        links = [
+            (
+                f"<a href='#c{places[each['is']]}-{places[each['called']]}'>{text(each['is'])}</a>",
+                text(each["called"]),
+                f"{each['items']:,}",
+            )
+            for each in confused
+        ]
+        yield f"<h3>Most often confused</h3>{rows(('is', 'was called', 'images'), links)}"
+    predicted = probabilities.argmax(axis=1)
+    confidence = np.nan_to_num(probabilities.max(axis=1))
+    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for item in np.argsort(-confidence, kind="stable").tolist():
+        cells[int(labels[item]), int(predicted[item])].append(item)
+    left = _IMAGES
+    for (is_, called), items in sorted(cells.items(), key=lambda cell: (cell[0][0] == cell[0][1], -len(cell[1]))):
+        some = items[-_RIGHT:][::-1] if is_ == called else items[:_A_CELL]  # the least certain of what is right
+        some, left = some[:left], left - len(some[:left])
+        told = [
+            {"item": item, "is": classes[is_], "called": classes[called], "confidence": float(confidence[item])}
+            for item in some
+        ]
+        how = "the least certain" if is_ == called else "the most certain"
+        part = "" if len(some) == len(items) else f", {how} {len(some):,} of them"
+        what = "rightly called so" if is_ == called else f"called {text(classes[called])}"
+        yield (
+            f"<section class=cell id=c{is_}-{called}><h3>{text(classes[is_])}, {what}: {len(items):,}{part}</h3>"
+            f"{_gallery(told, images, sources, 'called')}<p><a href='#matrix'>back to the matrix</a></p></section>"
+        )
+
+
+def _cell(row: int, column: int, counts: np.ndarray, shares: np.ndarray) -> str:
+    if not counts[row, column]:
+        return "<td>"
+    filled = shares[row, column]
+    ink = "#fff" if filled > 0.5 else "#222"
+    return (
+        f"<td style='background:rgba(31,90,150,{filled:.2f});color:{ink}'>"
+        f"<a href='#c{row}-{column}'>{counts[row, column]:,}</a>"
+    )
+
+
+def _gallery(
+    listed: Sequence[Mapping[str, Any]], images: np.ndarray, sources: Sequence[str], verb: str
+) -> str:  # fmt: skip
+    return gallery(
+        (
+            thumbnail(images[each["item"]]),
+            f"{text(each['is'])}, {verb} {text(each['called'])} {each['confidence']:.0%}",
+            text(sources[each["item"]]),
+        )
+        for each in listed
+    )
+
+
+def _calibrated(numbers: Mapping[str, Any]) -> str:
+    if not (scaled := numbers.get("calibrated")):
+        return ""
+    return (
+        f". Divided by the temperature {scaled['temperature']:.3f}, which held-out images gave, it is "
+        f"{scaled['error']:.2%}, and the loss {scaled['loss']:.4f} (<code>lookbook score --calibrated</code>)"
+    )
+
+
+def _made_of(weights: Weights, dataset: Dataset) -> str:
+    made, facts = weights.artifact.manifest["provenance"], dataset.artifact.facts
+    spec = dataset.image_spec
+    told = {
+        "weights": f"<code>{weights.ref}</code>",
+        "dataset": f"<code>{dataset.artifact.ref}</code>",
+        **{f"{side} images": f"{counts['items']:,}" for side, counts in facts["counts"].items()},
+        "pixels": f"{spec['height']}x{spec['width']}, {'grey' if spec['channels'] == 1 else 'colour'}",
+        **{name.replace("_", " "): text(value) for name, value in weights.settings.items()},
+        "trained": text(f"{made['created']} on {made.get('device', 'an unknown device')}"),
+    }
+    return rows(("", ""), list(told.items()))
+
+
+def _chart(content: bytes, what: str) -> str:
+    return f"<p><img class=chart src='{data_uri(content, 'png')}' alt='{what}'></p>"

@@ -1,0 +1,15 @@
+"""Numbers as people read them. What has no value is a dash."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def shown(value: float | None, form: str = "{:.2%}") -> str:
+    return "-" if value is None else form.format(value)
+
+
+def with_interval(numbers: Mapping[str, Any]) -> str:
+    """The accuracy of an evaluation as `86.41% (85.73% to 87.07%)`, without the interval where there is none."""
+    if not (interval := numbers.get("accuracy_interval")):
+        return shown(numbers["accuracy"])
+    return f"{numbers['accuracy']:.2%} ({interval[0]:.2%} to {interval[1]:.2%})"
