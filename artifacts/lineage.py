@@ -43,8 +43,11 @@ def _input(store: Store, value: str) -> Any:
 
 
 def _after(store: Store, ref: Ref, children: dict[str, list[Ref]]) -> list[dict[str, Any]]:
+    """Each where it was made last: an evaluation of weights is below them, not below their dataset once more."""
+    direct = children[str(ref)]
+    below = {grandchild for child in direct for grandchild in children[str(child)]}
     return [
-        {**_told(store, child)[0], "made_into": _after(store, child, children)} for child in sorted(children[str(ref)])
+        {**_told(store, child)[0], "made_into": _after(store, child, children)} for child in sorted(set(direct) - below)
     ]
 
 

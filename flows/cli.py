@@ -139,7 +139,7 @@ def share_option(
 @click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
 @share_option("--minimum-accuracy", 0.0, "Accuracy below which no model is promoted.")
 @share_option("--significance", 0.05, "Chance of promoting one as good as the champion; 1: any gain.", min_open=True)
-@share_option("--max-recall-drop", 0.1, "How far any class's recall may be below the champion's.")
+@share_option("--max-recall-drop", 0.2, "How far any class's recall may be below the champion's.")
 @click.option("--execution", type=click.Choice(get_args(Execution)), default="graph", show_default=True)
 @click.option("--device", type=click.Choice(get_args(Device)), default="auto", show_default=True)
 def retrain(images: Path | None, **parameters: Any) -> Result:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from artifacts.store import Artifact
 from tasks.vision.recipes import (
     Architecture,
     Augmentation,
@@ -38,12 +39,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Significance = Annotated[float, Field(gt=0, le=1)]
 
 
-def training_settings(parameters: Mapping[str, Any], items: int | None = None) -> dict[str, Any]:
-    """The training settings among a flow's parameters; None stands for the architecture's recipe, which with few
-    `items` to train on has smaller batches.
+def training_settings(parameters: Mapping[str, Any], dataset: Artifact | None = None) -> dict[str, Any]:
+    """The training settings among a flow's parameters; None stands for the architecture's recipe, which fits the
+    published `dataset` where that is there already.
 
     Raises SettingsError for what can't work on any data, before there is any work.
     """
-    settings = settings_for(items=items, **{field.name: parameters[field.name] for field in fields(TrainingSettings)})
+    given = {field.name: parameters[field.name] for field in fields(TrainingSettings) if field.name in parameters}
+    if dataset:
+        given["items"] = dataset.facts["counts"]["train"]["items"]
+        given["pictures"] = dataset.identity["settings"].get("source") == "pictures"
+    settings = settings_for(**given)
     settings.check()
     return settings.to_dict()

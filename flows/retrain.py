@@ -20,7 +20,7 @@ from artifacts.store import Store
 from flows import parameters as fields
 from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
-from flows.train import TrainingCancelled, check_device, train, train_items, train_on_gpu_pool
+from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
 from tasks.deadline import Deadline
 from tasks.evaluate import evaluate
 from tasks.labelled import split_table
@@ -73,7 +73,7 @@ def retrain(
     seed: fields.Seed = 0,
     minimum_accuracy: fields.Share = 0.0,
     significance: fields.Significance = 0.05,
-    max_recall_drop: fields.Share = 0.1,
+    max_recall_drop: fields.Share = 0.2,
     execution: fields.Execution = "graph",
     device: fields.Device = "auto",
     train_on: Literal["here", "gpu pool"] = "here",
@@ -145,11 +145,12 @@ def retrain(
         check_device(device)
     with _timed(seconds, "prepare"):
         dataset_ref = prepare(dataset, pictures, called, deadline)
-    settings = fields.training_settings(given, train_items(store, dataset_ref))
+    settings = fields.training_settings(given, store.open(Ref.parse(dataset_ref)))
     if if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings)):
         return _nothing_changed(store, dataset_ref, judged)
     with _timed(seconds, "train"):
-        training = {"dataset": dataset_ref, **settings, "execution": execution, "device": device}
+        training = {name: value for name, value in settings.items() if name in given}  # the rest follows from the data
+        training |= {"dataset": dataset_ref, "execution": execution, "device": device}
         training["deadline_hours"] = round(deadline.hours_left(), 3)
         try:
             weights_ref = (

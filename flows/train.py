@@ -91,7 +91,7 @@ def train(
     deadline = Deadline.after(deadline_hours)
     store = Store(Settings().store)
     ref = str(store.resolve(dataset, "datasets"))
-    settings = fields.training_settings(given, train_items(store, ref))
+    settings = fields.training_settings(given, store.open(Ref.parse(ref)))
     if finished := _finished(store, str(flow_run.id), ref):
         get_run_logger().info("this run published %s before it was run again", finished["weights"])
         return finished
@@ -100,11 +100,6 @@ def train(
     produced = {"dataset": ref, "weights": weights}
     runs.record(store.disk, str(flow_run.id), produced)
     return produced
-
-
-def train_items(store: Store, dataset: str) -> int:
-    """How many images of a published dataset are to train on."""
-    return int(store.open(Ref.parse(dataset)).facts["counts"]["train"]["items"])
 
 
 def check_device(device: str) -> None:

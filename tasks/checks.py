@@ -14,6 +14,7 @@ import numpy as np
 
 from artifacts.dataset import Dataset, Split
 from artifacts.errors import LookbookError
+from tasks.reports.numbers import many
 from tasks.vision.duplicates import blank, near_duplicates, same_pixels
 from tasks.vision.metrics import stability_index
 
@@ -75,7 +76,7 @@ def _left_out(bad: Mapping[str, str]) -> Iterator[Finding]:
     for path, why in bad.items():
         kinds[why.partition(":")[0]].append(f"{path} ({why})")
     for kind, files in kinds.items():
-        yield _finding("bad files", f"{_many(files, 'file')} left out: {kind}", files)
+        yield _finding("bad files", f"{many(len(files), 'file')} left out: {kind}", files)
 
 
 def _names(classes: Sequence[str]) -> Iterator[Finding]:
@@ -113,7 +114,7 @@ def _blank(train: Split, test: Split) -> Iterator[Finding]:
             "look at the files"
         )
     if found:
-        yield _finding("blank images", f"{_many(found, 'image')} of a single colour", found)
+        yield _finding("blank images", f"{many(len(found), 'image')} of a single colour", found)
 
 
 def _copies(copies: int) -> Iterator[Finding]:
@@ -126,11 +127,11 @@ def _overlap(train: Split, test: Split) -> Iterator[Finding]:
     near = near_duplicates(test.images, train.images)
     equal = set(map(tuple, same.tolist()))
     near = np.array([pair for pair in near.tolist() if tuple(pair) not in equal], np.int64).reshape(-1, 2)
-    for what, pairs in (("the same pixels as", same), ("nearly the same pixels as", near)):
+    for what, pairs in (("the same pixels", same), ("nearly the same pixels", near)):
         if images := len(np.unique(pairs[:, 0])):
             shown = [f"{test.sources[ours]} ~ {train.sources[theirs]}" for ours, theirs in pairs.tolist()]
             of = f"{images / len(test.labels):.2%} of those to test with"
-            yield _finding("overlap", f"{images:,} test images have {what} one to train on ({of})", shown)
+            yield _finding("overlap", f"{many(images, 'test image')} with {what} as one to train on ({of})", shown)
 
 
 def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset) -> Iterator[Finding]:
@@ -168,16 +169,12 @@ def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset)
         learned = set(map(str, before.train.sha256))
         seen = [path for path, sha256 in zip(test.sources, map(str, test.sha256), strict=True) if sha256 in learned]
         if seen:
-            text = f"{_many(seen, 'image')} to test with that {version} trained on: its models have seen them"
+            text = f"{many(len(seen), 'image')} to test with that {version} trained on: its models have seen them"
             yield _finding("moved", text, map(str, seen))
 
 
 def _finding(name: str, text: str, examples: Iterable[str] = ()) -> Finding:
     return Finding(name, text, list(examples)[:_SHOWN])
-
-
-def _many(things: Sequence[str], what: str) -> str:
-    return f"{len(things):,} {what}{'s' if len(things) != 1 else ''}"
 
 
 def _listed(names: Sequence[str]) -> str:

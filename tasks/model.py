@@ -39,9 +39,8 @@ def load(store: Store, ref: Ref, temperature: float | None = None) -> Model:
     device.use_threads(1)
     spec = ImageSpec.from_dict(published.image_spec)
     settings = published.settings
-    network = make_network(
-        settings["architecture"], spec, len(published.classes), augmentation=settings.get("augmentation", "none")
-    )
+    of = {name: settings[name] for name in ("augmentation", "inputs") if name in settings}  # older weights have fewer
+    network = make_network(settings["architecture"], spec, len(published.classes), **of)
     network.assign(published.tensors)
     return Model(ref, published.classes, spec, Predictor(network, temperature or 1.0))
 

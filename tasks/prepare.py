@@ -18,6 +18,7 @@ from artifacts.store import Store
 from tasks.checks import check
 from tasks.deadline import Deadline
 from tasks.labelled import list_labelled
+from tasks.listing import folder_path
 from tasks.pictures import TEST_SHARE, assign, check_bad, check_sides, gather
 from tasks.reports.progress import DownloadProgress, PicturesProgress, report_key, warn
 from tasks.retries import RETRIES
@@ -130,7 +131,7 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
             bad=sides.bad,
             findings=findings,
             made={
-                "folder": pictures.images,
+                "folder": str(folder_path(settings, pictures.images)),
                 "decoded": gathered.decoded,
                 "seconds": round(time.perf_counter() - started, 3),
             },

@@ -32,7 +32,7 @@ class Gate:
 
     minimum_accuracy: float = 0.0
     significance: float = 0.05
-    max_recall_drop: float = 0.1
+    max_recall_drop: float = 0.2
 
 
 @task(

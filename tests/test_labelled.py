@@ -1,115 +1,170 @@
-"""pytest tests/test_labelled.py: a folder a class becomes a dataset; pictures keep their side, bad files are told."""
+"""pytest tests/test_labelled.py: which files are learned from: a folder a class, train and test, a table of labels."""
 
-import shutil
+import os
 
-import numpy as np
+import pandas
 import pytest
 from PIL import Image
 
-from artifacts import dataset
-from artifacts.errors import InvalidRef
 from artifacts.settings import Settings
-from tasks.deadline import Deadline, DeadlineExceeded
-from tasks.labelled import TooFewPictures
+from tasks.labelled import LabelError, list_labelled, split_table
 from tasks.listing import FolderError
-from tasks.prepare import prepare_folder
-from tasks.vision.images import ImageSpec, Limits, decode
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """200 noisy pictures of two classes, in colour, larger than the network's size."""
-    top = tmp_path_factory.mktemp("drawn")
-    random = np.random.default_rng(0)
-    for name, level in (("dark", 40), ("light", 180)):
-        (top / name).mkdir()
-        for index in range(100):
-            pixels = random.integers(level, level + 60, (40, 50, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(top / name / f"{index:03d}.png")
-    return top
 
 
 @pytest.fixture
-def folder(drawn, tmp_path):
-    return shutil.copytree(drawn, tmp_path / "pictures")
+def top(tmp_path):
+    return tmp_path / "pictures"
 
 
-def prepare(store, folder, name="pictures"):
-    settings = Settings(image_roots={"root": folder}, decoders=1)
-    return prepare_folder(store, settings, "root:", name, Deadline.after(1))
+def draw(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), "red").save(path)
 
 
-def sides(store, ref):
-    data = dataset.load(store, ref)
-    return [dict(zip(map(str, side.sources), side.images, strict=True)) for side in (data.train, data.test)]
+def listed(top, path=""):
+    found = list_labelled(Settings(image_roots={"root": top}), f"root:{path}")
+    return [
+        (os.fsdecode(each.path), *rest) for each, *rest in zip(found.entries, found.labels, found.sides, strict=True)
+    ]
 
 
-def test_pictures_become_what_scoring_would_see(store, folder):
-    data = dataset.load(store, prepare(store, folder))
-    assert data.classes == ["dark", "light"]
-    train, test = sides(store, data.artifact.ref)
-    assert len(train) + len(test) == 200
-    assert 10 < len(test) < 50
-    for path, pixels in list(test.items())[:5]:
-        spec = ImageSpec.from_dict(data.image_spec)
-        seen = decode((folder / path).read_bytes(), spec, Limits(1 << 20, 1 << 20)).pixels
-        assert (pixels == seen).all()
-        assert data.classes[data.test.labels[list(test).index(path)]] == path.partition("/")[0]
+def bad(top, path=""):
+    return list_labelled(Settings(image_roots={"root": top}), f"root:{path}").bad
 
 
-def test_a_picture_keeps_its_side_when_others_arrive_and_equal_ones_share_it(store, folder):
-    train, test = sides(store, prepare(store, folder))
-    random = np.random.default_rng(1)
-    for index in range(30):
-        Image.fromarray(random.integers(0, 255, (9, 9), dtype=np.uint8)).save(folder / f"dark/new{index}.png")
-    for path in [*list(train)[:10], *list(test)[:10]]:
-        shutil.copy(folder / path, folder / f"{path}.copy.png")
-    more_train, more_test = sides(store, prepare(store, folder))
-    assert set(train) <= set(more_train)
-    assert set(test) <= set(more_test)
-    for one, other in ((train, more_test), (test, more_train)):
-        assert not {f"{path}.copy.png" for path in one} & set(other)
+def test_a_folder_a_class_whatever_it_is_called(top):
+    for path in ("a b/1.png", "🥾/deep/er/2.png", "100% wool/3.png", "a b/.hidden.png", ".git/4.png", "5.png"):
+        draw(top / path)
+    assert listed(top) == [
+        ("100% wool/3.png", "100% wool", None),
+        ("a b/1.png", "a b", None),
+        ("🥾/deep/er/2.png", "🥾", None),
+    ]
+    assert bad(top) == {"5.png": "in no class's folder"}
 
 
-def test_the_same_content_is_the_same_version_and_is_not_read_again(store, folder, monkeypatch):
-    ref = prepare(store, folder)
-    (folder / "dark/000.png").touch()
-    assert prepare(store, folder) == ref, "another time, the same content"
-    monkeypatch.setattr("tasks.prepare.gather", lambda *_: pytest.fail("read again"))
-    assert prepare(store, folder) == ref
+def test_a_folder_that_is_no_utf8_has_a_label_all_the_same(top):
+    draw(top / "boot/1.png")
+    draw(top / os.fsdecode(b"caf\xe9") / "2.png")
+    assert [label for _, label, _ in listed(top)] == ["boot", "caf%E9"]
 
 
-def test_bad_files_are_listed_and_too_many_stop(store, folder):
-    (folder / "light/cut.png").write_bytes((folder / "light/000.png").read_bytes()[:100])
-    (folder / "readme.txt").write_text("hello")
-    bad = dataset.load(store, prepare(store, folder)).artifact.facts["bad"]
-    assert bad["readme.txt"] == "in no class's folder"
-    assert bad["light/cut.png"].startswith("corrupt: ")
-    for index in range(3):
-        (folder / f"light/empty{index}.png").touch()
-    before = list(store.refs())
-    with pytest.raises(FolderError, match=r"at most 1% of the files .* to be pictures, found 5 of 205: "):
-        prepare(store, folder)
-    assert list(store.refs()) == before
+def test_train_and_test_with_a_folder_a_class_in_each(top):
+    for path in ("train/boot/1.png", "train/shoe/2.png", "test/boot/3.png", "test/shoe/x/4.png", "train/5.png"):
+        draw(top / path)
+    assert listed(top) == [
+        ("test/boot/3.png", "boot", "test"),
+        ("test/shoe/x/4.png", "shoe", "test"),
+        ("train/boot/1.png", "boot", "train"),
+        ("train/shoe/2.png", "shoe", "train"),
+    ]
+    assert bad(top) == {"train/5.png": "in no class's folder"}
 
 
-def test_what_can_not_be_trained_on(store, folder, tmp_path):
-    (folder / "rare").mkdir()
-    shutil.copy(folder / "light/000.png", folder / "rare/one.png")
-    with pytest.raises(TooFewPictures, match="of rare"):
-        prepare(store, folder)
-    shutil.rmtree(folder / "rare")
-    shutil.rmtree(folder / "dark")
-    with pytest.raises(FolderError, match="two of them at least, found light"):
-        prepare(store, folder)
-    with pytest.raises(FolderError, match="expected a folder of pictures at"):
-        prepare(store, tmp_path / "nowhere")
-    with pytest.raises(InvalidRef, match="expected a name"):
-        prepare(store, folder, name="no such/name")
+@pytest.mark.parametrize("names", [("train", "val"), ("train", "test", "validation"), ("train",)])
+def test_other_sides_are_not_taken_for_classes(top, names):
+    for name in names:
+        draw(top / name / "boot/1.png")
+    with pytest.raises(LabelError, match=r"expected train and test in .*, found .*train.*; name them so"):
+        listed(top)
 
 
-def test_a_deadline_ends_the_reading(store, folder):
-    settings = Settings(image_roots={"root": folder}, decoders=1)
-    with pytest.raises(DeadlineExceeded, match="still reading the pictures of root:"):
-        prepare_folder(store, settings, "root:", "pictures", Deadline(hours=1, until=0))
-    assert list(store.refs()) == []
+def test_classes_that_happen_to_be_called_train_and_test(top):
+    draw(top / "train/1.png")
+    draw(top / "test/2.png")
+    assert [label for _, label, _ in listed(top)] == ["test", "train"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "CSV"])
+def test_a_table_of_paths_and_labels(top, kind):
+    for path in ("a/1.png", "a/2.png", "b/100%.png", "unlisted.png"):
+        draw(top / path)
+    table = pandas.DataFrame(
+        {
+            "other": [1, 2, 3, 4, 5, 6, 7],
+            "label": ["T-shirt/top", "007", "x", "x", None, "y", "y"],
+            "path": ["a/1.png", "./a/2.png", "b/100%.png", "gone.png", "a/1.png", "../../etc/passwd", "/etc/passwd"],
+        }
+    )
+    file = top / f"labels.{kind}"
+    table.to_csv(file, index=False) if kind.lower() == "csv" else table.to_parquet(file)
+    assert listed(top, f"labels.{kind}") == [
+        ("a/2.png", "007", None),
+        ("b/100%.png", "x", None),
+    ]
+    assert bad(top, f"labels.{kind}") == {
+        "gone.png": "missing: the table names it, and there is no such file below the table's folder",
+        "a/1.png": "unlabelled: the table has no label for it",
+        "../../etc/passwd": "missing: the table names it, and there is no such file below the table's folder",
+        "/etc/passwd": "missing: the table names it, and there is no such file below the table's folder",
+    }
+
+
+def test_a_table_may_say_the_side_and_names_a_file_once(top):
+    for name in "123456":
+        draw(top / f"{name}.png")
+    rows = ["1,a,train", "2,b,test", "2,b,test", "3,a,", "4,a,train", "4,b,train", "5,b,valid", "6,b,train"]
+    (top / "labels.csv").write_text("path,label,split\n" + "\n".join(f"{row[0]}.png{row[1:]}" for row in rows))
+    assert listed(top, "labels.csv") == [
+        ("1.png", "a", "train"),
+        ("2.png", "b", "test"),
+        ("3.png", "a", None),
+        ("6.png", "b", "train"),
+    ]
+    assert bad(top, "labels.csv") == {
+        "4.png": "conflicting: the table has it as a and as b",
+        "5.png": "unlabelled: expected train or test as its split, found valid",
+    }
+
+
+def test_a_table_of_predictions_is_a_table_of_labels(top):
+    """Its paths are percent-encoded."""
+    for path in ("100% wool.png", "x.png"):
+        draw(top / path)
+    pandas.DataFrame({"path": ["100%25 wool.png", "x.png"], "label": ["a", "b"]}).to_parquet(top / "p.parquet")
+    assert [path for path, _, _ in listed(top, "p.parquet")] == ["100% wool.png", "x.png"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"file,class\n1.png,a\n", r"expected columns path and label in .*labels.csv, found file, class"),
+        (b"", "expected a table in .*labels.csv, found what can't be read as one"),
+        (b"path,label\n1.png,\xff\xfe\n", "can't be read as one|two of them at least"),
+        (b"path,label\n1.png,a,b,c\n", "can't be read as one"),
+        (b"path,label\n,a\n", "expected a path in every row of .*, found none in row 1"),
+        (b"path,label\n1.png,a\n", "expected labels of two classes in .*labels.csv, two of them at least, found a"),
+    ],
+)
+def test_tables_that_are_none(top, content, told):
+    draw(top / "1.png")
+    (top / "labels.csv").write_bytes(content)
+    with pytest.raises(LabelError, match=told):
+        listed(top, "labels.csv")
+
+
+def test_what_is_not_followed_or_not_there(top):
+    draw(top / "boot/1.png")
+    (top / "labels.csv").symlink_to("/etc/passwd")
+    with pytest.raises(FolderError, match=r"found labels.csv, a link or a device, which is not followed"):
+        listed(top)
+    with pytest.raises(FolderError, match="expected a file at .*labels.csv, found: Too many levels of symbolic links"):
+        listed(top, "labels.csv")
+    os.mkfifo(top / "pipe.csv")
+    with pytest.raises(FolderError, match="expected a file at .*pipe.csv, found a folder, a pipe or a device"):
+        listed(top, "pipe.csv")
+    with pytest.raises(FolderError, match="expected a file at .*none.csv, found: No such file"):
+        listed(top, "none.csv")
+    with pytest.raises(FolderError, match="expected a folder as root:sub/path"):
+        listed(top, "../labels.csv")
+    (top / "labels.csv").unlink()
+    (top / "pipe.csv").unlink()
+    with pytest.raises(LabelError, match=r"expected a folder a class in .*, two of them at least, found boot"):
+        listed(top)
+
+
+def test_a_table_is_told_from_a_folder_by_its_name():
+    assert split_table("photos:shoes/labels.csv") == ("photos:shoes", "labels.csv")
+    assert split_table("photos:labels.parquet") == ("photos:", "labels.parquet")
+    assert split_table("photos:shoes") == ("photos:shoes", None)
+    assert split_table("photos:") == ("photos:", None)

@@ -1,14 +1,28 @@
-"""pytest tests/test_vision_metrics.py"""
+"""pytest tests/test_vision_metrics.py: by hand, against scikit-learn and SciPy where they have the same, and at the edges."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy import stats
+from sklearn import calibration as sklearn_calibration
+from sklearn import metrics as sklearn_metrics
 
+from tasks.vision import metrics
 from tasks.vision.metrics import evaluate
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.5, 0.3]], np.float32)
 LABELS = np.array([0, 1, 1, 2], np.int32)
+
+
+def drawn(items=2000, classes=6, seed=0, sharpness=2.0):
+    """Softmax over noisy logits in which the label is likely, and the labels."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, items).astype(np.int32)
+    logits = random.normal(0, 1, (items, classes))
+    logits[np.arange(items), labels] += 1.5
+    powers = np.exp(sharpness * logits)
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32), labels
 
 
 def test_numbers_worked_out_by_hand():
@@ -22,16 +36,111 @@ def test_numbers_worked_out_by_hand():
         "b": {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2},
         "c": {"precision": None, "recall": 0.0, "f1": 0.0, "support": 1},
     }
+    assert numbers["most_confused"] == [
+        {"is": "b", "called": "a", "items": 1},
+        {"is": "c", "called": "b", "items": 1},
+    ]
+    assert [(each["item"], each["is"], each["called"]) for each in numbers["mistakes"]] == [(2, "b", "a"), (3, "c", "b")]
+    assert numbers["mistakes"][0]["confidence"] == pytest.approx(0.6)
+    assert numbers["top_k"] == {"2": 1.0}
+    assert numbers["brier"] == pytest.approx((0.14 + 0.06 + 0.86 + 0.78) / 4)
+    assert "calibrated" not in numbers
+
+
+def test_what_scikit_learn_has_is_the_same():
+    probabilities, labels = drawn()
+    names = list("abcdef")
+    numbers = evaluate(probabilities, labels, names)
+    predicted = probabilities.argmax(axis=1)
+    assert numbers["accuracy"] == sklearn_metrics.accuracy_score(labels, predicted)
+    exact = probabilities.astype(np.float64)
+    assert numbers["loss"] == pytest.approx(sklearn_metrics.log_loss(labels, exact / exact.sum(1, keepdims=True)))
+    assert numbers["brier"] == pytest.approx(
+        sklearn_metrics.brier_score_loss(labels, exact / exact.sum(1, keepdims=True), scale_by_half=False)
+    )
+    assert numbers["confusion_matrix"] == sklearn_metrics.confusion_matrix(labels, predicted).tolist()
+    theirs = sklearn_metrics.precision_recall_fscore_support(labels, predicted)
+    for name, *expected in zip(names, *theirs, strict=True):
+        assert list(numbers["per_class"][name].values()) == pytest.approx(expected)
+    for k, value in numbers["top_k"].items():
+        assert value == pytest.approx(sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=int(k)))
+    right, sure = sklearn_calibration.calibration_curve(
+        predicted == labels, probabilities.max(axis=1), n_bins=metrics.CALIBRATION_BINS
+    )
+    filled = [each for each in numbers["calibration"]["bins"] if each["items"]]
+    assert [each["accuracy"] for each in filled] == pytest.approx(right)
+    assert [each["confidence"] for each in filled] == pytest.approx(sure)
+    gaps = [each["items"] * abs(each["accuracy"] - each["confidence"]) for each in filled]
+    assert numbers["calibration"]["error"] == pytest.approx(sum(gaps) / len(labels))
+
+
+@pytest.mark.parametrize(("hits", "items"), [(0, 10), (10, 10), (86, 100), (8641, 10000), (1, 2)])
+def test_the_interval_is_wilsons(hits, items):
+    expected = stats.binomtest(hits, items).proportion_ci(0.95, method="wilson")
+    assert metrics.wilson_interval(hits, items) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+@pytest.mark.parametrize(("gains", "losses"), [(0, 0), (5, 0), (0, 5), (10, 3), (300, 260), (3000, 2900)])
+def test_mcnemars_test_is_the_binomial_one(gains, losses):
+    expected = stats.binomtest(gains, gains + losses, alternative="greater").pvalue if gains + losses else 1
+    assert metrics.mcnemar(gains, losses) == pytest.approx(expected)
+
+
+def test_the_temperature_is_found_and_calibrates():
+    """Logits that are half as large as they should be, then twice: the scale that they were drawn with comes back."""
+    for sharpness in (0.5, 1.0, 2.0, 4.0):
+        probabilities, labels = drawn(20_000, sharpness=sharpness)
+        temperature = metrics.fit_temperature(probabilities, labels)
+        assert temperature == pytest.approx(sharpness / 1.5, rel=0.05)
+        scaled = metrics.scale(probabilities, temperature)
+        assert scaled.dtype == np.float32
+        np.testing.assert_allclose(scaled.sum(axis=1), 1, atol=1e-6)
+        assert (scaled.argmax(axis=1) == probabilities.argmax(axis=1)).all()
+        best = metrics.log_loss(scaled, labels)
+        for other in (0.9, 1.1):
+            assert metrics.log_loss(metrics.scale(probabilities, temperature * other), labels) > best
+        numbers = evaluate(probabilities, labels, list("abcdef"), temperature)
+        assert numbers["calibrated"]["loss"] == best
+        assert numbers["calibrated"]["error"] < 0.02
+
+
+def test_a_temperature_has_bounds():
+    sure = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    assert metrics.fit_temperature(sure, np.array([0, 1])) == pytest.approx(0.05, rel=1e-3)
+    assert metrics.fit_temperature(sure, np.array([1, 0])) == pytest.approx(20, rel=1e-3)
+
+
+def test_wrong_labels_are_found():
+    probabilities, labels = drawn(3000, sharpness=3.0)
+    right = labels.copy()
+    flipped = np.flatnonzero(probabilities.argmax(axis=1) == labels)[:40]
+    labels[flipped] = (labels[flipped] + 1) % 6
+    found = metrics.label_errors(probabilities, labels, list("abcdef"))
+    listed = [each["item"] for each in found["listed"]]
+    assert len(listed) == metrics.LISTED <= found["items"]
+    assert len(set(listed) & set(flipped.tolist())) > 25
+    margins = [probabilities[item].max() - probabilities[item, labels[item]] for item in listed]
+    assert margins == sorted(margins, reverse=True)
+    before = metrics.label_errors(probabilities, right, list("abcdef"))["items"]
+    assert before < found["items"]
 
 
 def test_a_probability_of_zero_is_a_large_loss_not_an_infinite_one():
     numbers = evaluate(np.array([[0.0, 1.0]], np.float32), np.array([0], np.int32), ["a", "b"])
     assert 80 < numbers["loss"] < 90
+    assert numbers["brier"] == 2
 
 
 def test_answers_that_are_not_numbers_have_no_accuracy():
     numbers = evaluate(np.full((2, 2), np.nan, np.float32), np.array([0, 1], np.int32), ["a", "b"])
-    assert (numbers["accuracy"], numbers["loss"]) == (None, None)
+    assert {numbers[key] for key in ("accuracy", "accuracy_interval", "loss", "brier")} == {None}
+    assert not {"calibration", "mistakes", "label_errors", "top_k"} & numbers.keys()
+
+
+def test_a_class_without_items():
+    numbers = evaluate(PROBABILITIES[:3], LABELS[:3], ["a", "b", "c"])
+    assert numbers["per_class"]["c"] == {"precision": None, "recall": None, "f1": None, "support": 0}
+    assert numbers["label_errors"]["items"] <= 1
 
 
 def test_nothing_to_evaluate():

@@ -6,7 +6,7 @@ from typing import Any
 from artifacts import metrics
 from artifacts.refs import Ref
 from artifacts.store import Store
-from tasks.reports.numbers import shown
+from tasks.reports.numbers import many, shown
 from tasks.reports.tables import cell, table
 
 _OFTEN = 20
@@ -22,7 +22,8 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
     ]
     if told.get("p_value") is not None:
         parts += _compared(store, told)
-    parts += [f"This test split has made {told['decisions']:,} decisions before this one{_worn(told['decisions'])}."]
+    decisions = told["decisions"]
+    parts.append(f"This test split has made {many(decisions, 'decision')} before this one{_worn(decisions)}.")
     if not result["promoted"] and result["weights"] != result["champion"]:
         parts.append(f'By hand, whatever the numbers say: `lookbook promote {result["weights"]} --reason "..."`.')
     parts.append(f"All decisions: `lookbook history {name}`; back to the champion before: `lookbook rollback {name}`.")

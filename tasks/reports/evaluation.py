@@ -176,8 +176,8 @@ def _matrix(
 def _cell(row: int, column: int, counts: np.ndarray, shares: np.ndarray) -> str:
     if not counts[row, column]:
         return "<td>"
-    filled = shares[row, column]
-    ink = "#fff" if filled > 0.5 else "#222"
+    filled = shares[row, column] ** 0.5  # so that a tenth shows
+    ink = "#fff" if filled > 0.6 else "#222"
     return (
         f"<td style='background:rgba(31,90,150,{filled:.2f});color:{ink}'>"
         f"<a href='#c{row}-{column}'>{counts[row, column]:,}</a>"
@@ -207,12 +207,12 @@ def _calibrated(numbers: Mapping[str, Any]) -> str:
 
 
 def _made_of(weights: Weights, dataset: Dataset) -> str:
-    made, facts = weights.artifact.manifest["provenance"], dataset.artifact.facts
+    made, counts = weights.artifact.manifest["provenance"], dataset.artifact.facts["counts"]
     spec = dataset.image_spec
     told = {
         "weights": f"<code>{weights.ref}</code>",
         "dataset": f"<code>{dataset.artifact.ref}</code>",
-        **{f"{side} images": f"{counts['items']:,}" for side, counts in facts["counts"].items()},
+        "images": f"{counts['train']['items']:,} to train on, {counts['test']['items']:,} to test with",
         "pixels": f"{spec['height']}x{spec['width']}, {'grey' if spec['channels'] == 1 else 'colour'}",
         **{name.replace("_", " "): text(value) for name, value in weights.settings.items()},
         "trained": text(f"{made['created']} on {made.get('device', 'an unknown device')}"),

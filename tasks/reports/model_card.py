@@ -19,7 +19,6 @@ def model_card(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any]) -
     spec = dataset.image_spec
     colour = "grey" if spec["channels"] == 1 else "colour"
     counts = facts["counts"]
-    per_class = {side: told["per_class"] for side, told in counts.items()}
     parts = [
         f"# {cell(weights.ref.name)}",
         f"An image classifier that tells {len(weights.classes)} classes apart, `{weights.ref}`: the architecture "
@@ -33,7 +32,10 @@ def model_card(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any]) -
         f"test with, {len(dataset.bad):,} files left out.",
         table(
             ("class", "to train on", "to test with"),
-            [(cell(name), *(f"{told[name]:,}" for told in per_class.values())) for name in weights.classes],
+            [
+                (cell(name), *(f"{counts[side]['per_class'][name]:,}" for side in ("train", "test")))
+                for name in weights.classes
+            ],
         ),
         *[f"- {cell(each['text'])}" for each in dataset.findings],
         "## Metrics",

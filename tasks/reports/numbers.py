@@ -8,6 +8,11 @@ def shown(value: float | None, form: str = "{:.2%}") -> str:
     return "-" if value is None else form.format(value)
 
 
+def many(count: int, what: str) -> str:
+    """`1 decision`, `1,234 decisions`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def with_interval(numbers: Mapping[str, Any]) -> str:
     """The accuracy of an evaluation as `86.41% (85.73% to 87.07%)`, without the interval where there is none."""
     if not (interval := numbers.get("accuracy_interval")):

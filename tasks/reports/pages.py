@@ -27,7 +27,7 @@ def rows(titles: Sequence[str], cells: Iterable[Sequence[str]]) -> str:
 def gallery(figures: Iterable[tuple[str, str, str]]) -> str:
     """Thumbnails, each a data URI, a finished caption and a finer line below it."""
     shown = (
-        f"<figure><img src='{uri}' alt='' width=64 height=64 loading=lazy>"
+        f"<figure><img src='{uri}' alt='' width=64 height=64>"
         f"<figcaption>{caption}<br><small>{below}</small></figcaption></figure>"
         for uri, caption, below in figures
     )
@@ -55,7 +55,7 @@ figure img { image-rendering: pixelated; object-fit: contain; }
 img.chart { max-width: 100%; height: auto; }
 small, .small { color: #666; }
 code { overflow-wrap: anywhere; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; margin: 1rem 0; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem; margin: 1rem 0; }
 .figures div { font-size: .85rem; color: #666; }
 .figures b { display: block; font-size: 1.6rem; color: #222; }
 .warnings { border-left: .3rem solid #d9a400; padding: .3rem .8rem; background: #fdf6e0; }
@@ -64,9 +64,10 @@ code { overflow-wrap: anywhere; }
 .matrix tr:first-child th { height: 7rem; vertical-align: bottom; }
 .matrix tr:first-child span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9rem; }
 .matrix td { padding: 0; border: 1px solid #fff; text-align: center; white-space: nowrap; }
-.matrix td:first-child { text-align: right; padding-right: .4rem; }
+.matrix td:first-child { text-align: right; padding-right: .4rem; position: sticky; left: 0; background: #fff; }
 .matrix a { display: block; min-width: 2.2rem; padding: .35rem .2rem; color: inherit; text-decoration: none; }
 .matrix a:hover { outline: 2px solid #c8553d; }
+@media (max-width: 30rem) { .wide { font-size: .85rem; } td, th { padding-right: .35rem; } }
 .cell { display: none; scroll-margin-top: 1rem; }
 .cell:target { display: block; }
 </style>

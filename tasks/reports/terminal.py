@@ -9,7 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from artifacts.refs import Ref
-from tasks.reports.numbers import shown, with_interval
+from tasks.reports.numbers import many, shown, with_interval
 
 
 def retraining(result: dict[str, Any]) -> None:
@@ -19,7 +19,7 @@ def retraining(result: dict[str, Any]) -> None:
         "accuracy": "none (NaN)" if accuracy is None else f"[bold]{accuracy:.2%}[/] of the test images",
         "loss": "none (NaN)" if result["loss"] is None else f"{result['loss']:.4f}",
         "champion": Text.assemble(Text.from_markup(decided), f": {result['reason']}"),
-        "test split": f"has made {result['numbers']['decisions']:,} decisions before this one",
+        "test split": f"has made {many(result['numbers']['decisions'], 'decision')} before this one",
         "weights": result["weights"],
         "dataset": result["dataset"],
         "metrics": result["metrics"],
@@ -93,7 +93,7 @@ def artifact(result: dict[str, Any]) -> None:
 
 def _measured(numbers: dict[str, Any]) -> dict[str, str]:
     """The essentials of an evaluation. Those of an older Lookbook have fewer numbers."""
-    told = {"accuracy": with_interval(numbers)}
+    told = {"accuracy": with_interval(numbers), "loss": shown(numbers["loss"], "{:.4f}")}
     told |= {f"in the top {k}": f"{value:.2%}" for k, value in numbers.get("top_k", {}).items()}
     told |= {"Brier score": f"{numbers['brier']:.4f}"} if numbers.get("brier") is not None else {}
     told |= {"calibration": f"{numbers['calibration']['error']:.2%} off"} if "calibration" in numbers else {}
@@ -153,7 +153,7 @@ def history(result: list[dict[str, Any]]) -> None:
         version = event["ref"].rpartition("@")[2]
         used = event["numbers"].get("decisions")  # by how many decisions before; none where a person decided
         told = (event["name"], event["number"], event["at"], event["by"], event["action"], version)
-        columns = (*told, "" if used is None else f"{used:,} times", event["reason"])
+        columns = (*told, "" if used is None else many(used, "time"), event["reason"])
         table.add_row(*(Text(str(column)) for column in columns))
     _print(table)
 

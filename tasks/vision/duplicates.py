@@ -45,14 +45,15 @@ def near_duplicates(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 def perceptual_hashes(images: np.ndarray) -> np.ndarray:
     """uint64 [items]: a bit for each of the 8x8 lowest frequencies of the discrete cosine transform of the grey image,
-    without the mean: whether it is above their median (Zauner, "Implementation and Benchmarking of Perceptual Image
+    without the mean: whether it is above their median, both rounded, as a frequency that is not there is not just zero
+    (Zauner, "Implementation and Benchmarking of Perceptual Image
     Hash Functions", 2010, section 3.2.1)."""
     across, down = (_cosines(images.shape[axis]) for axis in (2, 1))
     hashes = np.empty(len(images), np.uint64)
     for start in range(0, len(images), _BLOCK):
         grey = images[start : start + _BLOCK].mean(axis=3, dtype=np.float32)
         rows = (grey.reshape(-1, grey.shape[2]) @ across).reshape(*grey.shape[:2], _FREQUENCIES)
-        found = (rows.transpose(0, 2, 1).reshape(-1, grey.shape[1]) @ down).reshape(len(grey), -1)
+        found = (rows.transpose(0, 2, 1).reshape(-1, grey.shape[1]) @ down).reshape(len(grey), -1).round()
         middle = np.partition(found, 31, axis=1)[:, 31:32]
         hashes[start : start + _BLOCK] = np.packbits(found > middle, axis=1).view(np.uint64).ravel()
     return hashes

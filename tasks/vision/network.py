@@ -7,7 +7,7 @@ import numpy as np
 from tasks.vision.device import tf
 from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
-from tasks.vision.recipes import Augmentation
+from tasks.vision.recipes import Augmentation, Inputs
 
 HIDDEN_UNITS = 20
 CHANNELS = (32, 64, 64, 128)
@@ -19,8 +19,8 @@ Tensors = Mapping[str, tf.Tensor]
 
 class Network(tf.Module):
     """uint8 images in, logits out. `weights` holds all variables by name; gradients move those that are `learned`, the
-    rest are the running statistics of normalization. A `mirrored` network gives an image and its mirror image the same
-    logits: the mean of both."""
+    rest are the running statistics of normalization. A `centered` network sees pixels from -1/2 to 1/2. A `mirrored`
+    one gives an image and its mirror image the same logits: the mean of both."""
 
     lanes = 1
     """In how many equal parts a batch is trained on, side by side, each with one thread. Their number is the
@@ -31,6 +31,7 @@ class Network(tf.Module):
     def __init__(self, spec: ImageSpec, classes: int) -> None:
         super().__init__(name="network")
         self.mirrored = False
+        self.centered = False
         self.image_shape = (spec.height, spec.width, spec.channels)
         self.classes = classes
         self.weights: dict[str, tf.Variable] = {}
@@ -95,10 +96,16 @@ class Dense(Network):
             self._add(f"{layer}/bias", tf.zeros(shape[1:]))
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
-        return self._logits(_flat(images) @ weights["hidden/kernel"], weights)
+        return self._logits(self._flat(images) @ weights["hidden/kernel"], weights)
 
     def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        return self._logits(tf.matmul(_flat(images), weights["hidden/kernel"], transpose_b=True), weights), {}
+        return self._logits(tf.matmul(self._flat(images), weights["hidden/kernel"], transpose_b=True), weights), {}
+
+    def _flat(self, images: tf.Tensor) -> tf.Tensor:
+        pixels = tf.reshape(tf.cast(images, tf.float32), [tf.shape(images)[0], -1]) * (1 / 255)
+        if not self.centered:
+            return pixels
+        return (pixels - 0.5) * float(np.sqrt(28 * 28 / np.prod(self.image_shape)))
 
     def turned(self, tensors: Tensors) -> dict[str, tf.Tensor]:
         """`hidden/kernel` is [20, pixels]: its gradient then has long rows, and a step takes two thirds of the time."""
@@ -160,9 +167,14 @@ ARCHITECTURES = {"dense": Dense, "conv": Conv}
 
 
 def make_network(
-    architecture: str, spec: ImageSpec, classes: int, seed: int = 0, augmentation: Augmentation = "none"
+    architecture: str,
+    spec: ImageSpec,
+    classes: int,
+    seed: int = 0,
+    augmentation: Augmentation = "none",
+    inputs: Inputs = "plain",
 ) -> Network:
-    """A network with its first weights; `mirrored` when it learns from flips.
+    """A network with its first weights; `mirrored` when it learns from flips, `centered` by its `inputs`.
 
     Raises WeightsError for an architecture that this Lookbook has not.
     """
@@ -173,6 +185,7 @@ def make_network(
         )
     network = ARCHITECTURES[architecture](spec, classes, seed)
     network.mirrored = augmentation == "flips"
+    network.centered = inputs == "centered"
     return network
 
 
@@ -191,10 +204,6 @@ def he_normal(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
     He et al., "Delving deep into rectifiers" (2015), equation 10.
     """
     return tf.random.stateless_normal(shape, seed, stddev=np.sqrt(2 / np.prod(shape[:-1])))
-
-
-def _flat(images: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(tf.cast(images, tf.float32), [tf.shape(images)[0], -1]) * (1 / 255)
 
 
 def _normalize(features: tf.Tensor, weights: Tensors, layer: str, statistics: dict[str, tf.Tensor] | None) -> tf.Tensor:

@@ -106,7 +106,8 @@ def fit(
     place = device.choose(on)
     device.use_threads(1)  # steps are too small to share: 64 x 784 take 1.4 times as long with two (2-core AMD EPYC)
     with tf.device(place):
-        network = make_network(settings.architecture, spec, classes, settings.seed, settings.augmentation)
+        of = (settings.seed, settings.augmentation, settings.inputs)
+        network = make_network(settings.architecture, spec, classes, *of)
         optimizer = make_optimizer(settings, network.learned)
         run = _Run(network, optimizer, settings)
         if resume:

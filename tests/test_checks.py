@@ -1,0 +1,129 @@
+"""pytest tests/test_checks.py: what is odd about a dataset is told, and what is not odd is not."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.fft import dctn
+
+from artifacts import dataset
+from artifacts.dataset import Split
+from tasks.checks import check
+from tasks.vision import duplicates
+
+CLASSES = ["boot", "shoe"]
+
+
+def make(items, seed, level=128, shares=(0.5, 0.5), prefix="a"):
+    """Soft random images, as smooth as photographs are: noise has no perceptual hash to speak of."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(-60, 60, (items, 4, 4, 3)).astype(float)
+    images = np.clip(coarse.repeat(4, 1).repeat(4, 2) + level, 0, 255).astype(np.uint8)
+    labels = np.repeat(np.arange(2), [round(items * shares[0]), items - round(items * shares[0])]).astype(np.int32)
+    names = [f"{prefix}{seed}-{index}" for index in range(items)]
+    return Split(images, labels, names, names)
+
+
+def found(train, test, classes=CLASSES, **given):
+    return {each["check"]: each["text"] for each in check(train, test, classes, **given)}
+
+
+def published(store, train, test, classes=CLASSES):
+    ref = dataset.save(
+        store, "pairs", train=train, test=test, classes=classes, image_spec={}, settings={}, inputs={}, made={}
+    )
+    return dataset.load(store, ref)
+
+
+def test_nothing_is_told_of_a_sound_dataset_even_against_the_one_before(store):
+    train, test = make(200, 1), make(40, 2)
+    assert found(train, test) == {}
+    assert found(make(220, 3), make(44, 4), before=published(store, train, test)) == {}
+
+
+def test_imbalance_few_images_and_names_that_are_alike():
+    told = found(make(220, 1, shares=(0.95, 0.05)), make(40, 2, shares=(0.9, 0.1)), ["Boot", "boot "])
+    assert told["imbalance"] == "19 times as many images to train on of Boot (209) as of boot  (11)"
+    assert told["class names"] == "classes that differ only in case, spaces or encoding: 'Boot' and 'boot '"
+    assert "few images" in told
+    texts = [each["text"] for each in check(make(220, 1, shares=(0.95, 0.05)), make(40, 2, shares=(0.9, 0.1)), CLASSES)]
+    assert "fewer than 20 images to train on: shoe 11" in texts
+    assert "fewer than 10 images to test with: shoe 4" in texts
+
+
+def test_blank_images_and_images_on_both_sides():
+    train, test = make(200, 1), make(40, 2)
+    train.images[7] = 99
+    test.images[3] = train.images[50]
+    test.images[4] = np.clip(train.images[60].astype(int) + 3, 0, 255)
+    told = check(train, test, CLASSES)
+    assert [(each["text"], each["examples"]) for each in told] == [
+        ("1 image of a single colour", ["a1-7"]),
+        ("1 test image with the same pixels as one to train on (2.50% of those to test with)", ["a2-3 ~ a1-50"]),
+        ("1 test image with nearly the same pixels as one to train on (2.50% of those to test with)", ["a2-4 ~ a1-60"]),
+    ]
+
+
+def test_changes_against_the_version_before(store):
+    before = published(store, make(400, 1), make(80, 2))
+    version = before.artifact.ref.version
+    told = found(make(100, 3, level=60, shares=(0.85, 0.15)), make(20, 4), before=before)
+    assert told["shrunk"] == f"120 images, where {version} has 480"
+    assert told["class shares"].startswith(
+        f"the classes' shares differ much from {version} (population stability index"
+    )
+    assert "50.0% before, 85.0% now" in told["class shares"]
+    assert "brightness differs much" in told["pixels"]
+    assert found(make(400, 3), make(80, 4), ["boot", "hat"], before=before)["classes"].startswith(
+        "classes that appeared"
+    )
+    texts = [each["text"] for each in check(make(400, 3), make(80, 4), ["boot", "hat"], before=before)]
+    assert [text for text in texts if "classes that" in text] == [
+        f"classes that vanished since {version}: shoe",
+        f"classes that appeared since {version}: hat",
+    ]
+
+
+def test_images_that_were_trained_on_before_are_told(store):
+    before = published(store, make(200, 1), make(40, 2))
+    train, test = make(200, 1), make(40, 2)
+    moved = dataclasses.replace(test, sha256=[train.sha256[9], *test.sha256[1:]])
+    told = found(make(200, 5), moved, before=before)
+    assert told["moved"] == (
+        f"1 image to test with that {before.artifact.ref.version} trained on: its models have seen them"
+    )
+
+
+def test_images_of_another_size_are_not_compared(store):
+    before = published(store, make(200, 1), make(40, 2))
+    train, test = make(200, 3), make(40, 4)
+    smaller = [dataclasses.replace(each, images=np.ascontiguousarray(each.images[:, :8, :8])) for each in (train, test)]
+    assert "pixels" not in found(*smaller, before=before)
+
+
+def test_a_perceptual_hash_is_that_of_the_cosine_transform():
+    images = make(50, 1).images
+    for image, found_hash in zip(images, duplicates.perceptual_hashes(images), strict=True):
+        low = np.rint(dctn(image.mean(axis=2), type=2)[1:9, 1:9].T.ravel() / 4)  # SciPy's are four times as large
+        expected = np.packbits(low > np.sort(low)[31]).view(np.uint64)[0]
+        assert found_hash == expected
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (8, 8, 3), (20, 33, 3)])
+def test_near_duplicates_survive_what_copies_go_through_and_others_do_not(shape):
+    random = np.random.default_rng(0)
+    height, width, channels = shape
+    coarse = random.integers(30, 220, (300, 6, 6, channels))
+    rows, columns = (np.arange(size) * 6 // size for size in (height, width))
+    images = coarse[:, rows][:, :, columns].astype(np.uint8)
+    noisy = np.clip(images[:20].astype(int) + random.integers(-4, 5, images[:20].shape), 0, 255).astype(np.uint8)
+    assert duplicates.near_duplicates(noisy, images).tolist() == [[place, place] for place in range(20)]
+    assert duplicates.near_duplicates(images[:150], images[150:]).tolist() == []
+
+
+def test_fashion_mnist_has_nine_test_images_that_nearly_are_training_images(fashion_mnist):
+    train, test = (fashion_mnist[side] for side in ("train", "test"))
+    assert len(duplicates.same_pixels(test.images, train.images)) == 0
+    pairs = duplicates.near_duplicates(test.images, train.images)
+    assert (len(pairs), len(np.unique(pairs[:, 0]))) == (14, 9)
+    assert (train.labels[pairs[:, 1]] == test.labels[pairs[:, 0]]).all()

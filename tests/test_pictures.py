@@ -1,0 +1,280 @@
+"""pytest tests/test_pictures.py: labelled pictures become a dataset; they keep their side, and are read once."""
+
+import os
+import shutil
+
+import numpy as np
+import pandas
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from artifacts import dataset
+from artifacts.errors import InvalidRef
+from artifacts.settings import Settings
+from tasks import prepare as stage
+from tasks.checks import BlankPictures
+from tasks.deadline import Deadline, DeadlineExceeded
+from tasks.labelled import LabelError
+from tasks.listing import FolderError
+from tasks.pictures import TooFewPictures, TooManyBad, side_of
+from tasks.prepare import Pictures, prepare_folder
+from tasks.vision.images import ImageSpec, Limits, decode
+
+SIZE = {"image_size": 16}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """200 noisy pictures of two classes, in colour, larger than the network's size."""
+    top = tmp_path_factory.mktemp("drawn")
+    random = np.random.default_rng(0)
+    for name, level in (("dark", 40), ("light", 180)):
+        (top / name).mkdir()
+        for index in range(100):
+            pixels = random.integers(level, level + 60, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(top / name / f"{index:03d}.png")
+    return top
+
+
+@pytest.fixture
+def folder(drawn, tmp_path):
+    return shutil.copytree(drawn, tmp_path / "pictures")
+
+
+def prepare(store, folder, name="pictures", images="root:", **how):
+    settings = Settings(image_roots={"root": folder}, decoders=1)
+    return prepare_folder(store, settings, Pictures(images, **{**SIZE, **how}), name, Deadline.after(1))
+
+
+def sides(store, ref):
+    data = dataset.load(store, ref)
+    return [dict(zip(map(str, side.sources), side.images, strict=True)) for side in (data.train, data.test)]
+
+
+def decoded(store, ref):
+    return store.open(ref).manifest["provenance"]["decoded"]
+
+
+def draw(path, seed, level=128):
+    random = np.random.default_rng(seed)
+    Image.fromarray(random.integers(level - 40, level + 40, (20, 20, 3), dtype=np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(("color", "channels"), [("rgb", 3), ("grey", 1)])
+def test_pictures_become_what_scoring_would_see(store, folder, color, channels):
+    data = dataset.load(store, prepare(store, folder, color=color))
+    assert data.classes == ["dark", "light"]
+    assert data.train.images.shape[1:] == (16, 16, channels)
+    train, test = sides(store, data.artifact.ref)
+    assert len(train) + len(test) == 200
+    assert 10 < len(test) < 50
+    for path, pixels in list(test.items())[:5]:
+        spec = ImageSpec.from_dict(data.image_spec)
+        seen = decode((folder / path).read_bytes(), spec, Limits(1 << 20, 1 << 20)).pixels
+        assert (pixels == seen).all()
+        assert data.classes[data.test.labels[list(test).index(path)]] == path.partition("/")[0]
+
+
+def test_the_file_is_what_the_contract_says(store, folder):
+    artifact = store.open(prepare(store, folder))
+    file = pa.ipc.open_file(pa.memory_map(str(artifact.path("train.arrow"))))
+    assert file.num_record_batches == 1
+    types = {field.name: field.type for field in file.schema}
+    assert types == {
+        "image": pa.fixed_shape_tensor(pa.uint8(), [16, 16, 3]),
+        "label": pa.int32(),
+        "source": pa.string(),
+        "sha256": pa.string(),
+    }
+
+
+def test_mixed_formats_sizes_and_modes(store, folder):
+    kinds = "jpg L, jpg CMYK, png P, png LA, png I;16, gif P, bmp RGB, webp RGBA, tiff CMYK, tiff 1"
+    for index, (kind, mode) in enumerate(each.split() for each in kinds.split(", ")):
+        picture = Image.fromarray(np.random.default_rng(index).integers(0, 255, (9 + index, 30, 3), dtype=np.uint8))
+        picture = picture.convert("L").convert("I").convert("I;16") if mode == "I;16" else picture.convert(mode)
+        picture.save(folder / f"dark/mixed{index}.{kind}")
+    data = dataset.load(store, prepare(store, folder))
+    assert data.bad == {}
+    assert len(data.train.labels) + len(data.test.labels) == 210
+
+
+def test_a_picture_keeps_its_side_when_others_arrive_and_equal_ones_share_it(store, folder):
+    train, test = sides(store, prepare(store, folder))
+    for index in range(30):
+        draw(folder / f"dark/new{index}.png", index)
+    for path in [*list(train)[:10], *list(test)[:10]]:
+        shutil.copy(folder / path, folder / f"{path}.copy.png")
+    more = prepare(store, folder)
+    more_train, more_test = sides(store, more)
+    assert set(train) <= set(more_train)
+    assert set(test) <= set(more_test)
+    for one, other in ((train, more_test), (test, more_train)):
+        assert not {f"{path}.copy.png" for path in one} & set(other)
+    [told] = [each["text"] for each in dataset.load(store, more).findings if each["check"] == "copies"]
+    assert told == "20 files have the content of another one; it is on the same side"
+
+
+def test_another_seed_splits_otherwise_and_the_same_again_alike(store, folder):
+    first, again, other = (prepare(store, folder, split_seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert set(sides(store, first)[1]) != set(sides(store, other)[1])
+    assert sum(side_of(f"{index:064x}", 5) == "test" for index in range(7000)) == pytest.approx(1000, abs=100)
+
+
+def test_the_same_content_is_the_same_version_and_is_not_read_again(store, folder, monkeypatch):
+    ref = prepare(store, folder)
+    (folder / "dark/000.png").touch()
+    assert prepare(store, folder) == ref, "another time, the same content"
+    monkeypatch.setattr("tasks.prepare.gather", lambda *_: pytest.fail("read again"))
+    assert prepare(store, folder) == ref
+
+
+def test_only_what_is_new_is_decoded(store, folder, tmp_path):
+    first = prepare(store, folder)
+    assert decoded(store, first) == 200
+    draw(folder / "light/new.png", 1)
+    os.utime(folder / "dark/003.png", (1, 1))
+    draw(folder / "dark/005.png", 2)
+    (folder / "dark/007.png").unlink()
+    second = prepare(store, folder)
+    assert decoded(store, second) == 2, "the new one, and the one with another content"
+    shutil.rmtree(store.disk.root / "staging")
+    shutil.rmtree(store.open(second).folder)
+    assert prepare(store, folder) == second, "with nothing known it is the same version"
+    assert decoded(store, second) == 200
+
+
+def test_what_could_not_be_read_is_tried_again_and_what_is_no_picture_is_known(store, folder, monkeypatch):
+    (folder / "dark/notes.png").write_text("no picture")
+    first = prepare(store, folder)
+    assert dataset.load(store, first).bad["dark/notes.png"].startswith("unsupported: ")
+    draw(folder / "light/new.png", 1)
+    asked = []
+    decode_requests = stage.gather.__globals__["DecoderPool"].decode
+
+    def decode_and_note(pool, requests):
+        yield from decode_requests(pool, (asked.extend(each.paths) or each for each in requests))
+
+    monkeypatch.setattr(stage.gather.__globals__["DecoderPool"], "decode", decode_and_note)
+    prepare(store, folder)
+    assert asked == [b"light/new.png"]
+
+
+def test_a_damaged_or_missing_record_only_costs_time(store, folder):
+    ref = prepare(store, folder)
+    [key] = store.disk.list("staging/prepared")
+    path = store.disk.local_path(key)
+    content = path.read_bytes()
+    path.write_bytes(content[:100] + bytes([content[100] ^ 255]) + content[101:])
+    draw(folder / "light/new.png", 1)
+    assert decoded(store, prepare(store, folder)) == 201
+    path.write_bytes(b"")
+    (folder / "light/new.png").unlink()
+    assert prepare(store, folder) == ref
+    assert len(list(store.disk.list("staging/prepared"))) == 1
+
+
+def test_bad_files_are_listed_and_too_many_stop(store, folder):
+    (folder / "light/cut.png").write_bytes((folder / "light/000.png").read_bytes()[:100])
+    (folder / "readme.txt").write_text("hello")
+    found = dataset.load(store, prepare(store, folder))
+    assert found.bad["readme.txt"] == "in no class's folder"
+    assert found.bad["light/cut.png"].startswith("corrupt: ")
+    assert {each["text"] for each in found.findings if each["check"] == "bad files"} == {
+        "1 file left out: corrupt",
+        "1 file left out: in no class's folder",
+    }
+    (folder / "light/link.png").symlink_to("000.png")
+    for index in range(2):
+        (folder / f"light/empty{index}.png").touch()
+    before = list(store.refs())
+    with pytest.raises(TooManyBad, match=r"at most 1% of the files .* \(max_bad\), found 5 of 205: .*; mend or remove"):
+        prepare(store, folder)
+    assert list(store.refs()) == before
+    ref = prepare(store, folder, max_bad=0.03)
+    assert dataset.load(store, ref).bad["light/link.png"].startswith("unsupported: the entry is no regular file")
+    with pytest.raises(TooManyBad):
+        prepare(store, folder)
+
+
+def test_all_files_bad(store, folder):
+    for file in folder.rglob("*.png"):
+        file.write_text("no picture")
+    with pytest.raises(TooManyBad, match="found 200 of 200"):
+        prepare(store, folder)
+    assert list(store.refs()) == []
+
+
+def test_one_content_under_two_labels_is_left_out(store, folder):
+    shutil.copy(folder / "dark/000.png", folder / "light/x.png")
+    bad = dataset.load(store, prepare(store, folder)).bad
+    assert bad == dict.fromkeys(
+        ["dark/000.png", "light/x.png"], "conflicting: the same content is labelled dark and light"
+    )
+
+
+def test_what_can_not_be_trained_on(store, folder, tmp_path):
+    (folder / "rare").mkdir()
+    draw(folder / "rare/one.png", 1)
+    with pytest.raises(TooFewPictures, match=r"of every class to .*, none of rare found among .* or remove the class"):
+        prepare(store, folder)
+    shutil.rmtree(folder / "rare")
+    shutil.rmtree(folder / "dark")
+    with pytest.raises(LabelError, match="two of them at least, found light"):
+        prepare(store, folder)
+    with pytest.raises(FolderError, match="expected a folder of pictures at"):
+        prepare(store, tmp_path / "nowhere")
+    with pytest.raises(InvalidRef, match="expected a name"):
+        prepare(store, folder, name="no such/name")
+    assert list(store.refs()) == []
+
+
+def test_pictures_of_nothing(store, folder):
+    for index, file in enumerate(sorted(folder.rglob("*.png"))):
+        Image.new("RGB", (10 + index, 10), (index, index, index)).save(file)
+    with pytest.raises(BlankPictures, match="expected pictures that show something, found 200 of a single colour each"):
+        prepare(store, folder)
+    assert list(store.refs()) == []
+    assert list(store.disk.list("datasets")) == [], "nothing half-published"
+
+
+def test_given_sides_are_kept_and_equal_contents_are_only_tested_with(store, drawn, tmp_path):
+    folder = tmp_path / "split"
+    for side, start in (("train", 0), ("test", 80)):
+        for name in ("dark", "light"):
+            (folder / side / name).mkdir(parents=True)
+            for index in range(start, start + (80 if side == "train" else 20)):
+                shutil.copy(drawn / name / f"{index:03d}.png", folder / side / name)
+    shutil.copy(drawn / "dark/085.png", folder / "train/dark/again.png")
+    ref = prepare(store, folder)
+    train, test = sides(store, ref)
+    assert (len(train), len(test)) == (160, 40)
+    assert {path.partition("/")[0] for path in test} == {"test"}
+    assert dataset.load(store, ref).bad == {
+        "train/dark/again.png": "duplicate: test/dark/085.png, which is tested with, has the same content"
+    }
+
+
+def test_a_table_of_labels_with_slashes_spaces_and_emoji(store, drawn):
+    labels = {"dark": "T-shirt/top 👕", "light": "ankle boot"}
+    paths = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.png"))
+    table = pandas.DataFrame({"path": paths, "label": [labels[path.partition("/")[0]] for path in paths]})
+    table.loc[len(table)] = ["gone.png", "ankle boot"]
+    table.to_csv(drawn / "labels.csv", index=False)
+    try:
+        found = dataset.load(store, prepare(store, drawn, images="root:labels.csv"))
+    finally:
+        (drawn / "labels.csv").unlink()
+    assert found.classes == ["T-shirt/top 👕", "ankle boot"]
+    assert list(found.bad) == ["gone.png"]
+    assert len(found.train.labels) + len(found.test.labels) == 200
+
+
+def test_a_deadline_ends_the_reading(store, folder):
+    settings = Settings(image_roots={"root": folder}, decoders=1)
+    with pytest.raises(DeadlineExceeded, match="still reading the pictures of root:"):
+        prepare_folder(store, settings, Pictures("root:", **SIZE), "pictures", Deadline(hours=1, until=0))
+    assert list(store.refs()) == []
+    assert not list(store.disk.list("staging/scratch"))
