@@ -22,7 +22,7 @@ from tasks.reports.progress import TrainingProgress, report_key
 from tasks.retries import RETRIES
 from tasks.turns import turn
 from tasks.vision.images import ImageSpec
-from tasks.vision.recipes import FEW_STEPS, SMALL_BATCH, Device, Execution, TrainingSettings, too_few_steps
+from tasks.vision.recipes import SMALL_BATCH, Device, Execution, TrainingSettings, steps_of, too_few_steps
 
 if TYPE_CHECKING:
     from tasks.vision import training
@@ -84,8 +84,8 @@ def train_weights(
     items = len(data.train.labels)
     if too_few_steps(settings, items):
         progress.tell(
-            f"fewer than {FEW_STEPS} steps of gradient descent; with {items:,} images a batch size of {SMALL_BATCH} "
-            "learns more"
+            f"only {steps_of(settings, items)} steps of gradient descent; with {items:,} images a batch size of "
+            f"{SMALL_BATCH} learns more"
         )
     states = TrainingStates(store.disk, _decided_by(dataset, settings, execution, device))
     trained = fit(

@@ -152,9 +152,12 @@ def test_metrics_come_back(store):
         sources=["a", "b"],
         weights=WEIGHTS,
         dataset=DATASET,
+        report=lambda: {"report.html": b"<p>"},
         made={},
     )
     loaded = metrics.load(store, ref)
+    assert loaded.artifact.read("report.html") == b"<p>"
+    assert loaded.hits().tolist() == (probabilities.argmax(1) == [0, 1]).tolist()
     assert loaded.numbers["confusion_matrix"] == [[0, 1], [0, 1]]
     assert (loaded.probabilities() == probabilities).all()
     table = pq.read_table(loaded.artifact.path("predictions.parquet"))

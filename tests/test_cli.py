@@ -85,7 +85,9 @@ def test_retrains_options_are_the_flows_parameters():
             bounds = {type(each): getattr(each, type(each).__name__.lower(), None) for each in field.metadata}
             assert option.type.min == bounds.get(Ge, bounds.get(Gt))
             assert option.type.max == bounds.get(Le, bounds.get(Lt))
-    for name, value in TrainingSettings().to_dict().items():
+    settings = TrainingSettings().to_dict()
+    assert settings.pop("inputs") == "plain"  # what is trained on decides it
+    for name, value in settings.items():
         assert parameters[name].default in (value, None)
         if parameters[name].default is None:  # an empty field stands for the recipe, which the help tells
             told = " ".join(re.split(r"\n {8}\w+: ", retrain.fn.__doc__.partition(f"        {name}: ")[2])[0].split())

@@ -49,7 +49,7 @@ def make() -> None:
 
     from tasks.deadline import Deadline
     from tasks.evaluate import evaluate_weights
-    from tasks.promote import decide_promotion
+    from tasks.promote import Gate, decide_promotion
     from tasks.reports.progress import TrainingProgress
     from tasks.train import train_weights
     from tasks.vision.training import TrainingSettings
@@ -72,7 +72,7 @@ def make() -> None:
         settings = TrainingSettings(epochs=20, batch_size=8)
         weights = train_weights(store, data, settings, "graph", "cpu", progress, Deadline.after(1))
     measured = evaluate_weights(store, weights, data)
-    decide_promotion(store, measured)
+    decide_promotion(store, measured, Gate())
     shutil.rmtree(EXAMPLE / "staging")
     print(data, weights, measured, metrics.load(store, measured).probabilities()[0].round(4).tolist(), file=sys.stderr)
 

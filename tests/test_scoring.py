@@ -386,7 +386,7 @@ from tasks import model, plan
 from tasks.vision.images import ImageSpec
 plan.SHARD_FILES = 8
 
-def load(store, ref):
+def load(store, ref, temperature):
     # The network in NumPy: TensorFlow's import would take most of the time in which the run may be killed.
     published = weights.load(store, ref)
     w = published.tensors

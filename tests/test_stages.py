@@ -15,7 +15,7 @@ from artifacts.settings import Settings
 from tasks.deadline import Deadline
 from tasks.evaluate import evaluate_weights
 from tasks.prepare import prepare_dataset
-from tasks.promote import decide_promotion
+from tasks.promote import Gate, decide_promotion
 from tasks.reports.progress import TrainingProgress
 from tasks.train import train_weights
 from tasks.vision.errors import SourceError
@@ -50,7 +50,7 @@ def train(store, ref, **settings):
 
 
 def judge(store, weights_ref, dataset_ref):
-    return decide_promotion(store, evaluate_weights(store, weights_ref, dataset_ref))
+    return decide_promotion(store, evaluate_weights(store, weights_ref, dataset_ref), Gate())
 
 
 def test_prepare_publishes_what_the_files_hold(store, source, shapes):
@@ -196,7 +196,7 @@ def test_whoever_loses_the_race_is_compared_with_the_new_champion(store, source,
 
     metrics_ref = evaluate_weights(store, weak, data)
     monkeypatch.setattr(store.disk, "create", create_after_another)
-    event = decide_promotion(store, metrics_ref)
+    event = decide_promotion(store, metrics_ref, Gate())
     assert (event.number, event.action, event.ref) == (2, "keep", str(strong))
 
 

@@ -25,7 +25,7 @@ def files(store):
 
 
 def test_a_published_artifact_comes_back(store):
-    ref = publish(store, rendered={"page.html": b"<p>"}, made={"seconds": 1.5})
+    ref = publish(store, rendered=lambda: {"page.html": b"<p>"}, made={"seconds": 1.5})
     artifact = store.open(ref)
     assert artifact.read("data.bin") == b"data"
     assert artifact.path("page.html").read_bytes() == b"<p>"
@@ -92,7 +92,7 @@ def test_missing_files_are_refused_by_name(store):
 def test_verify_counts_files_manifests_and_alias_events(store):
     from artifacts import aliases
 
-    ref = publish(store, kind="weights", rendered={"page.html": b"<p>"})
+    ref = publish(store, kind="weights", rendered=lambda: {"page.html": b"<p>"})
     aliases.promote(store.disk, ref, "because")
     assert (store.verify().checked, store.verify().corrupt) == (4, [])
     event = store.disk.root / "aliases/weights/shoes/champion/00000001.json"

@@ -604,6 +604,47 @@ def test_a_recipe_is_an_architectures_and_what_is_given_comes_first():
     assert RECIPES.keys() == ARCHITECTURES.keys()
 
 
+def test_a_recipe_fits_the_data():
+    sizes = {items: settings_for("conv", items=items).batch_size for items in (20, 500, 20_000)}
+    assert sizes == {20: 20, 500: 32, 20_000: 256}
+    assert settings_for("dense", items=60_000) == TrainingSettings()
+    assert settings_for("conv", items=500, batch_size=128).batch_size == 128, "what is given stays"
+    assert [settings_for(each, pictures=True).inputs for each in RECIPES] == ["centered", "plain"]
+
+
+def test_dense_learns_from_bright_pictures_of_any_size():
+    """With plain inputs every unit is dead after a few steps."""
+    random = np.random.default_rng(0)
+    labels = np.arange(400, dtype=np.int32) % 2
+    images = random.integers(200, 256, (400, 48, 48, 3), dtype=np.uint8)
+    images[labels == 1, :24, :24] -= 60
+    spec = ImageSpec(height=48, width=48, channels=3)
+    hits = {}
+    for inputs in ("plain", "centered"):
+        settings = dataclasses.replace(settings_for("dense", items=400, epochs=10), inputs=inputs)
+        trained = fit(images, labels, classes=2, spec=spec, settings=settings)
+        network = make_network("dense", spec, 2, inputs=inputs)
+        network.assign(trained.tensors)
+        hits[inputs] = np.mean(Predictor(network)(images).argmax(1) == labels)
+    assert hits["centered"] > 0.95
+    assert hits["plain"] < 0.6, "else the difference needs no setting"
+
+
+def test_the_temperature_is_that_of_the_held_out_images(shapes):
+    from tasks.vision.metrics import fit_temperature, scale
+
+    train, settings = shapes["train"], TrainingSettings(epochs=4, batch_size=16, validation=0.3, patience=2)
+    trained = fit(train.images, train.labels, classes=3, spec=SPEC, settings=settings)
+    network = Dense(SPEC, 3)
+    network.assign(trained.tensors)
+    held = split(train.labels, 0.3, 0)[1]
+    assert trained.temperature == fit_temperature(Predictor(network)(train.images[held]), train.labels[held])
+    scaled = Predictor(network, trained.temperature)(train.images[held])
+    np.testing.assert_allclose(scaled, scale(Predictor(network)(train.images[held]), trained.temperature), atol=1e-5)
+    without = fit(train.images, train.labels, classes=3, spec=SPEC, settings=TrainingSettings(epochs=1, batch_size=16))
+    assert without.temperature is None
+
+
 def test_an_unknown_architecture_is_told():
     with pytest.raises(WeightsError, match="expected an architecture out of dense, conv, found 'tree'"):
         make_network("tree", SPEC, 3)

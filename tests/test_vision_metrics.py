@@ -1,4 +1,4 @@
-"""pytest tests/test_vision_metrics.py: by hand, against scikit-learn and SciPy where they have the same, and at the edges."""
+"""pytest tests/test_vision_metrics.py: by hand, at the edges, and against scikit-learn and SciPy where they have it."""
 
 import math
 
@@ -15,12 +15,12 @@ PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.
 LABELS = np.array([0, 1, 1, 2], np.int32)
 
 
-def drawn(items=2000, classes=6, seed=0, sharpness=2.0):
+def drawn(items=2000, classes=6, seed=0, sharpness=2.0, lift=1.5):
     """Softmax over noisy logits in which the label is likely, and the labels."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, classes, items).astype(np.int32)
     logits = random.normal(0, 1, (items, classes))
-    logits[np.arange(items), labels] += 1.5
+    logits[np.arange(items), labels] += lift
     powers = np.exp(sharpness * logits)
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32), labels
 
@@ -40,7 +40,10 @@ def test_numbers_worked_out_by_hand():
         {"is": "b", "called": "a", "items": 1},
         {"is": "c", "called": "b", "items": 1},
     ]
-    assert [(each["item"], each["is"], each["called"]) for each in numbers["mistakes"]] == [(2, "b", "a"), (3, "c", "b")]
+    assert [(each["item"], each["is"], each["called"]) for each in numbers["mistakes"]] == [
+        (2, "b", "a"),
+        (3, "c", "b"),
+    ]
     assert numbers["mistakes"][0]["confidence"] == pytest.approx(0.6)
     assert numbers["top_k"] == {"2": 1.0}
     assert numbers["brier"] == pytest.approx((0.14 + 0.06 + 0.86 + 0.78) / 4)
@@ -106,19 +109,19 @@ def test_the_temperature_is_found_and_calibrates():
 
 def test_a_temperature_has_bounds():
     sure = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    assert metrics.fit_temperature(sure, np.array([0, 1])) == pytest.approx(0.05, rel=1e-3)
+    assert metrics.fit_temperature(sure, np.array([0, 1])) < 0.2, "a loss of zero needs no less"
     assert metrics.fit_temperature(sure, np.array([1, 0])) == pytest.approx(20, rel=1e-3)
 
 
 def test_wrong_labels_are_found():
-    probabilities, labels = drawn(3000, sharpness=3.0)
+    probabilities, labels = drawn(3000, lift=4.0)
     right = labels.copy()
     flipped = np.flatnonzero(probabilities.argmax(axis=1) == labels)[:40]
     labels[flipped] = (labels[flipped] + 1) % 6
     found = metrics.label_errors(probabilities, labels, list("abcdef"))
     listed = [each["item"] for each in found["listed"]]
-    assert len(listed) == metrics.LISTED <= found["items"]
-    assert len(set(listed) & set(flipped.tolist())) > 25
+    assert len(set(flipped.tolist()) & set(listed)) >= 33, "those of which the model is sure"
+    assert found["items"] < 60
     margins = [probabilities[item].max() - probabilities[item, labels[item]] for item in listed]
     assert margins == sorted(margins, reverse=True)
     before = metrics.label_errors(probabilities, right, list("abcdef"))["items"]

@@ -77,7 +77,7 @@ def _page(
     if numbers["accuracy"] is not None:
         parts += [
             "<h2>Most certain mistakes</h2>",
-            _gallery(numbers["mistakes"][:_WORST], test.images, test.sources, "called") or "<p>None.</p>",
+            _gallery(numbers["mistakes"][:_WORST], test.images, test.sources, "called"),
             "<h2>Likely label errors</h2>",
             f"<p>{numbers['label_errors']['items']:,} test images look more like another class than their own does on "
             "average (confident learning). Some are mistakes of the model, some of whoever labelled them.</p>",
@@ -187,6 +187,8 @@ def _cell(row: int, column: int, counts: np.ndarray, shares: np.ndarray) -> str:
 def _gallery(
     listed: Sequence[Mapping[str, Any]], images: np.ndarray, sources: Sequence[str], verb: str
 ) -> str:  # fmt: skip
+    if not listed:
+        return "<p>None.</p>"
     return gallery(
         (
             thumbnail(images[each["item"]]),

@@ -65,6 +65,7 @@ code { overflow-wrap: anywhere; }
 .matrix tr:first-child span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9rem; }
 .matrix td { padding: 0; border: 1px solid #fff; text-align: center; white-space: nowrap; }
 .matrix td:first-child { text-align: right; padding-right: .4rem; position: sticky; left: 0; background: #fff; }
+.matrix td:first-child { min-width: 4rem; max-width: 7rem; white-space: normal; overflow-wrap: anywhere; }
 .matrix a { display: block; min-width: 2.2rem; padding: .35rem .2rem; color: inherit; text-decoration: none; }
 .matrix a:hover { outline: 2px solid #c8553d; }
 @media (max-width: 30rem) { .wide { font-size: .85rem; } td, th { padding-right: .35rem; } }

@@ -129,7 +129,12 @@ def settings_for(
     return replace(settings, batch_size=min(SMALL_BATCH if small else settings.batch_size, items))
 
 
+def steps_of(settings: TrainingSettings, items: int) -> int:
+    """Steps of gradient descent of a whole training."""
+    return settings.epochs * -(-items // settings.batch_size)
+
+
 def too_few_steps(settings: TrainingSettings, items: int) -> bool:
-    """Whether so few images make so few steps of gradient descent that smaller batches learn more."""
-    steps = settings.epochs * -(-items // settings.batch_size)
-    return items < FEW_IMAGES and steps < FEW_STEPS and settings.batch_size > SMALL_BATCH
+    """Whether so few images make so few steps that smaller batches learn more."""
+    few = items < FEW_IMAGES and steps_of(settings, items) < FEW_STEPS
+    return few and settings.batch_size > SMALL_BATCH
