@@ -1,7 +1,7 @@
 """Datasets: uncompressed Arrow files of labelled images, memory-mapped and zero-copy into NumPy."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -90,10 +90,11 @@ def save(
     inputs: Mapping[str, Any],
     made: Mapping[str, Any],
     bad: Mapping[str, str] | None = None,
-    findings: Sequence[Mapping[str, Any]] = (),
+    findings: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
 ) -> Ref:
     """Publish a dataset; `inputs` names what it was made from, with its SHA-256, and `bad` the files that could not be
-    used: path -> why. `findings` may compare with the version before, and are no part of the identity."""
+    used: path -> why. `findings` is asked when the files are written, before they are published;
+    what it gives may compare with the version before, and is no part of the identity."""
     store.prepare()
     splits = {"train": train, "test": test}
     with store.disk.scratch() as folder:
@@ -107,7 +108,7 @@ def save(
             settings=settings,
             inputs=inputs,
             facts={"classes": list(classes), "image_spec": dict(image_spec), "counts": counts, **_told(bad)},
-            rendered=lambda: {_CHECKS: canonical(list(findings))},
+            rendered=lambda: {_CHECKS: canonical(list(findings()))},
             made=made,
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 from artifacts.dataset import Dataset, Split
 from artifacts.errors import LookbookError
 from tasks.reports.numbers import many
-from tasks.vision.duplicates import blank, near_duplicates, same_pixels
+from tasks.vision.duplicates import blank, near_duplicates
 from tasks.vision.metrics import stability_index
 
 IMBALANCE = 10  # times as many pictures of one class as of another
@@ -123,13 +123,10 @@ def _copies(copies: int) -> Iterator[Finding]:
 
 
 def _overlap(train: Split, test: Split) -> Iterator[Finding]:
-    same = same_pixels(test.images, train.images)
-    near = near_duplicates(test.images, train.images)
-    equal = set(map(tuple, same.tolist()))
-    near = np.array([pair for pair in near.tolist() if tuple(pair) not in equal], np.int64).reshape(-1, 2)
-    for what, pairs in (("the same pixels", same), ("nearly the same pixels", near)):
-        if images := len(np.unique(pairs[:, 0])):
-            shown = [f"{test.sources[ours]} ~ {train.sources[theirs]}" for ours, theirs in pairs.tolist()]
+    pairs, apart = near_duplicates(test.images, train.images)
+    for what, found in (("the same pixels", pairs[apart == 0]), ("nearly the same pixels", pairs[apart > 0])):
+        if images := len(np.unique(found[:, 0])):
+            shown = [f"{test.sources[ours]} ~ {train.sources[theirs]}" for ours, theirs in found[:_SHOWN].tolist()]
             of = f"{images / len(test.labels):.2%} of those to test with"
             yield _finding("overlap", f"{many(images, 'test image')} with {what} as one to train on ({of})", shown)
 

@@ -71,7 +71,7 @@ def list_labelled(settings: Settings, images: str) -> Labelled:
     where = str(folder_path(settings, images))
     top = open_folder(settings, folder)
     try:
-        entries = [each for each in walk(top) if not any(part.startswith(b".") for part in each.path.split(b"/"))]
+        entries = [each for each in walk(top) if not each.path.startswith(b".") and b"/." not in each.path]
         found = _from_table(read_file(top, table, where), entries, where) if table else _from_folders(entries, where)
     finally:
         os.close(top)
@@ -99,13 +99,9 @@ def _from_folders(entries: list[Entry], where: str) -> Labelled:
         depth = 1
     placed = [each for each in entries if each.path.count(b"/") > depth]
     bad = {to_text(each.path): "in no class's folder" for each in entries if each.path.count(b"/") <= depth}
-    return Labelled(
-        placed,
-        [_label(each.path.split(b"/")[depth]) for each in placed],
-        [cast(Side, each.path.partition(b"/")[0].decode()) if depth else None for each in placed],
-        bad,
-        digest_entries(entries),
-    )
+    sides = [cast(Side, each.path.partition(b"/")[0].decode()) if depth else None for each in placed]
+    labels = [_label(each.path.split(b"/", depth + 1)[depth]) for each in placed]
+    return Labelled(placed, labels, sides, bad, digest_entries(entries))
 
 
 def _from_table(content: bytes, entries: Sequence[Entry], where: str) -> Labelled:

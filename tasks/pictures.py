@@ -71,7 +71,7 @@ def gather(
     """
     entries = labelled.entries
     known = _Known(before, dataset)
-    pixels = _memory_map(scratch / "pixels", len(entries), spec)
+    pixels = _memory_map(scratch / "pixels", (len(entries), spec.height, spec.width, spec.channels))
     files: list[Read | None] = [known.file(each.path, each.size, each.mtime_ns) for each in entries]
     for item, entry in enumerate(entries):
         if not entry.regular:
@@ -157,33 +157,46 @@ def assign(labelled: Labelled, gathered: Gathered, seed: int, scratch: Path) -> 
     is on both of the sides that were given is only tested with.
     """
     bad = dict(labelled.bad)
-    labels_of: dict[str, set[str]] = {}
-    tested: dict[str, str] = {}
-    good = [item for item, file in enumerate(gathered.files) if not file.bad]
+    paths = [to_text(each.path) for each in labelled.entries]
+    label_of: dict[str | None, str] = {}
+    conflicting: dict[str | None, set[str]] = {}
+    tested: dict[str | None, str] = {}
+    for path, label, side, file in zip(paths, labelled.labels, labelled.sides, gathered.files, strict=True):
+        if file.bad:
+            bad[path] = file.bad
+        elif label_of.setdefault(file.sha256, label) != label:
+            conflicting.setdefault(file.sha256, {label_of[file.sha256]}).add(label)
+        elif side == "test":
+            tested.setdefault(file.sha256, path)
+    chosen: dict[Side, list[int]] = {side: [] for side in SIDES}
     for item, file in enumerate(gathered.files):
         if file.bad:
-            bad[to_text(file.path)] = file.bad
             continue
-        labels_of.setdefault(str(file.sha256), set()).add(labelled.labels[item])
-        if labelled.sides[item] == "test":
-            tested.setdefault(str(file.sha256), to_text(file.path))
-    chosen: dict[Side, list[int]] = {side: [] for side in SIDES}
-    for item in good:
-        path, sha256 = to_text(gathered.files[item].path), str(gathered.files[item].sha256)
-        side = labelled.sides[item] or side_of(sha256, seed)
-        if len(labels_of[sha256]) > 1:
-            bad[path] = f"conflicting: the same content is labelled {' and '.join(sorted(labels_of[sha256]))}"
-        elif side == "train" and sha256 in tested:
-            bad[path] = f"duplicate: {tested[sha256]}, which is tested with, has the same content"
+        side = labelled.sides[item] or side_of(str(file.sha256), seed)
+        if several := conflicting.get(file.sha256):
+            bad[paths[item]] = f"conflicting: the same content is labelled {' and '.join(sorted(several))}"
+        elif side == "train" and file.sha256 in tested:
+            bad[paths[item]] = f"duplicate: {tested[file.sha256]}, which is tested with, has the same content"
         else:
             chosen[side].append(item)
-    train, test = (_side(labelled, gathered, items, scratch / side) for side, items in chosen.items())
-    contents = hashlib.sha256()
-    for item in sorted(chosen["train"] + chosen["test"]):
-        file = gathered.files[item]
-        contents.update(f"{to_text(file.path)}\0{labelled.labels[item]}\0{file.sha256}\n".encode())
+    places = {name: place for place, name in enumerate(labelled.classes)}
+    labels = np.array([places[label] for label in labelled.labels], np.int32)
+    train, test = (
+        Split(
+            _taken(gathered.pixels, items, scratch / side),
+            labels[items],
+            [paths[item] for item in items],
+            [str(gathered.files[item].sha256) for item in items],
+        )
+        for side, items in chosen.items()
+    )
+    lines = (
+        f"{paths[item]}\0{labelled.labels[item]}\0{gathered.files[item].sha256}\n"
+        for item in sorted(chosen["train"] + chosen["test"])
+    )
+    contents = hashlib.sha256("".join(lines).encode()).hexdigest()
     copies = sum(len(items) - len({gathered.files[item].sha256 for item in items}) for items in chosen.values())
-    return Sides(train, test, contents.hexdigest(), dict(sorted(bad.items())), copies)
+    return Sides(train, test, contents, dict(sorted(bad.items())), copies)
 
 
 def side_of(sha256: str, seed: int) -> Side:
@@ -216,22 +229,15 @@ def check_sides(classes: Sequence[str], train: Split, test: Split, given: bool) 
             )
 
 
-def _side(labelled: Labelled, gathered: Gathered, items: list[int], path: Path) -> Split:
-    spec = gathered.pixels.shape[1:]
-    images = _memory_map(path, len(items), ImageSpec(spec[0], spec[1], spec[2]))
+def _taken(pixels: np.ndarray, items: list[int], path: Path) -> np.ndarray:
+    """Some of the images, as a memory map."""
+    images = _memory_map(path, (len(items), *pixels.shape[1:]))
     for start in range(0, len(items), _COPIED):
         part = items[start : start + _COPIED]
-        images[start : start + len(part)] = gathered.pixels[part]
-    places = {name: place for place, name in enumerate(labelled.classes)}
-    return Split(
-        images,
-        np.array([places[labelled.labels[item]] for item in items], np.int32),
-        [to_text(labelled.entries[item].path) for item in items],
-        [str(gathered.files[item].sha256) for item in items],
-    )
+        images[start : start + len(part)] = pixels[part]
+    return images
 
 
-def _memory_map(path: Path, items: int, spec: ImageSpec) -> np.ndarray:
-    """uint8 [items, height, width, channels] on the disk: more of them than memory holds do no harm."""
-    shape = (items, spec.height, spec.width, spec.channels)
-    return np.memmap(path, np.uint8, "w+", shape=shape) if items else np.zeros(shape, np.uint8)
+def _memory_map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """uint8 on the disk: more of them than memory holds do no harm."""
+    return np.asarray(np.memmap(path, np.uint8, "w+", shape=shape)) if shape[0] else np.zeros(shape, np.uint8)

@@ -1,6 +1,7 @@
 """pytest tests/test_decoding.py: real decoder processes, really killed, stopped and starved."""
 
 import hashlib
+import mmap
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.vision import decoding
+from tasks.vision import decoder, decoding
 from tasks.vision.decoding import CHUNK, DecoderError, DecoderPool, Files
 from tasks.vision.images import ImageSpec, Limits, decode
 
@@ -164,7 +165,7 @@ def test_a_child_that_dies_or_hangs_costs_one_row(folder, tmp_path, sent, second
     requests = [files(tmp_path, names[:CHUNK]), files(tmp_path, names[CHUNK:])]
 
     def strike(worker):
-        while decoding.progress(worker._memory)[0] != 5:
+        while worker.progress.read()[0] != 5:
             time.sleep(0.005)
         time.sleep(0.1)
         os.kill(worker.process.pid, sent)
@@ -279,3 +280,26 @@ def test_a_folder_that_vanished_costs_no_descriptors(folder, tmp_path):
         [result] = decoders.decode([planned])
         assert {kind for kind, _ in result.errors.values()} == {"missing"}
         assert len(_open_files(child)) <= before
+
+
+def test_a_progress_is_never_read_half_written():
+    """A struct's pack_into zeroes the place before it writes: a picture then looked as if begun when the machine was."""
+    shared = mmap.mmap(-1, decoder.PROGRESS_BYTES)
+    started = time.monotonic()
+    written = decoder.Progress(shared)
+    written.clear()
+    if not (child := os.fork()):
+        while time.monotonic() < started + 2:
+            for item in range(1, 1000):
+                written.begin(item)
+        os._exit(0)
+    progress = decoder.Progress(shared)
+    seen = set()
+    while time.monotonic() < started + 2:
+        item, began = progress.read()
+        if item >= 0:
+            seen.add(item)
+            assert item, "an item that was never begun"
+            assert started <= began <= time.monotonic()
+    os.waitpid(child, 0)
+    assert len(seen) > 100

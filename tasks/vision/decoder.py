@@ -21,25 +21,36 @@ from tasks.vision.images import ImageSpec, Limits, decode
 
 FRAME = struct.Struct("<II")  # length of the JSON, length of the paths behind it
 PROGRESS_BYTES = 16
-_BEGAN, _ITEM = struct.Struct("d"), struct.Struct("q")  # native: written by one instruction, never half
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _REST_OF_THE_PROCESS = 2 << 30  # address space of Python, NumPy and Pillow, before any picture
 
 
-def clear_progress(shared: mmap.mmap) -> None:
-    """No file is in hand."""
-    _ITEM.pack_into(shared, 8, -1)
+class Progress:
+    """Which item of its chunk a decoder has in hand, in the first PROGRESS_BYTES of the shared memory.
 
-
-def progress(shared: mmap.mmap) -> tuple[int, float]:
-    """The item of the chunk that is in hand, or -1, and when it was begun (CLOCK_MONOTONIC, s).
-
-    The time is written before the item and read after it: a reader never sees an item with an earlier one's time.
+    Written through views, whose elements are stored by one instruction: `struct.pack_into` zeroes the place first, and
+    a reader that looked just then took the picture for one begun when the machine was.
     """
-    (item,) = _ITEM.unpack_from(shared, 8)
-    (began,) = _BEGAN.unpack_from(shared, 0)
-    return item, began
+
+    def __init__(self, shared: mmap.mmap) -> None:
+        view = memoryview(shared)
+        self._began, self._item = view[:8].cast("d"), view[8:16].cast("q")
+
+    def begin(self, item: int) -> None:
+        """The item is in hand from now on. The time is written before the item and read after it: a reader never sees
+        an item with an earlier one's time."""
+        self._began[0] = time.monotonic()
+        self._item[0] = item
+
+    def clear(self) -> None:
+        """No file is in hand."""
+        self._item[0] = -1
+
+    def read(self) -> tuple[int, float]:
+        """The item in hand, or -1, and when it was begun (CLOCK_MONOTONIC, s)."""
+        item = self._item[0]
+        return item, self._began[0]
 
 
 class Folder:
@@ -111,13 +122,14 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     folder = Folder(settings["folder"])
     shared = mmap.mmap(settings["memory"], 0)
+    progress = Progress(shared)
     size = spec.height * spec.width * spec.channels
     while header := requests.read(FRAME.size):
         lengths = FRAME.unpack(header)
         request = json.loads(requests.read(lengths[0]))
         paths = requests.read(lengths[1]).split(b"\0") if lengths[1] else []
         start = PROGRESS_BYTES + request["slot"] * settings["chunk"] * size
-        answer = _decode_chunk(request, paths, folder, spec, limits, shared, start)
+        answer = _decode_chunk(request, paths, folder, spec, limits, shared, progress, start)
         content = json.dumps(answer).encode()
         answers.write(FRAME.pack(len(content), 0) + content)
         answers.flush()
@@ -130,6 +142,7 @@ def _decode_chunk(
     spec: ImageSpec,
     limits: Limits,
     shared: mmap.mmap,
+    progress: Progress,
     at: int,
 ) -> dict[str, Any]:
     size = spec.height * spec.width * spec.channels
@@ -140,8 +153,7 @@ def _decode_chunk(
     errors: dict[int, tuple[str, str]] = {}
     same: list[int] = []
     for index, path in enumerate(paths):
-        _BEGAN.pack_into(shared, 0, time.monotonic())
-        _ITEM.pack_into(shared, 8, index)
+        progress.begin(index)
         digest, width, height = None, 0, 0
         try:
             if index not in skip:
@@ -164,7 +176,7 @@ def _decode_chunk(
         widths.append(width)
         heights.append(height)
         at += size
-    clear_progress(shared)
+    progress.clear()
     return {
         "slot": request["slot"], "sha256": sha256, "width": widths, "height": heights, "errors": errors, "same": same
     }  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Self
 
 import numpy as np
 
-from tasks.vision.decoder import FRAME, PROGRESS_BYTES, clear_progress, progress
+from tasks.vision.decoder import FRAME, PROGRESS_BYTES, Progress
 from tasks.vision.errors import VisionError
 from tasks.vision.images import ImageSpec, Limits
 
@@ -161,12 +161,13 @@ class _Worker:
         self._file = os.memfd_create("lookbook-pixels")
         os.ftruncate(self._file, PROGRESS_BYTES + _SLOTS * self._slot_bytes)
         self._memory = mmap.mmap(self._file, 0)
+        self.progress = Progress(self._memory)
         self.pending: deque[tuple[_Ticket, int]] = deque()
         self._fruitless = 0
         self._start()
 
     def _start(self) -> None:
-        clear_progress(self._memory)
+        self.progress.clear()
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tasks.vision.decoder"],  # -P: nothing from the current folder
             stdin=subprocess.PIPE,
@@ -211,13 +212,13 @@ class _Worker:
     def busy_for(self) -> float:
         """Seconds since the child took the file in hand; 0 between files."""
         now = time.monotonic()  # before the look: this thread may stand still for seconds between any two lines
-        item, began = progress(self._memory)
+        item, began = self.progress.read()
         return now - began if item >= 0 else 0.0
 
     def restart(self, kind: str, detail: str) -> None:
         """Bury the child, blame the file it had in hand, and give the rest of its requests to a new one."""
         self._end()
-        item, _ = progress(self._memory)
+        item, _ = self.progress.read()
         if item >= 0 and self.pending:
             self.pending[0][0].failed[item] = (kind, detail)
         else:

@@ -4,7 +4,6 @@ Nearly the same is told in two steps: a perceptual hash finds candidates, the pi
 alone joins trousers with other trousers: 12,229 pairs of the two sides are within 4 bits, 14 of them within 8 of 255.
 """
 
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,29 +17,18 @@ _BLOCK = 2048
 _PAIRS = 1 << 22  # candidates that are looked at together
 
 
-def same_pixels(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Pairs of equal images: int64 [pairs, 2], places in `ours` and `theirs` (uint8 [items, ...]); one pair an image of
-    ours, with the first of theirs."""
-    known: dict[bytes, int] = {}
-    for place, image in enumerate(theirs):
-        known.setdefault(hashlib.sha1(image.tobytes(), usedforsecurity=False).digest(), place)
-    pairs = [
-        (place, known[digest])
-        for place, image in enumerate(ours)
-        if (digest := hashlib.sha1(image.tobytes(), usedforsecurity=False).digest()) in known
-    ]
-    return np.array(pairs, np.int64).reshape(-1, 2)
+def near_duplicates(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of images that look the same: int64 [pairs, 2], places in `ours` and `theirs`, sorted; and how far apart
+    their pixels are: float32 [pairs], 0 to PIXELS_RMS.
 
-
-def near_duplicates(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Pairs of images that look the same: int64 [pairs, 2], places in `ours` and `theirs`, sorted.
-
-    Both: uint8 [items, height, width, channels]. Equal ones are among them, images of a single colour are not.
+    Both: uint8 [items, height, width, channels]. Images of a single colour are passed over.
     """
     hashes = [perceptual_hashes(images) for images in (ours, theirs)]
     plain = [blank(images) for images in (ours, theirs)]
-    found = [candidates[_rms(ours, theirs, candidates) <= PIXELS_RMS] for candidates in _candidates(*hashes, *plain)]
-    return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *found]), axis=0)
+    none = np.zeros((0, 2), np.int64)
+    pairs = np.unique(np.concatenate([none, *_candidates(*hashes, *plain)]), axis=0)
+    apart = _rms(ours, theirs, pairs)
+    return pairs[apart <= PIXELS_RMS], apart[apart <= PIXELS_RMS]
 
 
 def perceptual_hashes(images: np.ndarray) -> np.ndarray:
