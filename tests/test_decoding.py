@@ -241,14 +241,14 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
 def test_no_file_is_blamed_for_a_parent_that_stood_still(folder, tmp_path, monkeypatch):
     """TensorFlow's import holds the interpreter for seconds at a time, between any two lines of the pool."""
     names = draw(tmp_path, 30)
-    look = decoding.progress
+    look = decoder.Progress.read
 
-    def look_and_stand_still(memory):
-        seen = look(memory)
+    def look_and_stand_still(progress):
+        seen = look(progress)
         time.sleep(0.2)
         return seen
 
-    monkeypatch.setattr(decoding, "progress", look_and_stand_still)
+    monkeypatch.setattr(decoder.Progress, "read", look_and_stand_still)
     with pool(folder, seconds=0.1) as decoders:
         assert not any(each.errors for each in decoders.decode([files(tmp_path, [name]) for name in names]))
 
@@ -283,7 +283,7 @@ def test_a_folder_that_vanished_costs_no_descriptors(folder, tmp_path):
 
 
 def test_a_progress_is_never_read_half_written():
-    """A struct's pack_into zeroes the place before it writes: a picture then looked as if begun when the machine was."""
+    """A struct's pack_into zeroes the place before it writes: a picture then looked as old as the machine."""
     shared = mmap.mmap(-1, decoder.PROGRESS_BYTES)
     started = time.monotonic()
     written = decoder.Progress(shared)
