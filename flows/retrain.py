@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from statistics import median
 from typing import Any, Literal
 
@@ -124,8 +125,8 @@ def retrain(
         device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
         train_on: here: in this run's own process. gpu pool: as a run of train/gpu, for which this run waits; both
             workers need the same store.
-        if_unchanged: When data and settings are those of the last retraining. train: train all the same, which gives
-            the same weights. stop: say that nothing changed, and end.
+        if_unchanged: When data, settings and what is asked of a champion are those of the last retraining. train: train
+            all the same, which gives the same weights. stop: say that nothing changed, and end.
         deadline_hours: Hours after which the run gives up, waiting included. What is finished stays for the next run.
 
     Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
@@ -133,6 +134,7 @@ def retrain(
     """
     given = dict(locals())
     settings = fields.training_settings(given)
+    gate = Gate(minimum_accuracy, significance, max_recall_drop)
     pictures = Pictures(images, image_size, color, max_bad, split_seed) if images else None
     deadline = Deadline.after(deadline_hours)
     configured = Settings()
@@ -146,7 +148,7 @@ def retrain(
     with _timed(seconds, "prepare"):
         dataset_ref = prepare(dataset, pictures, called, deadline)
     settings = fields.training_settings(given, store.open(Ref.parse(dataset_ref)))
-    if if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings)):
+    if if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, gate)):
         return _nothing_changed(store, dataset_ref, judged)
     with _timed(seconds, "train"):
         training = {name: value for name, value in settings.items() if name in given}  # the rest follows from the data
@@ -162,7 +164,7 @@ def retrain(
             return Cancelled(message=str(cancelled))
     with _timed(seconds, "evaluate"):
         metrics_ref = evaluate(weights_ref, dataset_ref)
-        decision = promote(metrics_ref, Gate(minimum_accuracy, significance, max_recall_drop))
+        decision = promote(metrics_ref, gate)
     numbers = metrics.load(store, Ref.parse(metrics_ref)).numbers
     epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
     seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
@@ -174,9 +176,12 @@ def retrain(
     return result
 
 
-def _judged(store: Store, dataset: str, settings: dict[str, Any]) -> Event | None:
-    """The newest decision, when it was about weights that were trained from these data with these settings."""
+def _judged(store: Store, dataset: str, settings: dict[str, Any], gate: Gate) -> Event | None:
+    """The newest decision, when it was about weights that were trained from these data with these settings, and made by
+    this gate or by a person."""
     events = aliases.history(store.disk, "weights", Ref.parse(dataset).name, "champion")
+    if events and any(events[-1].numbers.get(name, asked) != asked for name, asked in asdict(gate).items()):
+        return None
     for ref in (events[-1].challenger, events[-1].ref) if events else ():
         if _trained_so(store, Ref.parse(ref), dataset, settings):
             return events[-1]

@@ -1,6 +1,7 @@
 """Labelled files -> the two sides of a dataset: decoded by the scoring path's pool, or taken over from before."""
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -239,5 +240,10 @@ def _taken(pixels: np.ndarray, items: list[int], path: Path) -> np.ndarray:
 
 
 def _memory_map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 on the disk: more of them than memory holds do no harm."""
-    return np.asarray(np.memmap(path, np.uint8, "w+", shape=shape)) if shape[0] else np.zeros(shape, np.uint8)
+    """uint8 on the disk, all zero: more of them than memory holds do no harm. Raises OSError when they don't fit there:
+    a full disk that shows only when a page is written kills the process."""
+    if not shape[0]:
+        return np.zeros(shape, np.uint8)
+    with open(path, "xb") as file:
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+    return np.asarray(np.memmap(path, np.uint8, "r+", shape=shape))

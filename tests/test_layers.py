@@ -11,7 +11,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("artifacts", "tasks", "flows")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-WITHOUT_TENSORFLOW = ("sources", "downloads", "images", "decoding", "decoder", "metrics", "recipes", "errors")
+WITHOUT_TENSORFLOW = (
+    "sources",
+    "downloads",
+    "images",
+    "decoding",
+    "decoder",
+    "metrics",
+    "duplicates",
+    "recipes",
+    "errors",
+)
 
 
 def imported(path, everywhere=True):
@@ -78,12 +88,18 @@ def test_tasks_init_stays_empty():
             "tasks.vision.training, tasks.vision.inference, tasks.vision.exporting",
             ("prefect", "artifacts", "pyarrow", "keras"),
         ),
-        ("tasks.vision.sources, tasks.vision.images, tasks.vision.metrics", ("prefect", "tensorflow", "artifacts")),
+        (
+            "tasks.vision.sources, tasks.vision.images, tasks.vision.metrics, tasks.vision.duplicates",
+            ("prefect", "tensorflow", "artifacts"),
+        ),
         ("tasks.vision.decoder", ("prefect", "tensorflow", "artifacts", "pyarrow", "pydantic")),
         ("flows.score", ("tensorflow",)),
         ("artifacts.dataset, artifacts.weights, artifacts.metrics", ("prefect", "tensorflow", "tasks")),
         ("tasks.model", ("prefect", "tensorflow")),
         ("tasks.export", ("prefect", "tensorflow")),
+        ("tasks.labelled, tasks.pictures, tasks.checks", ("prefect", "tensorflow")),
+        ("tasks.reports.evaluation, tasks.reports.decision", ("prefect", "tensorflow", "matplotlib")),
+        ("artifacts.lineage", ("prefect", "tensorflow", "pyarrow", "numpy")),
     ],
 )
 def test_what_an_import_loads(modules, absent):

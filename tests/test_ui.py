@@ -44,12 +44,32 @@ def test_a_retraining_and_then_a_scoring_with_the_mouse_alone(page):
     submit(page)
     assert wait_for_state(page) == "Completed"
     picture(page, "retrain-run")
+    run = page.url
     report = read_report(page, "retrain-by-mouse")
     picture(page, "retrain-report")
     assert "Promoted. the first model, accuracy" in report["text"]
     assert len(report["images"]) == 2
     assert all(width > 300 for width in report["images"])
-    assert ["on the test images", "this model", "champion before"] in report["rows"]
+    assert ["on the test images", "this model"] in report["rows"]
+    page.goto(run)
+    report = read_report(page, "decision-by-mouse")
+    assert "Promoted. the first model, accuracy" in report["text"]
+    assert "This test split has made 0 decisions before this one." in report["text"]
+
+    open_deployment(page, "weekly")
+    open_form(page)
+    for name, value in {"name": "by-mouse", "epochs": 6, "significance": 0.01, "max_recall_drop": 0.5}.items():
+        fill(page, name, value)
+    assert "Chance of promoting a model that is just as good" in field(page, "significance").inner_text()
+    submit(page)
+    assert wait_for_state(page) == "Completed"
+    report = read_report(page, "decision-by-mouse")
+    picture(page, "decision-report")
+    assert "Promoted. better: accuracy" in report["text"]
+    assert ["on the same 10,000 test images", "challenger", "champion"] in report["rows"]
+    assert "recall of Shirt" in [row[0] for row in report["rows"]]
+    assert "McNemar's exact test" in report["text"]
+    assert "made 1 decision before this one" in report["text"]
 
     open_deployment(page, "folder")
     open_form(page)
