@@ -102,6 +102,7 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
                 progress(rows, errors, reused)
                 deadline.check(f"reading the pictures of {pictures.images}")
 
+            before = _sound(before)
             read = earlier.files() if earlier and before else []
             gathered = gather(settings, pictures.images, labelled, pictures.spec, read, before, scratch, on_rows)
         sides = assign(labelled, gathered, pictures.split_seed, scratch)
@@ -193,7 +194,15 @@ def _newest(store: Store, name: str) -> Dataset | None:
     """The version of the dataset that was published last; None when there is none that can be read."""
     with suppress(NotFound, Corrupt):
         found = [datasets.load(store, ref) for ref in store.refs("datasets", name)]
-        return max(found, key=lambda each: str(each.artifact.manifest["provenance"]["created"]), default=None)
+        return _sound(max(found, key=lambda each: str(each.artifact.manifest["provenance"]["created"]), default=None))
+    return None
+
+
+def _sound(dataset: Dataset | None) -> Dataset | None:
+    """The dataset, if its images are what was published: one that is damaged is no reason not to make another."""
+    with suppress(Corrupt):
+        if dataset and len(dataset.train.labels) and len(dataset.test.labels):
+            return dataset
     return None
 
 

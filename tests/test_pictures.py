@@ -1,5 +1,6 @@
 """pytest tests/test_pictures.py: labelled pictures become a dataset; they keep their side, and are read once."""
 
+import errno
 import os
 import shutil
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from artifacts import dataset
-from artifacts.errors import InvalidRef
+from artifacts.errors import Corrupt, InvalidRef, StoreError
 from artifacts.settings import Settings
 from tasks import prepare as stage
 from tasks.checks import BlankPictures
@@ -174,6 +175,32 @@ def test_a_damaged_or_missing_record_only_costs_time(store, folder):
     (folder / "light/new.png").unlink()
     assert prepare(store, folder) == ref
     assert len(list(store.disk.list("staging/prepared"))) == 1
+
+
+def test_a_damaged_dataset_before_is_no_reason_not_to_make_another(store, folder):
+    first = prepare(store, folder)
+    path = store.open(first).folder / "train.arrow"
+    content = path.read_bytes()
+    path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    draw(folder / "light/new.png", 1)
+    second = prepare(store, folder)
+    assert decoded(store, second) == 201
+    assert len(store.verify(second).corrupt) == 0
+    (folder / "light/new.png").unlink()
+    with pytest.raises(Corrupt, match=r"train.arrow is damaged"):
+        prepare(store, folder)
+
+
+def test_a_disk_that_can_not_hold_the_pixels(store, folder, monkeypatch):
+    """Memory maps take their room before they are written to: a full disk would kill the process then."""
+
+    def full(descriptor, offset, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StoreError, match="No space left on device; make room"):
+        prepare(store, folder)
+    assert not list(store.disk.list("staging/scratch"))
 
 
 def test_bad_files_are_listed_and_too_many_stop(store, folder):
