@@ -37,7 +37,11 @@ class Metrics:
 
     def hits(self) -> np.ndarray:
         """bool [items], in the order of the test split: whether the most probable class is the label."""
-        return np.asarray(self.probabilities().argmax(axis=1) == self._items.column("label").to_numpy())
+        return np.asarray(self.probabilities().argmax(axis=1) == self.labels())
+
+    def labels(self) -> np.ndarray:
+        """int32 [items], in the order of the test split."""
+        return np.asarray(self._items.column("label").to_numpy())
 
     @cached_property
     def _items(self) -> pa.Table:

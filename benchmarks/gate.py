@@ -27,7 +27,7 @@ def promotes(challenger: np.ndarray, champion: np.ndarray, significance: float) 
     gains, losses = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
     told = {"accuracy": challenger.mean(), "champion_accuracy": champion.mean(), "items": len(champion)}
     told |= {"gains": gains, "losses": losses, "p_value": mcnemar(gains, losses)}
-    told["recall_drop"] = {"class": "", "champion": 0.0, "challenger": 0.0}
+    told["recalls"] = {}
     return judge(told, Gate(significance=significance)) is None
 
 

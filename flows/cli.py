@@ -139,7 +139,7 @@ def share_option(
 @click.option("--seed", type=click.IntRange(0, 2**31, max_open=True), default=0, show_default=True)
 @share_option("--minimum-accuracy", 0.0, "Accuracy below which no model is promoted.")
 @share_option("--significance", 0.05, "Chance of promoting one as good as the champion; 1: any gain.", min_open=True)
-@share_option("--max-recall-drop", 0.2, "How far any class's recall may be below the champion's.")
+@share_option("--max-recall-drop", 0.1, "How far any class's recall may be below the champion's.")
 @click.option("--execution", type=click.Choice(get_args(Execution)), default="graph", show_default=True)
 @click.option("--device", type=click.Choice(get_args(Device)), default="auto", show_default=True)
 def retrain(images: Path | None, **parameters: Any) -> Result:
@@ -176,7 +176,7 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
 
 @verb(show="scoring")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--weights", default="champion", show_default=True, help="A ref, or champion.")
+@click.option("--weights", default="champion", show_default=True, help="A ref, champion, or NAME@champion.")
 @click.option("--name", help="What the predictions are called; by default as the folder.")
 @click.option("--invert", is_flag=True, help="For dark objects on a light background.")
 @click.option("--calibrated", is_flag=True, help="Scale probabilities by the temperature of held-out images.")
@@ -206,17 +206,19 @@ def score(folder: Path, **parameters: Any) -> Result:
 
 @verb(show="predictions")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
-def predict(images: tuple[Path, ...]) -> Result:
+@click.option("--weights", default="champion", show_default=True, help="A ref, champion, or NAME@champion.")
+def predict(images: tuple[Path, ...], weights: str) -> Result:
     """Tell what is on a few pictures, by the champion.
 
     \b
     Example:
       lookbook predict shoe.png shirt.jpg
+      lookbook predict shoe.png --weights shoes@champion
     """
     from tasks import model
 
     settings, store = _store()
-    ready = model.load(store, store.resolve("champion"))
+    ready = model.load(store, store.resolve(weights, "weights"))
     results = model.predict_files(ready, images, settings)
     return {"weights": str(ready.ref), "results": results, "failed": sum(bool(each["error"]) for each in results)}
 
@@ -469,7 +471,7 @@ def _images_as_root(images: Path) -> str:
     from tasks.labelled import TABLES
 
     if images.name.lower().endswith(TABLES):
-        return f"{_as_root(images.absolute().parent)}{images.name}"
+        return f"{_as_root(images.expanduser().absolute().parent)}{images.name}"
     return _as_root(images)
 
 
@@ -513,7 +515,9 @@ def _one_line(error: Exception) -> str:
 
 
 def _say(text: str) -> None:
-    click.echo(f"{click.style('lookbook:', fg='red')} {text}", err=True)
+    from tasks.reports.printable import printable
+
+    click.echo(f"{click.style('lookbook:', fg='red')} {printable(text)}", err=True)
 
 
 def _interrupt() -> NoReturn:

@@ -47,7 +47,7 @@ def training_settings(parameters: Mapping[str, Any], dataset: Artifact | None = 
     """
     given = {field.name: parameters[field.name] for field in fields(TrainingSettings) if field.name in parameters}
     if dataset:
-        given["items"] = dataset.facts["counts"]["train"]["items"]
+        given["per_class"] = dataset.facts["counts"]["train"]["per_class"].values()
         given["pictures"] = dataset.identity["settings"].get("source") == "pictures"
     settings = settings_for(**given)
     settings.check()

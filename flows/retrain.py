@@ -74,7 +74,7 @@ def retrain(
     seed: fields.Seed = 0,
     minimum_accuracy: fields.Share = 0.0,
     significance: fields.Significance = 0.05,
-    max_recall_drop: fields.Share = 0.2,
+    max_recall_drop: fields.Share = 0.1,
     execution: fields.Execution = "graph",
     device: fields.Device = "auto",
     train_on: Literal["here", "gpu pool"] = "here",
@@ -119,8 +119,8 @@ def retrain(
         minimum_accuracy: Accuracy on the test split below which no model is promoted. 0 to 1.
         significance: Chance of promoting a model that is just as good as the champion, by McNemar's exact test. Above
             0, to 1; with 1 any gain promotes.
-        max_recall_drop: By how much the recall of any class may be below the champion's. 0 to 1; with 1 it does not
-            matter.
+        max_recall_drop: By how much the recall of any class may be below the champion's, beyond chance. 0 to 1; with 1
+            it does not matter.
         execution: graph: the training loop is compiled. eager: step by step, for debugging, many times slower.
         device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
         train_on: here: in this run's own process. gpu pool: as a run of train/gpu, for which this run waits; both

@@ -141,11 +141,11 @@ def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset)
         if names:
             yield _finding("classes", f"classes that {what} since {version}: {_listed(names)}", names)
     items, earlier = len(train.labels) + len(test.labels), len(before.train.labels) + len(before.test.labels)
-    if items < SHRUNK * earlier:
+    if items <= SHRUNK * earlier:
         yield _finding("shrunk", f"{items:,} images, where {version} has {earlier:,}")
     if list(classes) == before.classes:
         counts = [np.bincount(split.labels, minlength=len(classes)) for split in (before.train, train)]
-        if (shift := stability_index(*counts)) > SHIFT:
+        if (shift := stability_index(*counts)) > _much(*counts):
             shares = [each / each.sum() for each in counts]
             moved = int(np.abs(shares[1] - shares[0]).argmax())
             yield _finding(
@@ -155,7 +155,7 @@ def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset)
             )
     if train.images.shape[1:] == before.train.images.shape[1:]:
         then, now = brightness(before.train.images), brightness(train.images)
-        if (shift := stability_index(then, now)) > SHIFT:
+        if (shift := stability_index(then, now)) > _much(then, now):
             means = [float(before.train.images.mean()), float(train.images.mean())]
             yield _finding(
                 "pixels",
@@ -168,6 +168,12 @@ def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset)
         if seen:
             text = f"{many(len(seen), 'image')} to test with that {version} trained on: its models have seen them"
             yield _finding("moved", text, map(str, seen))
+
+
+def _much(before: np.ndarray, now: np.ndarray) -> float:
+    """The index above which two histograms differ much: by small samples alone, it is (bins - 1) (1/n + 1/m) on average
+    (Yurdakul, "Statistical properties of population stability index", 2018)."""
+    return float(SHIFT + (len(now) - 1) * (1 / before.sum() + 1 / now.sum()))
 
 
 def _finding(name: str, text: str, examples: Iterable[str] = ()) -> Finding:

@@ -1,16 +1,19 @@
 """The stage that measures weights on the test split of a dataset, and draws the report."""
 
 import time
+from contextlib import suppress
 
 from prefect import get_run_logger, task
 
 from artifacts import dataset as datasets
 from artifacts import metrics
 from artifacts import weights as published_weights
-from artifacts.errors import LookbookError
+from artifacts.dataset import Dataset
+from artifacts.errors import Corrupt, LookbookError, NotFound
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
+from artifacts.weights import Weights
 from tasks import model
 from tasks.reports import evaluation
 from tasks.retries import RETRIES
@@ -46,6 +49,7 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
             f"{weights} tells {len(theirs)} classes apart; {dataset} has {len(ours)} (differing: {differing}). "
             "Retrain, or name another dataset"
         )
+    learned_from = _learned_from(store, measured)
     probabilities = model.load(store, weights).predict(data.test.images)
     numbers = measure(probabilities, data.test.labels, measured.classes, measured.temperature)
     return metrics.save(
@@ -57,6 +61,13 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
         sources=data.test.sources,
         weights=weights,
         dataset=dataset,
-        report=lambda: evaluation.draw(measured, data, numbers, probabilities),
+        report=lambda: evaluation.draw(measured, learned_from, data, numbers, probabilities),
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
+
+
+def _learned_from(store: Store, weights: Weights) -> Dataset | None:
+    """The dataset that weights were trained on, not always the one they are measured on; None when it is gone."""
+    with suppress(NotFound, Corrupt):
+        return datasets.load(store, Ref.parse(weights.artifact.identity["inputs"]["dataset"]))
+    return None

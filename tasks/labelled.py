@@ -28,7 +28,7 @@ from tasks.listing import (
 
 Side = Literal["train", "test"]
 SIDES: tuple[Side, ...] = ("train", "test")
-_OTHER_SIDES = ("val", "valid", "validation", "dev")
+_ALL_SIDES = {*SIDES, "val", "valid", "validation", "dev"}
 TABLES = (".csv", ".parquet")
 
 
@@ -77,29 +77,33 @@ def list_labelled(settings: Settings, images: str) -> Labelled:
         os.close(top)
     if len(found.classes) < 2:
         expected = f"labels of two classes in {where}" if table else f"a folder a class in {where}"
-        raise LabelError(f"expected {expected}, two of them at least, found {', '.join(found.classes) or 'none'}")
+        left_out = "".join(f"; {path}: {why}" for path, why in list(found.bad.items())[:3])
+        raise LabelError(
+            f"expected {expected}, two of them at least, found {', '.join(found.classes) or 'none'}{left_out}"
+        )
     return found
 
 
 def _from_folders(entries: list[Entry], where: str) -> Labelled:
-    if links := [to_text(each.path) for each in entries if b"/" not in each.path and not each.regular]:
-        raise FolderError(
-            f"expected folders in {where}, found {links[0]}, a link or a device, which is not followed; put the folder "
-            "itself there"
-        )
     top = {each.path.partition(b"/")[0].decode(errors="replace") for each in entries if b"/" in each.path}
-    nested = any(each.path.count(b"/") > 1 for each in entries)
+    lower = {name.casefold() for name in top}
     depth = 0
-    if nested and top and top <= {*SIDES, *_OTHER_SIDES}:
-        if top != set(SIDES):
+    if any(each.path.count(b"/") > 1 for each in entries) and (lower <= _ALL_SIDES or lower >= set(SIDES)):
+        if lower != set(SIDES) or len(top) > len(lower):
             raise LabelError(
-                f"expected train and test in {where}, found {', '.join(sorted(top))}; name them so, and put all that "
-                "is to be learned from into train (--validation holds out a share of it)"
+                f"expected train and test in {where}, found {', '.join(sorted(top))}; name them so, put all that is to "
+                "be learned from into train (--validation holds out a share of it), and what has no class elsewhere"
             )
         depth = 1
+    odd = (to_text(each.path) for each in entries if each.path.count(b"/") <= depth and not each.regular)
+    if link := next(odd, None):
+        raise FolderError(
+            f"expected folders in {where}, found {link}, a link or a device, which is not followed; remove it, or put "
+            "the folder itself there"
+        )
     placed = [each for each in entries if each.path.count(b"/") > depth]
     bad = {to_text(each.path): "in no class's folder" for each in entries if each.path.count(b"/") <= depth}
-    sides = [cast(Side, each.path.partition(b"/")[0].decode()) if depth else None for each in placed]
+    sides = [cast(Side, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
     labels = [_label(each.path.split(b"/", depth + 1)[depth]) for each in placed]
     return Labelled(placed, labels, sides, bad, digest_entries(entries))
 
@@ -113,6 +117,7 @@ def _from_table(content: bytes, entries: Sequence[Entry], where: str) -> Labelle
     for text, label, side in rows:
         path = os.fsencode(text.removeprefix("./"))
         path = path if path in known else to_bytes(text)  # a table of predictions has them percent-encoded
+        text = to_text(path) if path in known else text
         if not label:
             bad[text] = "unlabelled: the table has no label for it"
         elif side not in (*SIDES, None):
@@ -120,7 +125,7 @@ def _from_table(content: bytes, entries: Sequence[Entry], where: str) -> Labelle
         elif path not in known:
             bad[text] = "missing: the table names it, and there is no such file below the table's folder"
         elif named.setdefault(path, (label, side)) != (label, side):
-            bad[to_text(path)] = f"conflicting: the table has it as {named[path][0]} and as {label}"
+            bad[text] = f"conflicting: the table has it as {named[path][0]} and as {label}"
     placed = [known[path] for path in sorted(named) if to_text(path) not in bad]
     labels = [named[each.path][0] for each in placed]
     sides = [named[each.path][1] for each in placed]
@@ -133,14 +138,17 @@ def _read_table(content: bytes, where: str) -> Iterable[tuple[str, str | None, s
     columns = ("path", "label", "split")
     read: Callable[[io.BytesIO], pa.Table] = pa.parquet.read_table
     if where.lower().endswith(".csv"):
-        as_text = pa.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True)
+        as_text = pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True
+        )
         read = lambda file: pa.csv.read_csv(file, convert_options=as_text)  # noqa: E731
     try:
         table = read(io.BytesIO(content))
-        if not {"path", "label"} <= set(table.column_names):
+        counts = [table.column_names.count(name) for name in columns]
+        if counts[:2] != [1, 1] or counts[2] > 1:
             raise LabelError(
-                f"expected columns path and label in {where}, found {', '.join(table.column_names)}; a column split, "
-                "with train or test, may follow"
+                f"expected one column path and one column label in {where}, found {', '.join(table.column_names)}; a "
+                "column split, with train or test, may follow"
             )
         given = [table.column(name).cast(pa.string()).to_pylist() for name in columns if name in table.column_names]
     except (pa.ArrowException, OSError, UnicodeError) as error:

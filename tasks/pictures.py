@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from tasks.vision.decoding import DecoderPool, Files, cut
 from tasks.vision.images import ImageSpec, Limits
 
 TEST_SHARE = 1 / 7  # as Fashion-MNIST's
-_COPIED = 4096  # images at a time
+_COPIED = 32 << 20  # bytes at a time
 _NO_FILE = "unsupported: the entry is no regular file but a link, a pipe or a device"
 
 
@@ -161,25 +162,24 @@ def assign(labelled: Labelled, gathered: Gathered, seed: int, scratch: Path) -> 
     paths = [to_text(each.path) for each in labelled.entries]
     label_of: dict[str | None, str] = {}
     conflicting: dict[str | None, set[str]] = {}
-    tested: dict[str | None, str] = {}
-    for path, label, side, file in zip(paths, labelled.labels, labelled.sides, gathered.files, strict=True):
+    for path, label, file in zip(paths, labelled.labels, gathered.files, strict=True):
         if file.bad:
             bad[path] = file.bad
         elif label_of.setdefault(file.sha256, label) != label:
             conflicting.setdefault(file.sha256, {label_of[file.sha256]}).add(label)
-        elif side == "test":
-            tested.setdefault(file.sha256, path)
-    chosen: dict[Side, list[int]] = {side: [] for side in SIDES}
-    for item, file in enumerate(gathered.files):
-        if file.bad:
-            continue
-        side = labelled.sides[item] or side_of(str(file.sha256), seed)
-        if several := conflicting.get(file.sha256):
+    good = [item for item, file in enumerate(gathered.files) if not file.bad]
+    for item in good:
+        if several := conflicting.get(gathered.files[item].sha256):
             bad[paths[item]] = f"conflicting: the same content is labelled {' and '.join(sorted(several))}"
-        elif side == "train" and file.sha256 in tested:
-            bad[paths[item]] = f"duplicate: {tested[file.sha256]}, which is tested with, has the same content"
+    good = [item for item in good if gathered.files[item].sha256 not in conflicting]
+    side_of = _drawn(labelled, gathered, good, seed)
+    tested = {gathered.files[item].sha256: paths[item] for item in reversed(good) if side_of[item] == "test"}
+    chosen: dict[Side, list[int]] = {side: [] for side in SIDES}
+    for item in good:
+        if side_of[item] == "train" and (other := tested.get(gathered.files[item].sha256)):
+            bad[paths[item]] = f"duplicate: {other}, which is tested with, has the same content"
         else:
-            chosen[side].append(item)
+            chosen[side_of[item]].append(item)
     places = {name: place for place, name in enumerate(labelled.classes)}
     labels = np.array([places[label] for label in labelled.labels], np.int32)
     train, test = (
@@ -200,10 +200,30 @@ def assign(labelled: Labelled, gathered: Gathered, seed: int, scratch: Path) -> 
     return Sides(train, test, contents, dict(sorted(bad.items())), copies)
 
 
-def side_of(sha256: str, seed: int) -> Side:
-    """The side of a content (its SHA-256, hex): TEST_SHARE of all contents are for testing."""
-    drawn = hashlib.sha256(f"{seed} {sha256}".encode()).digest()
-    return "test" if int.from_bytes(drawn[:4]) < TEST_SHARE * 2**32 else "train"
+def _drawn(labelled: Labelled, gathered: Gathered, items: list[int], seed: int) -> dict[int, Side]:
+    """The side of each item: as given, or drawn by its content.
+
+    A class none of whose contents was drawn for a side gives it the one that came closest: as more of them arrive, it
+    goes back where it was drawn for.
+    """
+    draws = {item: draw(str(gathered.files[item].sha256), seed) for item in items if not labelled.sides[item]}
+    sides = {item: labelled.sides[item] or ("test" if draws[item] < TEST_SHARE else "train") for item in items}
+    of_class: dict[str, list[int]] = {}
+    for item in items:
+        of_class.setdefault(labelled.labels[item], []).append(item)
+    for members in of_class.values():
+        mine = [item for item in members if item in draws]
+        contents = {gathered.files[item].sha256 for item in members}
+        for side, closest in (("test", min), ("train", max)):
+            if mine and len(contents) > 1 and all(sides[item] != side for item in members):
+                content = gathered.files[closest(mine, key=draws.__getitem__)].sha256
+                sides.update({item: cast(Side, side) for item in mine if gathered.files[item].sha256 == content})
+    return sides
+
+
+def draw(sha256: str, seed: int) -> float:
+    """0 to 1, equally likely, by a content (its SHA-256, hex) and the seed: below TEST_SHARE it is for testing."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {sha256}".encode()).digest()[:6]) / (1 << 48)
 
 
 def check_bad(settings: Settings, images: str, bad: Mapping[str, str], items: int, most: float) -> None:
@@ -218,23 +238,24 @@ def check_bad(settings: Settings, images: str, bad: Mapping[str, str], items: in
         )
 
 
-def check_sides(classes: Sequence[str], train: Split, test: Split, given: bool) -> None:
-    """Raises TooFewPictures unless each class has pictures on both sides; `given`: whether the sides were."""
+def check_sides(classes: Sequence[str], train: Split, test: Split) -> None:
+    """Raises TooFewPictures unless each class has pictures on both sides."""
     for doing, split in (("train on", train), ("test with", test)):
         counts = np.bincount(split.labels, minlength=len(classes))
         if missing := [name for name, count in zip(classes, counts, strict=True) if not count]:
-            chance = f"about one picture in {round(1 / TEST_SHARE)}, by its content, is for testing: "
             raise TooFewPictures(
                 f"expected pictures of every class to {doing}, none of {', '.join(missing)} found among "
-                f"{len(split.labels):,}; {'' if given else chance}add more of them, or remove the class"
+                f"{len(split.labels):,}; a class needs two of different content, one for each side: add more of them, "
+                "or remove the class"
             )
 
 
 def _taken(pixels: np.ndarray, items: list[int], path: Path) -> np.ndarray:
     """Some of the images, as a memory map."""
     images = _memory_map(path, (len(items), *pixels.shape[1:]))
-    for start in range(0, len(items), _COPIED):
-        part = items[start : start + _COPIED]
+    count = max(1, _COPIED // math.prod(pixels.shape[1:]))
+    for start in range(0, len(items), count):
+        part = items[start : start + count]
         images[start : start + len(part)] = pixels[part]
     return images
 

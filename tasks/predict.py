@@ -32,6 +32,7 @@ from tasks.reports.progress import PicturesProgress, report_key
 from tasks.retries import RETRIES
 from tasks.vision.decoding import CHUNK, DecoderPool, Files, Pictures, cut
 from tasks.vision.images import ImageSpec, Limits
+from tasks.vision.metrics import MISTAKES_TO_FIT
 
 SCORING = 1  # raise it when the same picture and weights give another row: earlier shards are then scored anew
 _HELD_BYTES = 64 << 20  # pixels that may wait for TensorFlow's import
@@ -130,7 +131,8 @@ def make_job(
     if calibrated and published.temperature is None:
         raise NotCalibrated(
             f"expected weights with a temperature, fitted on held-out images; {ref} has none: retrain with a "
-            "validation share (--validation 0.1), or score without calibration"
+            f"validation share (--validation 0.1) in which it makes {MISTAKES_TO_FIT} mistakes at least, or score "
+            "without calibration"
         )
     temperature = published.temperature if calibrated else None
     return Job(folder, name, ref, dataset, published.classes, spec, limits, temperature)

@@ -13,6 +13,7 @@ from artifacts import dataset as datasets
 from artifacts.dataset import Dataset, Split
 from artifacts.documents import digest
 from artifacts.errors import Corrupt, NotFound
+from artifacts.predictions import PASSING_ERRORS
 from artifacts.preparations import Preparations
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
@@ -71,7 +72,8 @@ def prepare(dataset: str, pictures: Pictures | None, name: str, deadline: Deadli
 
 
 def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: str, deadline: Deadline) -> Ref:
-    """Publish labelled pictures. What was listed like this before is not read again, and of more only what is new.
+    """Publish labelled pictures. What was listed like this before is not read again, and of more only what is new, or
+    could not be read for a reason that may have passed.
 
     Raises FolderError, LabelError, TooManyBad, TooFewPictures, BlankPictures and DeadlineExceeded.
     """
@@ -82,6 +84,7 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
         store.disk,
         {
             "name": name,
+            "folder": str(folder_path(settings, pictures.images)),
             "image_spec": pictures.spec.to_dict(),
             "limits": [settings.max_image_bytes, settings.max_image_pixels],
             "split_seed": pictures.split_seed,
@@ -90,7 +93,8 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
     )
     earlier = preparations.newest()
     before = _published(store, earlier.dataset) if earlier else None
-    if earlier and before and earlier.listed == labelled.digest:
+    passed = not any(why.partition(":")[0] in PASSING_ERRORS for why in before.bad.values()) if before else False
+    if earlier and before and passed and earlier.listed == labelled.digest:
         items = sum(side["items"] for side in before.artifact.facts["counts"].values())
         check_bad(settings, pictures.images, before.bad, items, pictures.max_bad)
         return earlier.dataset
@@ -108,7 +112,7 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
         sides = assign(labelled, gathered, pictures.split_seed, scratch)
         items = len(sides.train.labels) + len(sides.test.labels)
         check_bad(settings, pictures.images, sides.bad, items, pictures.max_bad)
-        check_sides(labelled.classes, sides.train, sides.test, given=any(labelled.sides))
+        check_sides(labelled.classes, sides.train, sides.test)
         ref = _publish(
             store,
             name,
@@ -192,10 +196,11 @@ def _published(store: Store, ref: Ref) -> Dataset | None:
 
 def _newest(store: Store, name: str) -> Dataset | None:
     """The version of the dataset that was published last; None when there is none that can be read."""
-    with suppress(NotFound, Corrupt):
-        found = [datasets.load(store, ref) for ref in store.refs("datasets", name)]
-        return _sound(max(found, key=lambda each: str(each.artifact.manifest["provenance"]["created"]), default=None))
-    return None
+    found: list[Dataset] = []
+    for ref in store.refs("datasets", name):
+        with suppress(NotFound, Corrupt):
+            found.append(datasets.load(store, ref))
+    return _sound(max(found, key=lambda each: str(each.artifact.manifest["provenance"]["created"]), default=None))
 
 
 def _sound(dataset: Dataset | None) -> Dataset | None:

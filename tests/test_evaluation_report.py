@@ -56,10 +56,10 @@ def publish(top, channels=1, classes=CLASSES, items=400, settings=None, temperat
     powers = np.exp(2 * logits)
     probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     numbers = evaluate(probabilities, labels, classes, temperature)
-    opened = (weights.load(store, trained), dataset.load(store, data))
+    opened, on = weights.load(store, trained), dataset.load(store, data)
     ref = metrics.save(
         store, "things", numbers=numbers, labels=labels, probabilities=probabilities, sources=split.sources,
-        weights=trained, dataset=data, report=lambda: evaluation.draw(*opened, numbers, probabilities), made={},
+        weights=trained, dataset=data, report=lambda: evaluation.draw(opened, on, on, numbers, probabilities), made={},
     )  # fmt: skip
     return store, ref
 
@@ -171,7 +171,15 @@ def test_the_pictures_are_pictures(published):
 def test_the_model_card(published, numbers):
     store, ref = published
     card = store.open(ref).read("model-card.md").decode()
-    for part in ("# things", "## Data", "## Metrics", "## Limits", "## Settings", "## Lineage", "1 files left out"):
+    for part in (
+        "# things",
+        "## Data",
+        "## Metrics",
+        "## Limits",
+        "## Settings",
+        "## Lineage",
+        "1 files were left out",
+    ):
         assert part in card
     assert f"| accuracy | {numbers['accuracy']:.2%} (" in card
     assert r"\<b\>bold\</b\> \& $5" in card, "names hold no markup"
@@ -197,7 +205,7 @@ def test_colour_one_mistake_and_none_at_all(tmp_path):
     data = dataset.load(store, next(store.refs("datasets")))
     measured = weights.load(store, next(store.refs("weights")))
     numbers = evaluate(probabilities, data.test.labels, ["a", "b"])
-    drawn = evaluation.draw(measured, data, numbers, probabilities)
+    drawn = evaluation.draw(measured, data, data, numbers, probabilities)
     assert b"None." in drawn["report.html"]
     assert Image.open(io.BytesIO(drawn["mistakes.png"])).width > 0
     assert json.loads(artifact.read("metrics.json"))["accuracy"] < 1
@@ -208,17 +216,52 @@ def test_a_model_that_answers_nan_has_a_report_that_says_so(tmp_path):
     data = dataset.load(store, next(store.refs("datasets")))
     measured = weights.load(store, next(store.refs("weights")))
     nothing = np.full((40, 2), np.nan, np.float32)
-    drawn = evaluation.draw(measured, data, evaluate(nothing, data.test.labels, ["a", "b"]), nothing)
+    drawn = evaluation.draw(measured, data, data, evaluate(nothing, data.test.labels, ["a", "b"]), nothing)
     assert b"Its predictions are not numbers (NaN)." in drawn["report.html"]
     assert b"Its predictions are not numbers (NaN)." in drawn["model-card.md"]
 
 
-def test_a_hundred_classes_are_a_picture_and_links(tmp_path):
-    classes = [f"class {index}" for index in range(100)]
+def test_weights_that_are_measured_on_another_dataset_tell_both(tmp_path):
+    store, _ = publish(tmp_path, classes=["a", "b"], items=40, temperature=None)
+    measured = weights.load(store, next(store.refs("weights")))
+    learned = dataset.load(store, next(store.refs("datasets")))
+    half = dataset.Split(learned.test.images[:20], learned.test.labels[:20], [f"x{index}" for index in range(20)])
+    other = dataset.load(
+        store,
+        dataset.save(
+            store, "things", train=half, test=half, classes=["a", "b"], image_spec=learned.image_spec, settings={},
+            inputs={}, made={},
+        ),
+    )  # fmt: skip
+    probabilities = np.full((20, 2), 0.5, np.float32)
+    numbers = evaluate(probabilities, half.labels, ["a", "b"])
+    for known, told in ((learned, "Trained on 40 images of"), (None, "which is not in the store any more")):
+        drawn = evaluation.draw(measured, known, other, numbers, probabilities)
+        card = drawn["model-card.md"].decode()
+        assert told in card
+        assert f"Tested with 20 images of `{other.artifact.ref}`" in card
+        assert f"| trained on | `{learned.artifact.ref}` |" in card
+        assert f"<td>trained on<td class=number><code>{learned.artifact.ref}</code>" in drawn["report.html"].decode()
+
+
+def test_many_classes_and_many_mistakes_leave_no_cell_empty(tmp_path):
+    classes = [f"class {index}" for index in range(60)]
+    store, ref = publish(tmp_path, classes=classes, items=6000, temperature=None)
+    html = store.open(ref).read("report.html").decode()
+    assert set(re.findall(r"<section class=cell id=(c\d+-\d+)>", html)) == set(
+        re.findall(r"<a href='#(c\d+-\d+)'>\d", html)
+    )
+    assert "None." not in html
+    assert store.open(ref).files["report.html"]["bytes"] < 8_000_000
+
+
+def test_hundreds_of_classes_are_a_picture_and_links(tmp_path):
+    classes = [f"class {index}" for index in range(120)]
     store, ref = publish(tmp_path, classes=classes, items=1000, temperature=None)
     html = store.open(ref).read("report.html").decode()
     assert "class=matrix" not in html
-    assert "<a href='#c" in html
+    assert "Click a number" not in html
+    assert len(re.findall("<section class=cell", html)) == len(re.findall("<a href='#c", html)) == 10
     assert store.open(ref).files["report.html"]["bytes"] < 4_000_000
 
 

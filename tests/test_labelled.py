@@ -61,11 +61,30 @@ def test_train_and_test_with_a_folder_a_class_in_each(top):
     assert bad(top) == {"train/5.png": "in no class's folder"}
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("train", "test", "validation"), ("train",)])
+@pytest.mark.parametrize(
+    "names", [("train", "val"), ("train", "test", "validation"), ("train",), ("train", "test", "unlabelled")]
+)
 def test_other_sides_are_not_taken_for_classes(top, names):
     for name in names:
         draw(top / name / "boot/1.png")
     with pytest.raises(LabelError, match=r"expected train and test in .*, found .*train.*; name them so"):
+        listed(top)
+
+
+def test_sides_may_begin_with_a_capital(top):
+    for path in ("Train/boot/1.png", "Train/shoe/2.png", "Test/boot/3.png"):
+        draw(top / path)
+    assert [side for _, _, side in listed(top)] == ["test", "train", "train"]
+    draw(top / "train/boot/4.png")
+    with pytest.raises(LabelError, match="found Test, Train, train; name them so"):
+        listed(top)
+
+
+def test_a_linked_class_is_not_passed_over_in_silence(top):
+    for path in ("train/boot/1.png", "train/shoe/2.png", "test/boot/3.png", "test/shoe/4.png"):
+        draw(top / path)
+    (top / "train/hat").symlink_to(top / "train/shoe")
+    with pytest.raises(FolderError, match=r"found train/hat, a link or a device, which is not followed; remove it, or"):
         listed(top)
 
 
@@ -117,6 +136,25 @@ def test_a_table_may_say_the_side_and_names_a_file_once(top):
     }
 
 
+def test_not_available_is_a_label_like_any_other(top):
+    labels = ("NA", "null", "nan", "N/A", "")
+    for name in range(5):
+        draw(top / f"{name}.png")
+    (top / "labels.csv").write_text(
+        "path,label\n" + "\n".join(f"{name}.png,{each}" for name, each in enumerate(labels))
+    )
+    assert [label for _, label, _ in listed(top, "labels.csv")] == list(labels[:4])
+    assert list(bad(top, "labels.csv")) == ["4.png"]
+
+
+def test_a_file_is_named_once_however_it_is_spelled(top):
+    for name in "01":
+        draw(top / f"{name}.png")
+    (top / "labels.csv").write_text("path,label\n./0.png,\n0.png,a\n1.png,b\n./1.png,c\n")
+    with pytest.raises(LabelError, match=r"found none; 0.png: unlabelled: .*; 1.png: conflicting: "):
+        listed(top, "labels.csv")
+
+
 def test_a_table_of_predictions_is_a_table_of_labels(top):
     """Its paths are percent-encoded."""
     for path in ("100% wool.png", "x.png"):
@@ -128,7 +166,12 @@ def test_a_table_of_predictions_is_a_table_of_labels(top):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"file,class\n1.png,a\n", r"expected columns path and label in .*labels.csv, found file, class"),
+        (b"file,class\n1.png,a\n", r"expected one column path and one column label in .*csv, found file, class"),
+        (
+            b"path,label,label\n1.png,a,b\n",
+            r"expected one column path and .* found path, label, label",
+        ),
+        (b"path,label\nx/1.png,a\nx/2.png,b\n", "found none; x/1.png: missing: the table names it"),
         (b"", "expected a table in .*labels.csv, found what can't be read as one"),
         (b"path,label\n1.png,\xff\xfe\n", "can't be read as one|two of them at least"),
         (b"path,label\n1.png,a,b,c\n", "can't be read as one"),

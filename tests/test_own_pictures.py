@@ -40,15 +40,16 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
-def draw(top, first, last, noise=90):
-    """Colour pictures of two classes, of mixed formats, sizes and modes: a red or a blue square on noise."""
+def draw(top, first, last, hidden=0.1):
+    """Colour pictures of two classes, of mixed formats, sizes and modes: a red or a blue square on noise, on the share
+    `hidden` of them nothing but noise."""
     for name, colour in (("red mug", (200, 40, 40)), ("🌵 cactus", (40, 60, 200))):
         (top / name).mkdir(parents=True, exist_ok=True)
         for index in range(first, last):
             random = np.random.default_rng([index, len(name)])
             width, height = random.integers(30, 90, 2)
-            pixels = random.integers(255 - noise, 255, (height, width, 3), dtype=np.uint8)
-            if random.random() < 0.9:
+            pixels = random.integers(165, 255, (height, width, 3), dtype=np.uint8)
+            if random.random() > hidden:
                 pixels[5 : height // 2 + 5, 5 : width // 2 + 5] = colour
             picture = Image.fromarray(pixels)
             picture = picture.convert("RGBA") if index % 6 in (0, 3) and index % 5 == 0 else picture
@@ -109,13 +110,13 @@ def test_with_any_gain_the_better_is_promoted_and_a_person_can_go_back(lookbook,
 
 
 def test_calibrated_scores(lookbook, store, tmp_path):
-    draw(tmp_path / "things", 0, 60)
+    draw(tmp_path / "things", 0, 90, hidden=0.6)
     asked = ("retrain", "--images", tmp_path / "things", *QUICK, "--json")
     without = answer(lookbook(*asked))
     told = complaint(lookbook("score", tmp_path / "things", "--weights", without["weights"], "--calibrated"))
     assert "expected weights with a temperature, fitted on held-out images" in told
     assert "retrain with a validation share (--validation 0.1)" in told
-    held_out = answer(lookbook(*asked, "--validation", "0.2"))
+    held_out = answer(lookbook(*asked, "--validation", "0.4"))
     temperature = weights.load(store, Ref.parse(held_out["weights"])).temperature
     assert 0.05 <= temperature <= 20
     scored = ("score", tmp_path / "things", "--weights", held_out["weights"], "--json")
@@ -150,7 +151,10 @@ def test_a_table_of_labels_and_grey(lookbook, store, tmp_path):
     [
         (lambda top: shutil.rmtree(top / "red mug"), "expected a folder a class in .*things, two of them at least"),
         (lambda top: [each.write_text("x") for each in top.rglob("*.*")], "expected at most 1% of the files"),
-        (lambda top: draw_one(top / "rare/1.png"), "none of rare found among .* add more of them, or remove the class"),
+        (
+            lambda top: draw_one(top / "rare/1.png"),
+            "none of rare found among .*; a class needs two of",
+        ),
         (lambda top: (top / "empty").mkdir(), None),
         (lambda top: (top / "Red Mug").mkdir() or shutil.copytree(top / "🌵 cactus", top / "RED mug"), "conflicting"),
     ],
@@ -171,6 +175,26 @@ def test_folders_that_can_not_be_learned_from(lookbook, store, tmp_path, make, t
 def draw_one(path):
     path.parent.mkdir()
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(path)
+
+
+def test_two_champions_and_names_that_a_terminal_would_obey(lookbook, store, tmp_path):
+    for name in ("one", "two"):
+        draw(tmp_path / name, 0, 30)
+        (tmp_path / name / "red mug").rename(tmp_path / name / "red \x1b[31mmug")
+        said = lookbook("retrain", "--images", tmp_path / name, *QUICK)
+        assert f"next: lookbook predict IMAGE... --weights {name}@champion, lookbook history {name}" in said.stdout
+    picture = next((tmp_path / "one/🌵 cactus").iterdir())
+    assert "'champion' fits 2 artifacts, name one" in complaint(lookbook("predict", picture))
+    told = answer(lookbook("predict", picture, "--weights", "two@champion", "--json"))
+    assert told["weights"].startswith("weights/two@")
+    for verb in (
+        ("show", "one@champion"),
+        ("lineage", "one@champion"),
+        ("predict", picture, "--weights", "one@champion"),
+    ):
+        said = lookbook(*verb)
+        assert "\x1b[31m" not in said.stdout + said.stderr
+        assert said.returncode == 0
 
 
 def test_options_about_pictures_go_with_pictures(lookbook):

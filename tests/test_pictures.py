@@ -1,5 +1,6 @@
 """pytest tests/test_pictures.py: labelled pictures become a dataset; they keep their side, and are read once."""
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -18,7 +19,8 @@ from tasks.checks import BlankPictures
 from tasks.deadline import Deadline, DeadlineExceeded
 from tasks.labelled import LabelError
 from tasks.listing import FolderError
-from tasks.pictures import TooFewPictures, TooManyBad, side_of
+from tasks.pictures import TEST_SHARE, TooFewPictures, TooManyBad
+from tasks.pictures import draw as drawn_place
 from tasks.prepare import Pictures, prepare_folder
 from tasks.vision.images import ImageSpec, Limits, decode
 
@@ -121,7 +123,26 @@ def test_another_seed_splits_otherwise_and_the_same_again_alike(store, folder):
     first, again, other = (prepare(store, folder, split_seed=seed) for seed in (0, 0, 1))
     assert first == again
     assert set(sides(store, first)[1]) != set(sides(store, other)[1])
-    assert sum(side_of(f"{index:064x}", 5) == "test" for index in range(7000)) == pytest.approx(1000, abs=100)
+    draws = [drawn_place(f"{index:064x}", 5) for index in range(7000)]
+    assert sum(each < TEST_SHARE for each in draws) == pytest.approx(1000, abs=100)
+    assert 0 <= min(draws) < max(draws) < 1
+
+
+def test_classes_of_two_pictures_have_one_on_each_side(store, tmp_path):
+    for name in "abcdefghij":
+        (tmp_path / "few" / name).mkdir(parents=True)
+        for index in range(2):
+            draw(tmp_path / "few" / name / f"{index}.png", ord(name) * 2 + index)
+    ref = prepare(store, tmp_path / "few")
+    data = dataset.load(store, ref)
+    assert np.bincount(data.train.labels).tolist() == np.bincount(data.test.labels).tolist() == [1] * 10
+    for name in "abcdefghij":
+        for index in range(2, 60):
+            draw(tmp_path / "few" / name / f"{index}.png", ord(name) * 1000 + index)
+    train, test = sides(store, ref)
+    more = sides(store, prepare(store, tmp_path / "few"))
+    assert set(train) <= set(more[0]) | set(test), "who was learned from is never tested with"
+    assert not set(train) & set(more[1])
 
 
 def test_the_same_content_is_the_same_version_and_is_not_read_again(store, folder, monkeypatch):
@@ -161,6 +182,56 @@ def test_what_could_not_be_read_is_tried_again_and_what_is_no_picture_is_known(s
     monkeypatch.setattr(stage.gather.__globals__["DecoderPool"], "decode", decode_and_note)
     prepare(store, folder)
     assert asked == [b"light/new.png"]
+
+
+def test_what_could_not_be_read_for_a_reason_that_may_pass_is_tried_again(store, folder, monkeypatch):
+    real = stage.gather
+
+    def slow(*given):
+        gathered = real(*given)
+        files = [each._replace(sha256=None, bad="timeout: decoding took longer than 10 s") if index == 3 else each
+                 for index, each in enumerate(gathered.files)]  # fmt: skip
+        return dataclasses.replace(gathered, files=files)
+
+    monkeypatch.setattr(stage, "gather", slow)
+    assert list(dataset.load(store, prepare(store, folder)).bad) == ["dark/003.png"]
+    monkeypatch.setattr(stage, "gather", real)
+    again = prepare(store, folder)
+    assert dataset.load(store, again).bad == {}
+    assert decoded(store, again) == 1
+
+
+def test_another_folder_of_the_same_name_is_read(store, drawn, tmp_path):
+    """With the same paths, sizes and times, as archives and uncompressed formats have them."""
+    for top, levels in (("one", (60, 200)), ("two", (200, 60))):
+        for name, level in zip("ab", levels, strict=True):
+            (tmp_path / top / name).mkdir(parents=True)
+            for index in range(8):
+                path = tmp_path / top / name / f"{index}.bmp"
+                Image.fromarray(np.random.default_rng(index).integers(level - 40, level + 40, (9, 9), np.uint8)).save(
+                    path
+                )
+                os.utime(path, (1, 1))
+    refs = [prepare(store, tmp_path / top) for top in ("one", "two")]
+    assert refs[0] != refs[1]
+
+
+def test_a_copy_of_what_a_table_trains_on_is_never_tested_with(store, drawn):
+    """Where a table says the side of some rows only, and the content would decide for the copy."""
+    paths = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.png"))
+    ref = prepare(store, drawn)
+    tested = next(iter(sides(store, ref)[1]))
+    shutil.copy(drawn / tested, drawn / f"{tested}.copy.png")
+    rows = [f"{path},{path.partition('/')[0]}," for path in [*paths, f"{tested}.copy.png"]]
+    rows = [f"{row}train" if row.startswith(f"{tested},") else row for row in rows]
+    (drawn / "labels.csv").write_text("\n".join(["path,label,split", *rows]))
+    try:
+        found = dataset.load(store, prepare(store, drawn, images="root:labels.csv"))
+    finally:
+        (drawn / "labels.csv").unlink()
+        (drawn / f"{tested}.copy.png").unlink()
+    assert not set(map(str, found.train.sha256)) & set(map(str, found.test.sha256))
+    assert found.bad[tested].startswith(f"duplicate: {tested}.copy.png, which is tested with")
 
 
 def test_a_damaged_or_missing_record_only_costs_time(store, folder):
@@ -245,7 +316,7 @@ def test_one_content_under_two_labels_is_left_out(store, folder):
 def test_what_can_not_be_trained_on(store, folder, tmp_path):
     (folder / "rare").mkdir()
     draw(folder / "rare/one.png", 1)
-    with pytest.raises(TooFewPictures, match=r"of every class to .*, none of rare found among .* or remove the class"):
+    with pytest.raises(TooFewPictures, match=r"of every class to .*, none of rare found among .*; a class needs two"):
         prepare(store, folder)
     shutil.rmtree(folder / "rare")
     shutil.rmtree(folder / "dark")

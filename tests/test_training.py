@@ -605,10 +605,11 @@ def test_a_recipe_is_an_architectures_and_what_is_given_comes_first():
 
 
 def test_a_recipe_fits_the_data():
-    sizes = {items: settings_for("conv", items=items).batch_size for items in (20, 500, 20_000)}
+    sizes = {items: settings_for("conv", per_class=[items // 2] * 2).batch_size for items in (20, 500, 20_000)}
     assert sizes == {20: 20, 500: 32, 20_000: 256}
-    assert settings_for("dense", items=60_000) == TrainingSettings()
-    assert settings_for("conv", items=500, batch_size=128).batch_size == 128, "what is given stays"
+    assert settings_for("conv", per_class=[15, 15], validation=0.2).batch_size == 24, "the others are held out"
+    assert settings_for("dense", per_class=[6000] * 10) == TrainingSettings()
+    assert settings_for("conv", per_class=[500], batch_size=128).batch_size == 128, "what is given stays"
     assert [settings_for(each, pictures=True).inputs for each in RECIPES] == ["centered", "plain"]
 
 
@@ -621,7 +622,7 @@ def test_dense_learns_from_bright_pictures_of_any_size():
     spec = ImageSpec(height=48, width=48, channels=3)
     hits = {}
     for inputs in ("plain", "centered"):
-        settings = dataclasses.replace(settings_for("dense", items=400, epochs=10), inputs=inputs)
+        settings = dataclasses.replace(settings_for("dense", per_class=[200, 200], epochs=10), inputs=inputs)
         trained = fit(images, labels, classes=2, spec=spec, settings=settings)
         network = make_network("dense", spec, 2, inputs=inputs)
         network.assign(trained.tensors)
@@ -633,11 +634,15 @@ def test_dense_learns_from_bright_pictures_of_any_size():
 def test_the_temperature_is_that_of_the_held_out_images(shapes):
     from tasks.vision.metrics import fit_temperature, scale
 
-    train, settings = shapes["train"], TrainingSettings(epochs=4, batch_size=16, validation=0.3, patience=2)
+    train, settings = (
+        shapes["train"],
+        TrainingSettings(epochs=4, batch_size=16, validation=0.5, patience=2, learning_rate=0.003),
+    )
     trained = fit(train.images, train.labels, classes=3, spec=SPEC, settings=settings)
     network = Dense(SPEC, 3)
     network.assign(trained.tensors)
-    held = split(train.labels, 0.3, 0)[1]
+    held = split(train.labels, 0.5, 0)[1]
+    assert trained.temperature is not None
     assert trained.temperature == fit_temperature(Predictor(network)(train.images[held]), train.labels[held])
     scaled = Predictor(network, trained.temperature)(train.images[held])
     np.testing.assert_allclose(scaled, scale(Predictor(network)(train.images[held]), trained.temperature), atol=1e-5)

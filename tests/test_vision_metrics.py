@@ -107,10 +107,22 @@ def test_the_temperature_is_found_and_calibrates():
         assert numbers["calibrated"]["error"] < 0.02
 
 
-def test_a_temperature_has_bounds():
-    sure = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
-    assert metrics.fit_temperature(sure, np.array([0, 1])) < 0.2, "a loss of zero needs no less"
-    assert metrics.fit_temperature(sure, np.array([1, 0])) == pytest.approx(20, rel=1e-3)
+def test_a_temperature_has_bounds_and_needs_mistakes():
+    probabilities, labels = drawn(1000)
+    assert metrics.fit_temperature(probabilities, (labels + 1) % 6) == pytest.approx(20, rel=1e-3)
+    few = np.full((12, 2), [0.7, 0.3], np.float32)
+    assert metrics.fit_temperature(few, np.zeros(12, np.int32)) is None, "all of them right, and not sure of it"
+    right = probabilities.argmax(axis=1)
+    for mistakes in (9, 10):
+        labels = np.where(np.arange(1000) < mistakes, (right + 1) % 6, right)
+        assert (metrics.fit_temperature(probabilities, labels) is None) == (mistakes < metrics.MISTAKES_TO_FIT)
+
+
+def test_of_equal_probabilities_the_first_counts():
+    same = np.full((3, 4), 0.25, np.float32)
+    labels = np.array([0, 1, 3])
+    assert metrics.top_k_accuracy(same, labels, 1) == np.mean(same.argmax(axis=1) == labels) == pytest.approx(1 / 3)
+    assert metrics.top_k_accuracy(same, labels, 2) == pytest.approx(2 / 3)
 
 
 def test_wrong_labels_are_found():

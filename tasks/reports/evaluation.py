@@ -14,15 +14,22 @@ from tasks.reports.pages import gallery, page, rows, text
 from tasks.reports.pictures import confusion_matrix, data_uri, learning_curve, mistakes, reliability, thumbnail
 from tasks.vision.metrics import calibration, scale
 
-_CELLS = 40  # classes up to which the matrix is a table to click on
+_CELLS = 100  # classes up to which the matrix is a table to click on
 _A_CELL, _RIGHT, _WORST = 24, 6, 24  # images that are shown: of a cell, of one that is right, of a list
 _IMAGES = 3000  # in all: some 3 MB
 
 
-def draw(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any], probabilities: np.ndarray) -> dict[str, bytes]:
+def draw(
+    weights: Weights,
+    learned_from: Dataset | None,
+    dataset: Dataset,
+    numbers: Mapping[str, Any],
+    probabilities: np.ndarray,
+) -> dict[str, bytes]:
     """File name -> content: report.html, the pictures in it as PNG, and model-card.md.
 
-    numbers: what `metrics.evaluate` gives; probabilities: float32 [items, classes] of the test split.
+    learned_from: what the weights were trained on, None when that is gone; dataset: whose test split they are measured
+    on; numbers: what `metrics.evaluate` gives; probabilities: float32 [items, classes] of the test split.
     """
     made = weights.artifact.manifest["provenance"]
     pictures = {"confusion-matrix.png": confusion_matrix(numbers["confusion_matrix"], weights.classes)}
@@ -36,9 +43,9 @@ def draw(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any], probabi
         worst = numbers["mistakes"][:_WORST]
         captions = [(each["is"], f"called {each['called']}", f"{each['confidence']:.0%}") for each in worst]
         pictures["mistakes.png"] = mistakes([dataset.test.images[each["item"]] for each in worst], captions)
-    card = model_card(weights, dataset, numbers)
+    card = model_card(weights, learned_from, dataset, numbers)
     return {
-        "report.html": _page(weights, dataset, numbers, probabilities, pictures),
+        "report.html": _page(weights, learned_from, dataset, numbers, probabilities, pictures),
         "model-card.md": card.encode(),
         **pictures,
     }
@@ -46,6 +53,7 @@ def draw(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any], probabi
 
 def _page(
     weights: Weights,
+    learned_from: Dataset | None,
     dataset: Dataset,
     numbers: Mapping[str, Any],
     probabilities: np.ndarray,
@@ -55,12 +63,11 @@ def _page(
     items = f"{numbers['items']:,} test images"
     parts = [
         f"<h1>{text(weights.ref.name)}</h1>",
-        f"<p>What <code>{weights.ref}</code> does on the {items} of <code>{dataset.artifact.ref}</code>, which it "
-        "never learned from.</p>",
+        f"<p>What <code>{weights.ref}</code> does on the {items} of <code>{dataset.artifact.ref}</code>.</p>",
         _figures(numbers),
         *_warnings(dataset),
         "<h2>Confusion matrix</h2>",
-        "<p>Test images: a row is what they are, a column what they were called. Click a number to see its images.</p>",
+        "<p>Test images: a row is what they are, a column what they were called.</p>",
         *_matrix(classes, numbers, test.images, test.labels, test.sources, probabilities, pictures),
         "<h2>Classes</h2>",
         rows(
@@ -80,7 +87,7 @@ def _page(
             _gallery(numbers["mistakes"][:_WORST], test.images, test.sources, "called"),
             "<h2>Likely label errors</h2>",
             f"<p>{numbers['label_errors']['items']:,} test images look more like another class than their own does on "
-            "average (confident learning). Some are mistakes of the model, some of whoever labelled them.</p>",
+            "average (confident learning). The model may be wrong, or whoever labelled them.</p>",
             _gallery(numbers["label_errors"]["listed"][:_WORST], test.images, test.sources, "rather"),
             "<h2>Is it as sure as it should be?</h2>",
             f"<p>Expected calibration error {numbers['calibration']['error']:.2%}: so far is confidence from accuracy "
@@ -89,7 +96,7 @@ def _page(
         ]
     if curve := pictures.get("learning-curve.png"):
         parts += ["<h2>Learning curve</h2>", _chart(curve, "learning curve")]
-    parts += ["<h2>What it was made of</h2>", _made_of(weights, dataset)]
+    parts += ["<h2>What it was made of</h2>", _made_of(weights, learned_from, dataset)]
     return page(f"Evaluation of {weights.ref.name}", parts)
 
 
@@ -137,11 +144,13 @@ def _matrix(
             f"<tr><td>{text(name)}" + "".join(_cell(row, column, counts, shares) for column in range(len(classes)))
             for row, name in enumerate(classes)
         )
+        yield "<p>Click a number to see its images.</p>"
         yield f"<div class=wide id=matrix><table class=matrix><tr><th>{head}{body}</table></div>"
     else:
         yield f"<div id=matrix>{_chart(pictures['confusion-matrix.png'], 'confusion matrix')}</div>"
     places = {name: place for place, name in enumerate(classes)}
-    if confused := numbers["most_confused"]:
+    confused = numbers["most_confused"]
+    if confused:
         links = [
             (
                 f"<a href='#c{places[each['is']]}-{places[each['called']]}'>{text(each['is'])}</a>",
@@ -156,10 +165,14 @@ def _matrix(
     cells: dict[tuple[int, int], list[int]] = defaultdict(list)
     for item in np.argsort(-confidence, kind="stable").tolist():
         cells[int(labels[item]), int(predicted[item])].append(item)
-    left = _IMAGES
-    for (is_, called), items in sorted(cells.items(), key=lambda cell: (cell[0][0] == cell[0][1], -len(cell[1]))):
-        some = items[-_RIGHT:][::-1] if is_ == called else items[:_A_CELL]  # the least certain of what is right
-        some, left = some[:left], left - len(some[:left])
+    reachable = [(places[each["is"]], places[each["called"]]) for each in confused]
+    shown_cells = cells if len(classes) <= _CELLS else {cell: cells[cell] for cell in reachable}
+    # of what is right the least certain ones, of mistakes the most certain
+    most = max(1, min(_A_CELL, _IMAGES // max(len(shown_cells), 1)))
+    for (is_, called), items in sorted(shown_cells.items()):
+        some = (
+            items[-min(_RIGHT, most) :][::-1] if is_ == called else items[:most]
+        )  # of what is right the least certain
         told = [
             {"item": item, "is": classes[is_], "called": classes[called], "confidence": float(confidence[item])}
             for item in some
@@ -208,13 +221,13 @@ def _calibrated(numbers: Mapping[str, Any]) -> str:
     )
 
 
-def _made_of(weights: Weights, dataset: Dataset) -> str:
-    made, counts = weights.artifact.manifest["provenance"], dataset.artifact.facts["counts"]
-    spec = dataset.image_spec
+def _made_of(weights: Weights, learned_from: Dataset | None, dataset: Dataset) -> str:
+    made, spec = weights.artifact.manifest["provenance"], dataset.image_spec
+    images = f", {learned_from.artifact.facts['counts']['train']['items']:,} images" if learned_from else ""
     told = {
         "weights": f"<code>{weights.ref}</code>",
-        "dataset": f"<code>{dataset.artifact.ref}</code>",
-        "images": f"{counts['train']['items']:,} to train on, {counts['test']['items']:,} to test with",
+        "trained on": f"<code>{text(weights.artifact.identity['inputs']['dataset'])}</code>{images}",
+        "tested with": f"<code>{dataset.artifact.ref}</code>, {len(dataset.test.labels):,} images",
         "pixels": f"{spec['height']}x{spec['width']}, {'grey' if spec['channels'] == 1 else 'colour'}",
         **{name.replace("_", " "): text(value) for name, value in weights.settings.items()},
         "trained": text(f"{made['created']} on {made.get('device', 'an unknown device')}"),

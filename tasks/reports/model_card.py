@@ -8,17 +8,18 @@ from typing import Any
 
 from artifacts.dataset import Dataset
 from artifacts.weights import Weights
+from tasks.reports.numbers import shown
 from tasks.reports.tables import cell, table
 
 _SMALL_SUPPORT = 30
 
 
-def model_card(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any]) -> str:
-    """GitHub's markdown."""
-    made, facts = weights.artifact.manifest["provenance"], dataset.artifact.facts
-    spec = dataset.image_spec
+def model_card(weights: Weights, learned_from: Dataset | None, dataset: Dataset, numbers: Mapping[str, Any]) -> str:
+    """GitHub's markdown. learned_from: what the weights were trained on, None when that is gone; dataset: whose test
+    split they are measured on."""
+    made, spec = weights.artifact.manifest["provenance"], dataset.image_spec
     colour = "grey" if spec["channels"] == 1 else "colour"
-    counts = facts["counts"]
+    source = weights.artifact.identity["inputs"]["dataset"]
     parts = [
         f"# {cell(weights.ref.name)}",
         f"An image classifier that tells {len(weights.classes)} classes apart, `{weights.ref}`: the architecture "
@@ -28,16 +29,7 @@ def model_card(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any]) -
         f"Pictures like those it was trained on, one thing on each, looked at as {spec['width']}x{spec['height']} "
         f"pixels in {colour}. It names one of its classes for every picture, also for one that shows none of them.",
         "## Data",
-        f"`{dataset.artifact.ref}`: {counts['train']['items']:,} images to train on, {counts['test']['items']:,} to "
-        f"test with, {len(dataset.bad):,} files left out.",
-        table(
-            ("class", "to train on", "to test with"),
-            [
-                (cell(name), *(f"{counts[side]['per_class'][name]:,}" for side in ("train", "test")))
-                for name in weights.classes
-            ],
-        ),
-        *[f"- {cell(each['text'])}" for each in dataset.findings],
+        *_data(weights, learned_from, source, dataset),
         "## Metrics",
         *_metrics(weights, numbers),
         "## Limits",
@@ -49,14 +41,39 @@ def model_card(weights: Weights, dataset: Dataset, numbers: Mapping[str, Any]) -
             ("", ""),
             [
                 ("weights", f"`{weights.ref}`"),
-                ("dataset", f"`{dataset.artifact.ref}`"),
-                *((cell(name), f"`{value}`") for name, value in dataset.artifact.identity["inputs"].items()),
+                ("trained on", f"`{cell(source)}`"),
+                *((cell(name), f"`{value}`") for name, value in _inputs(learned_from).items()),
+                ("tested with", f"`{dataset.artifact.ref}`"),
                 ("code", f"`{made.get('commit') or 'no checkout'}`"),
                 ("versions", cell(", ".join(f"{name} {version}" for name, version in made["versions"].items()))),
             ],
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _data(weights: Weights, learned_from: Dataset | None, source: str, dataset: Dataset) -> list[str]:
+    tested = dataset.artifact.facts["counts"]["test"]
+    trained = learned_from.artifact.facts["counts"]["train"] if learned_from else {"items": None, "per_class": {}}
+    told = f"Trained on `{cell(source)}`, which is not in the store any more."
+    if learned_from:
+        told = f"Trained on {trained['items']:,} images of `{source}`; {len(learned_from.bad):,} files were left out."
+    return [
+        told,
+        f"Tested with {tested['items']:,} images of `{dataset.artifact.ref}`.",
+        table(
+            ("class", "to train on", "to test with"),
+            [
+                (cell(name), shown(trained["per_class"].get(name), "{:,}"), f"{tested['per_class'][name]:,}")
+                for name in weights.classes
+            ],
+        ),
+        *[f"- {cell(each['text'])}" for each in dataset.findings],
+    ]
+
+
+def _inputs(dataset: Dataset | None) -> dict[str, str]:
+    return dict(dataset.artifact.identity["inputs"]) if dataset else {}
 
 
 def _metrics(weights: Weights, numbers: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
+from tasks.reports.printable import printable
+
 if TYPE_CHECKING:
     from tasks.vision import training
 
@@ -55,7 +57,7 @@ class DownloadProgress:
 
 def warn(text: str, log: Callable[[str], None]) -> None:
     """A warning on stderr, and in the log."""
-    Console(stderr=True).print(Text.assemble(("warning: ", "yellow"), text), highlight=False, soft_wrap=True)
+    Console(stderr=True).print(Text.assemble(("warning: ", "yellow"), printable(text)), highlight=False, soft_wrap=True)
     log(text)
 
 

@@ -10,6 +10,7 @@ from rich.tree import Tree
 
 from artifacts.refs import Ref
 from tasks.reports.numbers import many, shown, with_interval
+from tasks.reports.printable import printable
 
 
 def retraining(result: dict[str, Any]) -> None:
@@ -18,18 +19,18 @@ def retraining(result: dict[str, Any]) -> None:
     facts = {
         "accuracy": "none (NaN)" if accuracy is None else f"[bold]{accuracy:.2%}[/] of the test images",
         "loss": "none (NaN)" if result["loss"] is None else f"{result['loss']:.4f}",
-        "champion": Text.assemble(Text.from_markup(decided), f": {result['reason']}"),
+        "champion": Text.assemble(Text.from_markup(decided), printable(f": {result['reason']}")),
         "test split": f"has made {many(result['numbers']['decisions'], 'decision')} before this one",
         "weights": result["weights"],
         "dataset": result["dataset"],
         "metrics": result["metrics"],
-        "report": Text(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
+        "report": _text(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
         "seconds": f"prepare {seconds['prepare']:.1f}, train {seconds['train']:.1f} ({seconds['epoch']:.2f} an epoch), "
         f"evaluate {seconds['evaluate']:.1f}, in all {seconds['total']:.1f}",
     }
-    following = (
-        "next: [bold]lookbook predict IMAGE...[/], [bold]lookbook history[/], [bold]lookbook lineage champion[/]"
-    )
+    name = Ref.parse(result["weights"]).name
+    verbs = (f"predict IMAGE... --weights {name}@champion", f"history {name}", f"lineage {name}@champion")
+    following = f"next: {', '.join(f'[bold]lookbook {verb}[/]' for verb in verbs)}"
     _print(Panel(Group(_facts(facts), "", following), title="retrained", expand=False))
 
 
@@ -39,10 +40,10 @@ def scoring(result: dict[str, Any]) -> None:
     facts = {
         "entries": f"[bold]{result['images']:,}[/]: {work}",
         "errors": errors,
-        "classes": ", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items()),
+        "classes": _text(", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items())),
         "predictions": result["predictions"],
-        "rows": Text(f"{result['path']}/*.parquet"),
-        "report": Text(f"{result['path'].removesuffix('data')}report.html"),
+        "rows": _text(f"{result['path']}/*.parquet"),
+        "report": _text(f"{result['path'].removesuffix('data')}report.html"),
         "seconds": f"{result['seconds']:.1f} ({result['images_per_second']:,.0f} images/s)",
     }
     _print(Panel(_facts(facts), title="scored", expand=False))
@@ -52,9 +53,9 @@ def predictions(result: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for each in result["results"]:
         if each["error"]:
-            table.add_row(Text(each["path"]), Text(f"{each['error']}: {each['detail']}", style="red"))
+            table.add_row(_text(each["path"]), _text(f"{each['error']}: {each['detail']}", style="red"))
         else:
-            table.add_row(Text(each["path"]), Text(f"{each['label']} {each['confidence']:.1%}", style="bold"))
+            table.add_row(_text(each["path"]), _text(f"{each['label']} {each['confidence']:.1%}", style="bold"))
     _print(table)
 
 
@@ -88,7 +89,7 @@ def artifact(result: dict[str, Any]) -> None:
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     files = {**identity["files"], **result["rendered"]}
     facts["files"] = "\n".join(f"{name}  {entry['bytes']:,} bytes" for name, entry in files.items())
-    _print(Panel(_facts({name: Text(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False))
+    _print(Panel(_facts({name: _text(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False))
 
 
 def _measured(numbers: dict[str, Any]) -> dict[str, str]:
@@ -116,7 +117,7 @@ def _some(lines: list[str], most: int = 10) -> str:
 def lineage(result: dict[str, Any]) -> None:
     tree = _branch(Tree(Text.assemble((result["ref"], "bold"), f"  {result['created']}")), result)
     _made_from(tree, result["made_from"])
-    made = tree.add(Text("made from it:" if result["made_into"] else "nothing was made from it", "dim"))
+    made = tree.add(_text("made from it:" if result["made_into"] else "nothing was made from it", "dim"))
     _made_into(made, result["made_into"])
     _print(tree)
 
@@ -124,23 +125,23 @@ def lineage(result: dict[str, Any]) -> None:
 def _made_from(tree: Tree, inputs: dict[str, Any]) -> None:
     for name, each in inputs.items():
         if isinstance(each, str):
-            tree.add(Text(f"{name}: {each}"))
+            tree.add(_text(f"{name}: {each}"))
         elif problem := each.get("problem"):
             tree.add(Text.assemble(f"{name}: {each['ref']}  ", (problem, "red")))
         else:
-            _made_from(_branch(tree.add(Text(f"{name}: {each['ref']}  {each['created']}")), each), each["made_from"])
+            _made_from(_branch(tree.add(_text(f"{name}: {each['ref']}  {each['created']}")), each), each["made_from"])
 
 
 def _made_into(tree: Tree, outputs: list[dict[str, Any]]) -> None:
     for each in outputs:
-        _made_into(tree.add(Text(f"{each['ref']}  {each['created']}")), each["made_into"])
+        _made_into(tree.add(_text(f"{each['ref']}  {each['created']}")), each["made_into"])
 
 
 def _branch(tree: Tree, told: dict[str, Any]) -> Tree:
     if "folder" in told:
-        tree.add(Text(f"folder: {told['folder']}"))
+        tree.add(_text(f"folder: {told['folder']}"))
     if settings := ", ".join(f"{name} {value}" for name, value in told["settings"].items()):
-        tree.add(Text(f"settings: {settings}", "dim"))
+        tree.add(_text(f"settings: {settings}", "dim"))
     return tree
 
 
@@ -154,7 +155,7 @@ def history(result: list[dict[str, Any]]) -> None:
         used = event["numbers"].get("decisions")  # by how many decisions before; none where a person decided
         told = (event["name"], event["number"], event["at"], event["by"], event["action"], version)
         columns = (*told, "" if used is None else many(used, "time"), event["reason"])
-        table.add_row(*(Text(str(column)) for column in columns))
+        table.add_row(*(_text(str(column)) for column in columns))
     _print(table)
 
 
@@ -164,7 +165,7 @@ def decision(event: dict[str, Any]) -> None:
 
 def verification(result: dict[str, Any]) -> None:
     for sentence in result["corrupt"]:
-        _print(Text(sentence, style="red"))
+        _print(_text(sentence, style="red"))
     bad = len(result["corrupt"])
     _print(
         f"{result['checked']:,} files checked, {bad} corrupt"
@@ -176,7 +177,7 @@ def verification(result: dict[str, Any]) -> None:
 def export(result: dict[str, Any]) -> None:
     facts = {
         "weights": result["weights"],
-        "graph": Text(result["path"]),
+        "graph": _text(result["path"]),
         "beside it": "labels.txt, lookbook.json",
         "checked": f"{result['images']:,} test images: the same labels, probabilities differ by at most "
         f"{result['max_difference']:.1e}",
@@ -191,11 +192,16 @@ def operation(result: dict[str, Any]) -> None:
         "page": f"[bold]{result['url']}[/]",
         "pools": "cpu (retrain, score), gpu (train), with a worker each",
         "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly",
-        "logs": Text(result["logs"]),
+        "logs": _text(result["logs"]),
     }
     following = "Open the page, then Deployments, a deployment, Run, Custom run."
     ending = "Ctrl-C ends it." if result["ours"] else "It was up already; the `lookbook up` that brought it ends it."
     _print(Panel(Group(_facts(facts), "", following, ending), title="lookbook is up", expand=False))
+
+
+def _text(value: object, style: str = "") -> Text:
+    """Text from a store or a folder: no markup, and nothing that a terminal would obey."""
+    return Text(printable(value), style)
 
 
 def _facts(facts: dict[str, Any]) -> Table:

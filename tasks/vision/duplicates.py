@@ -10,23 +10,24 @@ import numpy as np
 
 HASH_BITS = 4  # of 64 that may differ
 PIXELS_RMS = 8.0  # of 255, root mean square over all pixels
+CLOSEST = 8  # images that are told for one of ours
 _FREQUENCIES = 8
 _BANDS = (13, 13, 13, 13, 12)  # bits; of two hashes that differ in HASH_BITS at most, one band at least is the same
-_COMMON = 4096  # a band's value that so many have tells nothing
-_BLOCK = 2048
-_PAIRS = 1 << 22  # candidates that are looked at together
+_COMMON = 1024  # of the images that share a band's value so many are looked at: enough to find one that is the same
+_BYTES = 32 << 20  # of images, looked at together
+_PAIRS = 1 << 20  # candidates, likewise
 
 
 def near_duplicates(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of images that look the same: int64 [pairs, 2], places in `ours` and `theirs`, sorted; and how far apart
-    their pixels are: float32 [pairs], 0 to PIXELS_RMS.
+    their pixels are: float32 [pairs], 0 to PIXELS_RMS. For each of ours the closest, CLOSEST of them or some more.
 
     Both: uint8 [items, height, width, channels]. Images of a single colour are passed over.
     """
-    hashes = [perceptual_hashes(images) for images in (ours, theirs)]
-    plain = [blank(images) for images in (ours, theirs)]
+    sides = [(_frequencies(images), np.flatnonzero(~blank(images))) for images in (ours, theirs)]
+    pixels = int(np.prod(ours.shape[1:3]))
     none = np.zeros((0, 2), np.int64)
-    pairs = np.unique(np.concatenate([none, *_candidates(*hashes, *plain)]), axis=0)
+    pairs = np.unique(np.concatenate([none, *_candidates(*sides[0], *sides[1], pixels)]), axis=0)
     apart = _rms(ours, theirs, pairs)
     return pairs[apart <= PIXELS_RMS], apart[apart <= PIXELS_RMS]
 
@@ -34,25 +35,27 @@ def near_duplicates(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, n
 def perceptual_hashes(images: np.ndarray) -> np.ndarray:
     """uint64 [items]: a bit for each of the 8x8 lowest frequencies of the discrete cosine transform of the grey image,
     without the mean: whether it is above their median, both rounded, as a frequency that is not there is not just zero
-    (Zauner, "Implementation and Benchmarking of Perceptual Image
-    Hash Functions", 2010, section 3.2.1)."""
-    across, down = (_cosines(images.shape[axis]) for axis in (2, 1))
-    hashes = np.empty(len(images), np.uint64)
-    for start in range(0, len(images), _BLOCK):
-        grey = images[start : start + _BLOCK].mean(axis=3, dtype=np.float32)
-        rows = (grey.reshape(-1, grey.shape[2]) @ across).reshape(*grey.shape[:2], _FREQUENCIES)
-        found = (rows.transpose(0, 2, 1).reshape(-1, grey.shape[1]) @ down).reshape(len(grey), -1).round()
-        middle = np.partition(found, 31, axis=1)[:, 31:32]
-        hashes[start : start + _BLOCK] = np.packbits(found > middle, axis=1).view(np.uint64).ravel()
-    return hashes
+    (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1)."""
+    return _hashes(_frequencies(images))
 
 
 def blank(images: np.ndarray) -> np.ndarray:
     """bool [items]: whether all pixels of an image are the same."""
     found = np.empty(len(images), bool)
-    for start in range(0, len(images), _BLOCK):
-        block = images[start : start + _BLOCK]
-        found[start : start + _BLOCK] = (block == block[:, :1, :1]).all(axis=(1, 2, 3))
+    for part in _blocks(images):
+        block = images[part]
+        found[part] = (block == block[:, :1, :1]).all(axis=(1, 2, 3))
+    return found
+
+
+def _frequencies(images: np.ndarray) -> np.ndarray:
+    """float32 [items, 64]: sums of the grey image times the cosines of each frequency across and down."""
+    across, down = (_cosines(images.shape[axis]) for axis in (2, 1))
+    found = np.empty((len(images), _FREQUENCIES**2), np.float32)
+    for part in _blocks(images):
+        grey = images[part].mean(axis=3, dtype=np.float32)
+        rows = (grey.reshape(-1, grey.shape[2]) @ across).reshape(*grey.shape[:2], _FREQUENCIES)
+        found[part] = (rows.transpose(0, 2, 1).reshape(-1, grey.shape[1]) @ down).reshape(len(grey), -1)
     return found
 
 
@@ -61,11 +64,22 @@ def _cosines(size: int) -> np.ndarray:
     return np.cos(np.pi * (np.arange(size)[:, None] + 0.5) * np.arange(1, _FREQUENCIES + 1) / size).astype(np.float32)
 
 
+def _hashes(frequencies: np.ndarray) -> np.ndarray:
+    rounded = frequencies.round()
+    middle = np.partition(rounded, 31, axis=1)[:, 31:32]
+    return np.packbits(rounded > middle, axis=1).view(np.uint64).ravel()
+
+
 def _candidates(
-    ours: np.ndarray, theirs: np.ndarray, our_plain: np.ndarray, their_plain: np.ndarray
+    our_frequencies: np.ndarray, mine: np.ndarray, their_frequencies: np.ndarray, yours: np.ndarray, pixels: int
 ) -> Iterator[np.ndarray]:
-    """Pairs whose hashes differ in HASH_BITS at most, in blocks of int64 [pairs, 2]."""
-    mine, yours = np.flatnonzero(~our_plain), np.flatnonzero(~their_plain)
+    """Pairs out of the places `mine` and `yours` whose hashes differ in HASH_BITS at most, in blocks of int64 [pairs,
+    2]; those alone whose frequencies allow for PIXELS_RMS, and of each of ours the closest.
+
+    The distance of the frequencies, as an orthonormal transform has them, is at most that of the grey images, and that
+    at most the one of all channels (Parseval, Jensen).
+    """
+    ours, theirs = _hashes(our_frequencies), _hashes(their_frequencies)
     shift = 0
     for bits in _BANDS:
         keys = [((hashes >> np.uint64(shift)) & np.uint64((1 << bits) - 1)) for hashes in (ours[mine], theirs[yours])]
@@ -73,8 +87,7 @@ def _candidates(
         order = np.argsort(keys[1], kind="stable")
         ordered = keys[1][order]
         first = np.searchsorted(ordered, keys[0], "left")
-        count = np.searchsorted(ordered, keys[0], "right") - first
-        count[count > _COMMON] = 0
+        count = np.minimum(np.searchsorted(ordered, keys[0], "right") - first, _COMMON)
         ends = np.cumsum(count)
         start = 0
         while start < len(mine):
@@ -83,15 +96,31 @@ def _candidates(
             many = count[start:stop]
             place = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many) + np.repeat(first[start:stop], many)
             pairs = np.stack([np.repeat(mine[start:stop], many), yours[order[place]]], axis=1)
-            yield pairs[np.bitwise_count(ours[pairs[:, 0]] ^ theirs[pairs[:, 1]]) <= HASH_BITS]
+            pairs = pairs[np.bitwise_count(ours[pairs[:, 0]] ^ theirs[pairs[:, 1]]) <= HASH_BITS]
+            yield _closest(our_frequencies, their_frequencies, pairs, pixels)
             start = stop
+
+
+def _closest(ours: np.ndarray, theirs: np.ndarray, pairs: np.ndarray, pixels: int) -> np.ndarray:
+    apart = np.linalg.norm(ours[pairs[:, 0]] - theirs[pairs[:, 1]], axis=1) * 2 / pixels
+    pairs, apart = pairs[apart <= PIXELS_RMS * 1.001], apart[apart <= PIXELS_RMS * 1.001]  # but for rounding
+    order = np.lexsort((apart, pairs[:, 0]))
+    pairs = pairs[order]
+    rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0], "left")
+    return np.asarray(pairs[rank < CLOSEST])
 
 
 def _rms(ours: np.ndarray, theirs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """float32 [pairs]: root mean square difference of two images, pair by pair."""
     found = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), _BLOCK):
-        mine, yours = pairs[start : start + _BLOCK].T
+    count = max(1, _BYTES // (8 * int(np.prod(ours.shape[1:]))))  # as float32, and twice
+    for start in range(0, len(pairs), count):
+        mine, yours = pairs[start : start + count].T
         difference = ours[mine].astype(np.float32) - theirs[yours]
-        found[start : start + _BLOCK] = np.sqrt(np.square(difference).mean(axis=(1, 2, 3)))
+        found[start : start + count] = np.sqrt(np.square(difference).mean(axis=(1, 2, 3)))
     return found
+
+
+def _blocks(images: np.ndarray) -> Iterator[slice]:
+    count = max(1, _BYTES // int(np.prod(images.shape[1:])))
+    return (slice(start, start + count) for start in range(0, len(images), count))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 CALIBRATION_BINS = 15  # as in Guo et al. (2017)
+MISTAKES_TO_FIT = 10
 LISTED = 100  # mistakes and likely label errors that are listed, the gravest first
 TOP_K = (2, 3, 5)
 _Z = 1.959964  # 97.5 % of the normal distribution lie below: 95 % between both ends
@@ -78,9 +79,11 @@ def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of items with fewer than `k` classes more probable than the label."""
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return float(np.mean((probabilities > chosen[:, None]).sum(axis=1) < k))
+    """Share of items whose label is among the `k` most probable classes; of equally probable ones the first counts, as
+    for the prediction."""
+    chosen = probabilities[np.arange(len(labels)), labels][:, None]
+    before = np.arange(probabilities.shape[1]) < labels[:, None]
+    return float(np.mean(((probabilities > chosen) | ((probabilities == chosen) & before)).sum(axis=1) < k))
 
 
 def wilson_interval(hits: int, items: int) -> tuple[float, float]:
@@ -118,11 +121,14 @@ def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return scaled.astype(np.float32)
 
 
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature, 0.05 to 20, by which the loss of held-out items is least (Guo et al., 2017, section 4.2).
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    """The temperature, 0.05 to 20, by which the loss of held-out items is least (Guo et al., 2017, section 4.2); None
+    with fewer than MISTAKES_TO_FIT mistakes among them: of a few items that are all right it would make certainties.
 
     The loss is convex in 1 / temperature; its slope's zero is found by bisection, and rounded to six digits.
     """
+    if np.sum(probabilities.argmax(axis=1) != labels) < MISTAKES_TO_FIT:
+        return None
     logits = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
     chosen = logits[np.arange(len(labels)), labels]
 

@@ -4,6 +4,7 @@ No TensorFlow and no NumPy here: a command line's `--help` and a run form read i
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -111,20 +112,21 @@ FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
 
 
 def settings_for(
-    architecture: Architecture, items: int | None = None, pictures: bool = False, **given: Any
+    architecture: Architecture, per_class: Iterable[int] | None = None, pictures: bool = False, **given: Any
 ) -> TrainingSettings:
     """The architecture's recipe, with what is given, and not None, in its place.
 
-    items: how many images there are to train on, where that is known: with few of them a batch size that isn't given
-    is SMALL_BATCH, and never more than there are images. pictures: whether they are somebody's own, of any size and
-    brightness, and not light on black as Fashion-MNIST's: on bright pictures of 64x64 in colour `dense` with plain
-    inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md).
+    per_class: how many images of each class there are, where that is known: with few of them to learn from a batch size
+    that isn't given is SMALL_BATCH, and never more than there are. pictures: whether they are somebody's own, of any
+    size and brightness, and not light on black as Fashion-MNIST's: on bright pictures of 64x64 in colour `dense` with
+    plain inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md).
     """
     settings = replace(RECIPES[architecture], **{name: value for name, value in given.items() if value is not None})
     if pictures and architecture == "dense":
         settings = replace(settings, inputs="centered")
-    if items is None or given.get("batch_size") is not None:
+    if per_class is None or given.get("batch_size") is not None:
         return settings
+    items = sum(count - round(settings.validation * count) for count in per_class)
     small = too_few_steps(settings, items)
     return replace(settings, batch_size=min(SMALL_BATCH if small else settings.batch_size, items))
 

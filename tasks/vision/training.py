@@ -61,7 +61,7 @@ class State:
 class Trained:
     """tensors: name -> float32 array; history: epoch, loss, accuracy, items an epoch, with a validation share also
     validation_loss and validation_accuracy; epoch_seconds: one an epoch; best_epoch: the tensors'; temperature: by
-    which the held-out items' loss is least, None without any (`metrics.fit_temperature`)."""
+    which the held-out items' loss is least, None where there are too few (`metrics.fit_temperature`)."""
 
     tensors: dict[str, np.ndarray]
     history: list[dict[str, Any]]
