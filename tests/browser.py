@@ -102,6 +102,7 @@ def read_report(page: Page, key: str) -> dict[str, Any]:
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_role("tabpanel", name="Artifacts").get_by_role("link", name=re.compile(rf"{key}(?!-)")).click()
     page.locator("[data-testid^=timeline-card-]").first.locator("a[href*='/artifacts/artifact/']").click()
+    page.wait_for_url("**/artifacts/artifact/**")  # the history shows the beginnings of reports, too
     report = page.get_by_test_id("markdown-display")
     expect(report).not_to_be_empty()
     page.wait_for_function("[...document.images].every(image => image.complete)")

@@ -66,7 +66,7 @@ def test_a_retraining_and_then_a_scoring_with_the_mouse_alone(page):
     report = read_report(page, "decision-by-mouse")
     picture(page, "decision-report")
     assert "Promoted. better: accuracy" in report["text"]
-    assert ["on the same 10,000 test images", "challenger", "champion"] in report["rows"]
+    assert ["on the same 10,000 test images", "challenger", "champion before"] in report["rows"]
     assert "recall of Shirt" in [row[0] for row in report["rows"]]
     assert "McNemar's exact test" in report["text"]
     assert "made 1 decision before this one" in report["text"]

@@ -45,7 +45,7 @@ def _compared(store: Store, told: Mapping[str, Any]) -> list[str]:
     ]
     apart = told["gains"] + told["losses"]
     return [
-        table((f"on the same {told['items']:,} test images", "challenger", "champion"), [*rows, *recalls]),
+        table((f"on the same {told['items']:,} test images", "challenger", "champion before"), [*rows, *recalls]),
         f"Just one of the two is right on {apart:,} images: the challenger on {told['gains']:,}, the champion on "
         f"{told['losses']:,}. Were both equally good, chance alone would give the challenger so many or more with "
         f"probability {told['p_value']:.2g} (McNemar's exact test); {told['significance']:g} is asked. Asked are also "
