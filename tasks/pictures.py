@@ -22,7 +22,7 @@ from tasks.vision.decoding import DecoderPool, Files, cut
 from tasks.vision.images import ImageSpec, Limits
 
 TEST_SHARE = 1 / 7  # as Fashion-MNIST's
-_COPIED = 32 << 20  # bytes at a time
+_COPIED = 2 << 20  # bytes at a time
 _NO_FILE = "unsupported: the entry is no regular file but a link, a pipe or a device"
 
 

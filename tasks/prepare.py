@@ -1,11 +1,9 @@
 """The stage that makes a dataset artifact: out of a data set's own files, or of a folder of pictures."""
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from prefect import get_run_logger, task
 
@@ -113,7 +111,8 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
         items = len(sides.train.labels) + len(sides.test.labels)
         check_bad(settings, pictures.images, sides.bad, items, pictures.max_bad)
         check_sides(labelled.classes, sides.train, sides.test)
-        ref = _publish(
+        newest = _newest(store, name)
+        ref = datasets.save(
             store,
             name,
             train=sides.train,
@@ -128,7 +127,9 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
             },
             inputs={"pictures": f"sha256:{sides.contents}"},
             bad=sides.bad,
-            copies=sides.copies,
+            findings=lambda: check(
+                sides.train, sides.test, labelled.classes, bad=sides.bad, copies=sides.copies, before=newest
+            ),
             made={
                 "folder": str(folder_path(settings, pictures.images)),
                 "decoded": gathered.decoded,
@@ -152,7 +153,8 @@ def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: 
     with DownloadProgress() as on_bytes:
         contents = fetch(source, settings.cache, settings.dataset_mirror, on_bytes)
     train, test = (_to_split(split(source, contents, side)) for side in ("train", "test"))
-    ref = _publish(
+    newest = _newest(store, name)
+    ref = datasets.save(
         store,
         name,
         train=train,
@@ -161,30 +163,11 @@ def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: 
         image_spec=source.image_spec.to_dict(),
         settings={"source": "idx", "preparation": PREPARATION},
         inputs=inputs,
+        findings=lambda: check(train, test, source.classes, before=newest),
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
     preparations.save(digest(inputs), ref)
     return ref
-
-
-def _publish(
-    store: Store,
-    name: str,
-    *,
-    train: Split,
-    test: Split,
-    classes: Sequence[str],
-    bad: Mapping[str, str] | None = None,
-    copies: int = 0,
-    **described: Any,
-) -> Ref:
-    """Check the images while they are written, and publish both."""
-    before = _newest(store, name)
-    with ThreadPoolExecutor(1) as thread:
-        findings = thread.submit(check, train, test, classes, bad=bad, copies=copies, before=before)
-        return datasets.save(
-            store, name, train=train, test=test, classes=classes, bad=bad, findings=findings.result, **described
-        )
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:

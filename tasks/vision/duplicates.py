@@ -14,7 +14,7 @@ CLOSEST = 8  # images that are told for one of ours
 _FREQUENCIES = 8
 _BANDS = (13, 13, 13, 13, 12)  # bits; of two hashes that differ in HASH_BITS at most, one band at least is the same
 _COMMON = 1024  # of the images that share a band's value so many are looked at: enough to find one that is the same
-_BYTES = 32 << 20  # of images, looked at together
+_BYTES = 2 << 20  # of images, looked at together: as floats they still fit the cache
 _PAIRS = 1 << 20  # candidates, likewise
 
 
