@@ -52,6 +52,9 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/train.py
 	@$(BIN)/python benchmarks/retrain.py
 	@$(BIN)/python benchmarks/score.py
+	@$(BIN)/python benchmarks/prepare.py
+	@$(BIN)/python benchmarks/evaluate.py
+	@$(BIN)/python benchmarks/gate.py
 
 lock: $(READY)
 	@$(BIN)/python -m venv .venv/lock && .venv/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
