@@ -309,7 +309,9 @@ def history(name: str | None) -> Result:
 
 @verb(show="decision")
 @click.argument("ref")
-@click.option("--reason", required=True, help="Why, for the history.")
+@click.option(
+    "--reason", required=True, callback=lambda context, option, value: _said(value), help="Why, for the history."
+)
 def promote(ref: str, reason: str) -> Result:
     """Make these weights champion, whatever the comparison said.
 
@@ -495,6 +497,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise click.BadParameter(f"{value} is no finite number")
     return value
+
+
+def _said(text: str) -> str:
+    """A history without reasons tells nothing."""
+    if not text.strip():
+        raise click.BadParameter("expected a reason, found nothing")
+    return text
 
 
 def _one_line(error: Exception) -> str:

@@ -98,7 +98,7 @@ def _unchanged(store: Store, latest: Ref | None, parts: list[Part], made_by: dic
 def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> dict[str, bytes]:
     """The report, as a page and as Prefect's UI shows it, with thumbnails decoded by a child process from the folder
     as it is now."""
-    summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts)
+    summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
     folder = open_folder(settings, job.folder)
     try:
         with DecoderPool(folder, scoring.THUMBNAIL, job.limits, settings.max_image_seconds, 1) as pool:

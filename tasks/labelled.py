@@ -102,7 +102,8 @@ def _from_folders(entries: list[Entry], where: str) -> Labelled:
             "the folder itself there"
         )
     placed = [each for each in entries if each.path.count(b"/") > depth]
-    bad = {to_text(each.path): "in no class's folder" for each in entries if each.path.count(b"/") <= depth}
+    unplaced = [to_text(each.path) for each in entries if each.path.count(b"/") <= depth]
+    bad = {path: "in no class's folder" for path in unplaced if "/" in path or not path.lower().endswith(TABLES)}
     sides = [cast(Side, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
     labels = [_label(each.path.split(b"/", depth + 1)[depth]) for each in placed]
     return Labelled(placed, labels, sides, bad, digest_entries(entries))

@@ -23,6 +23,7 @@ from tasks.vision.images import ImageSpec, Limits
 
 TEST_SHARE = 1 / 7  # as Fashion-MNIST's
 _COPIED = 2 << 20  # bytes at a time
+_SHOWN = 5
 _NO_FILE = "unsupported: the entry is no regular file but a link, a pipe or a device"
 
 
@@ -230,11 +231,11 @@ def check_bad(settings: Settings, images: str, bad: Mapping[str, str], items: in
     """Raises TooManyBad when more than the share `most` of the files can't be learned from; `items`: how many can."""
     files = len(bad) + items
     if len(bad) > most * files:
-        shown = "; ".join(f"{path} ({why})" for path, why in list(bad.items())[:3])
+        shown = "; ".join(f"{path} ({why})" for path, why in list(bad.items())[:_SHOWN])
         raise TooManyBad(
             f"expected at most {100 * most:.3g}% of the files in {folder_path(settings, images)} not to be learned "
-            f"from (max_bad), found {len(bad):,} of {files:,}: {shown}{'; ...' if len(bad) > 3 else ''}; mend or "
-            "remove them"
+            f"from (max_bad), found {len(bad):,} of {files:,}: {shown}{'; ...' if len(bad) > _SHOWN else ''}; mend or "
+            "remove them, or let more pass (--max-bad)"
         )
 
 

@@ -65,7 +65,8 @@ def prepare(dataset: str, pictures: Pictures | None, name: str, deadline: Deadli
     else:
         ref = prepare_folder(store, settings, pictures, name, deadline)
     for finding in datasets.load(store, ref).findings:
-        warn(finding["text"], get_run_logger().warning)
+        example = f", for example {finding['examples'][0]}" if finding["examples"] else ""
+        warn(f"{finding['text']}{example}", get_run_logger().warning)
     return str(ref)
 
 

@@ -6,7 +6,7 @@ is right where the champion is wrong more often than chance would have it.
 
 import hashlib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -82,7 +82,7 @@ def decide_promotion(store: Store, challenger: Ref, gate: Gate) -> Event:
         if champion == weights:
             reason = f"the same weights version came out, which is champion already, {_accuracy(told)}"
             return _keep(champion, weights, reason, told)
-        if unfair := _differing(store, champion, weights) or _learned(store, champion, dataset):
+        if unfair := _differing(store, champion, weights) or _learned(store, champion, weights, dataset):
             return _keep(champion, weights, unfair, told)
         if champion not in evaluated:
             evaluated[champion] = metrics.load(store, evaluate_weights(store, champion, dataset))
@@ -162,17 +162,18 @@ def _keep(champion: Ref, weights: Ref, reason: str, told: dict[str, Any]) -> Cho
 def _differing(store: Store, champion: Ref, weights: Ref) -> str | None:
     """No comparison is fair then, and whoever uses the predictions should know before they change."""
     theirs, ours = (store.open(each).facts for each in (champion, weights))
-    by_hand = "`lookbook promote` it by hand where that is meant"
     if theirs["classes"] != ours["classes"]:
         changed = ", ".join(sorted(set(ours["classes"]) ^ set(theirs["classes"]))) or "their order"
-        return f"it tells other classes apart than the champion ({changed}): {by_hand}"
+        return f"it tells other classes apart than the champion ({changed}): {_by_hand(weights)}"
     if theirs["image_spec"] != ours["image_spec"]:
         before, now = ("{height}x{width}x{channels}".format(**each["image_spec"]) for each in (theirs, ours))
-        return f"it looks at pictures of {now}, the champion at {before}, so no test split fits both: {by_hand}"
+        return (
+            f"it looks at pictures of {now}, the champion at {before}, so no test split fits both: {_by_hand(weights)}"
+        )
     return None
 
 
-def _learned(store: Store, champion: Ref, dataset: Ref) -> str | None:
+def _learned(store: Store, champion: Ref, weights: Ref, dataset: Ref) -> str | None:
     """A champion that has seen the test images in its training would win by memory."""
     with suppress(NotFound, Corrupt):
         learned = datasets.load(store, Ref.parse(store.open(champion).identity["inputs"]["dataset"])).train.sha256
@@ -182,18 +183,25 @@ def _learned(store: Store, champion: Ref, dataset: Ref) -> str | None:
             if seen := sum(str(each) in known for each in tested):
                 return (
                     f"the champion has learned from {seen:,} of the {len(tested):,} test images, so no comparison is "
-                    "fair: `lookbook promote` it by hand where that is meant"
+                    f"fair: {_by_hand(weights)}"
                 )
     return None
 
 
+def _by_hand(weights: Ref) -> str:
+    return f"where that is meant, `lookbook promote {weights} --reason ...`"
+
+
 def _sample(test: Split) -> list[str]:
     """Some contents of a test split, always the same: by how many of them two splits share one sees how much of the
-    splits is the same, whatever the files are called (Broder, "On the resemblance and containment of documents", 1997).
-    """
+    splits is the same, whatever the files are called and however large they are looked at (Broder, "On the resemblance
+    and containment of documents", 1997)."""
+    contents: Iterable[bytes] = (image.tobytes() for image in test.images)
+    if test.sha256 is not None:
+        contents = (str(each).encode() for each in test.sha256)
     digests = (
-        hashlib.sha256(image.tobytes() + int(label).to_bytes(4)).hexdigest()[:12]
-        for image, label in zip(test.images, test.labels, strict=True)
+        hashlib.sha256(content + int(label).to_bytes(4)).hexdigest()[:12]
+        for content, label in zip(contents, test.labels, strict=True)
     )
     return heapq.nsmallest(_SAMPLED, set(digests))
 
@@ -218,4 +226,4 @@ def _comparison(told: dict[str, Any]) -> str:
     if told["p_value"] is None:
         return compared
     apart = told["gains"] + told["losses"]
-    return f"{compared}; alone right on {told['gains']:,} of {apart:,} where just one is (p = {told['p_value']:.2g})"
+    return f"{compared}; just one is right on {apart:,}: this one on {told['gains']:,} (p = {told['p_value']:.2g})"

@@ -123,6 +123,8 @@ def test_calibrated_scores(lookbook, store, tmp_path):
     plain, calibrated = answer(lookbook(*scored)), answer(lookbook(*scored, "--calibrated"))
     assert calibrated["reused"] == 0
     assert answer(lookbook(*scored, "--calibrated"))["predictions"] == calibrated["predictions"]
+    pages = [store.open(Ref.parse(each["predictions"])).read("report.html").decode() for each in (plain, calibrated)]
+    assert [f"calibrated by the temperature {temperature:.3f}" in page for page in pages] == [False, True]
     asking = "select path, probabilities from '{}/*.parquet' where error is null order by path"
     rows = [duckdb.sql(asking.format(each["path"])).fetchall() for each in (plain, calibrated)]
     before, after = (np.array([row[1] for row in table], np.float32) for table in rows)

@@ -94,7 +94,10 @@ def test_a_decision_tells_what_it_was_made_by(store, shapes_dataset):
     assert second.numbers["p_value"] < 0.05
     assert (first.numbers["decisions"], first.numbers["test_split"]) == (0, second.numbers["test_split"])
     assert len(first.numbers["test_split"]) == 32
-    assert f"alone right on {expected['gains']} of {expected['gains'] + expected['losses']}" in second.reason
+    assert (
+        f"just one is right on {expected['gains'] + expected['losses']}: this one on {expected['gains']} (p = "
+        in second.reason
+    )
 
 
 def test_how_often_a_split_decided_is_counted(store, shapes_dataset, shapes):
@@ -146,6 +149,7 @@ def test_a_champion_that_has_learned_from_the_test_images_is_no_measure(store, s
     event = decide(store, save(store, second, 1), second)
     assert event.action == "keep"
     assert event.reason.startswith("the champion has learned from 2 of the 60 test images, so no comparison is fair: ")
+    assert f"`lookbook promote {event.challenger} --reason ...`" in event.reason
     assert "p_value" not in event.numbers
 
 

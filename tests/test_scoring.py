@@ -509,3 +509,28 @@ def test_other_tools_read_the_folder(store, settings, champion):
     ref, _ = score(store, settings, champion)
     folder = predictions.load(store, ref).folder
     assert pq.read_table(folder).num_rows == 60
+
+
+def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(store, settings, champion, shapes):
+    """The pictures are the test images: calibrated or not, nothing differs from the test split."""
+    published = weights.load(store, champion)
+    data = Ref.parse(published.artifact.identity["inputs"]["dataset"])
+    ref = weights.save(
+        store, "shapes", tensors=published.tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings=published.settings, dataset=data, temperature=4.0, made={},
+    )  # fmt: skip
+    evaluate_weights(store, ref, data)
+    tables = {}
+    for calibrated in (False, True):
+        key = plan_folder(store, settings, "root:", None)
+        job = stage.make_job(store, settings, "root:", "pictures", ref, calibrated=calibrated)
+        outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key))
+        tables[calibrated] = commit_predictions(store, settings, job, key, outcome)
+        page = store.open(tables[calibrated]).read("report.html").decode()
+        assert "confidence: <b>0.00</b>, much as in the test split" in page
+        assert ("calibrated by the temperature 4.000" in page) == calibrated
+    sure = [max(row["confidence"] for row in by_path(store, each).values()) for each in tables.values()]
+    assert sure[1] < sure[0]
+    assert store.open(tables[True]).identity["settings"]["temperature"] == 4.0
+    metadata = predictions.load(store, tables[True]).read(0).schema.metadata
+    assert metadata[b"lookbook.temperature"] == b"4.0"

@@ -58,7 +58,7 @@ code { overflow-wrap: anywhere; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem; margin: 1rem 0; }
 .figures div { font-size: .85rem; color: #666; }
 .figures b { display: block; font-size: 1.6rem; color: #222; }
-.warnings { border-left: .3rem solid #d9a400; padding: .3rem .8rem; background: #fdf6e0; }
+.warnings { border-left: .3rem solid #d9a400; padding: .3rem .8rem .3rem 1.8rem; background: #fdf6e0; }
 .matrix { width: auto; font-size: .85rem; }
 .matrix th { font-weight: normal; padding: .2rem .4rem; }
 .matrix tr:first-child th { height: 7rem; vertical-align: bottom; }

@@ -25,7 +25,7 @@ from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
 from tasks.vision.decoding import CHUNK, DecoderPool, Files
 from tasks.vision.images import ImageSpec
-from tasks.vision.metrics import stability_index
+from tasks.vision.metrics import scale, stability_index
 
 THUMBNAIL = ImageSpec(height=64, width=64, channels=3, background=255)
 _A_CLASS, _UNSURE, _ERRORS = 6, 18, 5
@@ -59,6 +59,7 @@ class Summary:
     unsure: list[Row] = field(default_factory=list)
     examples: dict[str, list[Row]] = field(default_factory=dict)
     confidence: list[int] = field(default_factory=lambda: [0] * 10)
+    temperature: float | None = None
     class_shift: float | None = None
     confidence_shift: float | None = None
 
@@ -67,9 +68,18 @@ class Summary:
         return [*(row for rows in self.samples.values() for row in rows), *self.unsure]
 
 
-def summarize(store: Store, weights: Ref, dataset: str, classes: Sequence[str], parts: Iterable[Part]) -> Summary:
-    """Go through the parts once, a part in memory at a time."""
-    summary = Summary(classes=dict.fromkeys(classes, 0), samples={name: [] for name in classes})
+def summarize(
+    store: Store,
+    weights: Ref,
+    dataset: str,
+    classes: Sequence[str],
+    parts: Iterable[Part],
+    temperature: float | None = None,
+) -> Summary:
+    """Go through the parts once, a part in memory at a time. `temperature`: that their probabilities are scaled by."""
+    summary = Summary(
+        temperature=temperature, classes=dict.fromkeys(classes, 0), samples={name: [] for name in classes}
+    )
     unsure: list[tuple[float, int, Row]] = []
     counts, bins = np.zeros(len(classes), np.int64), np.zeros(10, np.int64)
     for part in parts:
@@ -99,6 +109,7 @@ def summarize(store: Store, weights: Ref, dataset: str, classes: Sequence[str], 
     summary.confidence = bins.tolist()
     summary.unsure = [row for _, _, row in sorted(unsure, reverse=True)]
     if (expected := _test_split(store, weights, dataset)) is not None:
+        expected = expected if temperature is None else scale(expected, temperature)
         summary.class_shift = stability_index(np.bincount(expected.argmax(1), minlength=len(classes)), counts)
         summary.confidence_shift = stability_index(np.histogram(expected.max(1), _BINS)[0], bins)
     return summary
@@ -128,7 +139,8 @@ def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[st
     parts = [
         f"<h1>{html.escape(name)}</h1>",
         f"<p>{summary.rows:,} entries: {scored:,} predicted, {sum(summary.errors.values()):,} errors.<br>"
-        f"By <code>{html.escape(weights)}</code>, trained on <code>{html.escape(dataset)}</code>.</p>",
+        f"By <code>{html.escape(weights)}</code>, trained on <code>{html.escape(dataset)}</code>"
+        f"{_calibrated(summary)}.</p>",
         _shift(summary),
         "<h2>Classes</h2>",
         _bars(summary.classes, max(scored, 1)),
@@ -169,6 +181,8 @@ def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
             )
         )
     parts = [table(("class", "images", "share", "some of them"), rows[:_CLASSES])]
+    if summary.temperature is not None:
+        parts.append(f"Confidence is calibrated by the temperature {summary.temperature:.3f}.")
     if len(rows) > _CLASSES:
         parts.append(f"... and {len(rows) - _CLASSES:,} more classes.")
     if summary.errors:
@@ -203,6 +217,10 @@ def _test_split(store: Store, weights: Ref, dataset: str) -> np.ndarray | None:
             if store.open(ref).identity["inputs"] == {"weights": str(weights), "dataset": dataset}:
                 return metrics.load(store, ref).probabilities()
     return None
+
+
+def _calibrated(summary: Summary) -> str:
+    return "" if summary.temperature is None else f"; calibrated by the temperature {summary.temperature:.3f}"
 
 
 def _shift(summary: Summary) -> str:

@@ -149,11 +149,11 @@ def history(result: list[dict[str, Any]]) -> None:
     if not result:
         _print("nothing was decided yet; [bold]lookbook retrain[/] trains the first champion")
         return
-    table = _table("name", "number", "at", "by", "decision", "champion", "split used", "reason")
+    table = _table("name", "number", "at", "by", "decision", "challenger", "champion", "split used", "reason")
     for event in result:
-        version = event["ref"].rpartition("@")[2]
+        judged, version = (event[which].rpartition("@")[2] for which in ("challenger", "ref"))
         used = event["numbers"].get("decisions")  # by how many decisions before; none where a person decided
-        told = (event["name"], event["number"], event["at"], event["by"], event["action"], version)
+        told = (event["name"], event["number"], event["at"], event["by"], event["action"], judged, version)
         columns = (*told, "" if used is None else many(used, "time"), event["reason"])
         table.add_row(*(_text(str(column)) for column in columns))
     _print(table)
