@@ -1,6 +1,7 @@
 """pytest tests/test_own_pictures.py: pictures of one's own, from the folder to the decision, as a person does it."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -24,15 +25,15 @@ FORMATS = ("png", "jpg", "bmp", "webp", "gif", "tiff")
 QUICK = ("--image-size", "16", "--epochs", "8")
 
 
-@pytest.fixture
-def lookbook_environment(shared_environment, tmp_path):
-    return {**shared_environment, "LOOKBOOK_STORE": str(tmp_path / "store")}
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory):
+    """A history of its own: some runs here are killed."""
+    return tmp_path_factory.mktemp("prefect")
 
 
 @pytest.fixture
-def lookbook(lookbook, server):
-    """With a server running: a command starts sooner."""
-    return lambda *arguments, **more: lookbook(*arguments, **{"PREFECT_API_URL": server, **more})
+def lookbook_environment(prefect_home, tmp_path):
+    return {**os.environ, "LOOKBOOK_STORE": str(tmp_path / "store"), "PREFECT_HOME": str(prefect_home)}
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_options_about_pictures_go_with_pictures(lookbook):
 
 
 def test_killed_while_reading_it_gives_the_same_dataset_afterwards(
-    lookbook, lookbook_command, lookbook_environment, server, store, tmp_path
+    lookbook, lookbook_command, lookbook_environment, store, tmp_path
 ):
     random = np.random.default_rng(0)
     for name in ("a", "b"):
@@ -217,7 +218,7 @@ def test_killed_while_reading_it_gives_the_same_dataset_afterwards(
     command = [*lookbook_command, "retrain", "--images", str(tmp_path / "things"), *QUICK]
     for kind in (signal.SIGKILL, signal.SIGINT):
         process = subprocess.Popen(
-            command, env={**lookbook_environment, "PREFECT_API_URL": server}, stderr=subprocess.PIPE,
+            command, env=lookbook_environment, stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         until = time.monotonic() + 60
@@ -236,12 +237,11 @@ def test_killed_while_reading_it_gives_the_same_dataset_afterwards(
     assert store.verify().corrupt == []
 
 
-def test_two_at_once_publish_one_dataset(lookbook_command, lookbook_environment, server, store, tmp_path):
+def test_two_at_once_publish_one_dataset(lookbook_command, lookbook_environment, store, tmp_path):
     draw(tmp_path / "things", 0, 60)
     command = [*lookbook_command, "retrain", "--images", str(tmp_path / "things"), *QUICK, "--json"]
-    environment = {**lookbook_environment, "PREFECT_API_URL": server}
     both = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(command, env=lookbook_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     said = [process.communicate(timeout=120) for process in both]
