@@ -230,7 +230,8 @@ def test_a_convolutional_network_of_ones_own_pictures(lookbook, tmp_path):
     result = answer(
         lookbook(
             "retrain", "--images", tmp_path / "pictures", "--name", "corners", "--architecture", "conv",
-            "--epochs", "6", "--batch-size", "8", "--validation", "0.2", "--patience", "4", "--json", **own,
+            "--epochs", "6", "--batch-size", "8", "--validation", "0.2", "--patience", "4", "--image-size", "28",
+            "--color", "grey", "--json", **own,
         )
     )  # fmt: skip
     assert result["accuracy"] > 0.9
