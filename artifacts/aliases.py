@@ -59,10 +59,15 @@ def names(disk: LocalDisk, kind: str, alias: str) -> list[str]:
 
 
 def decide(disk: LocalDisk, kind: str, name: str, alias: str, choose: Callable[[list[Event]], Choice]) -> Event:
-    """Append what `choose` says of the history so far. Whoever loses the race for a number looks and chooses anew."""
+    """Append what `choose` says of the history so far. Whoever loses the race for a number looks and chooses anew.
+
+    An event of the history as the choice means that there is nothing to add: it is returned.
+    """
     while True:
         events = history(disk, kind, name, alias)
         choice = choose(events)
+        if isinstance(choice, Event):
+            return choice
         event = Event(
             **asdict(choice),
             number=len(events) + 1,

@@ -1,6 +1,5 @@
 """Predictions: one honest Parquet row an entry of a folder, in parts that later versions may share."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,9 @@ import pyarrow.parquet as pq
 
 from artifacts.errors import Corrupt
 from artifacts.refs import Ref
-from artifacts.store import Artifact, Content, Store
+from artifacts.shards import Part as Part
+from artifacts.shards import sha256_of
+from artifacts.store import Artifact, Content, Hashed, Store
 
 PASSING_ERRORS = ("timeout", "crashed", "unreadable", "missing", "changed")
 """Errors that may be gone next time: their rows are never reused."""
@@ -49,23 +50,6 @@ def schema(
             **({} if temperature is None else {"lookbook.temperature": str(temperature)}),
         },
     )
-
-
-@dataclass(frozen=True)
-class Part:
-    """A finished shard: where its Parquet is (a key), what it is, and which entries it covers.
-
-    digest: of what went in; first: the path of its first row, as in the column; rows: how many; labels: class -> rows;
-    errors: kind -> rows.
-    """
-
-    key: str
-    sha256: str
-    digest: str
-    first: str
-    rows: int
-    labels: dict[str, int]
-    errors: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -107,14 +91,10 @@ def save(
     made: Mapping[str, Any],
 ) -> Ref:
     """Publish a table out of finished parts, in the order of their paths. Raises Corrupt for a part that changed."""
-    for part in parts:
-        with open(store.disk.local_path(part.key), "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != part.sha256:
-                raise Corrupt(f"{part.key} is damaged: it is not what was written; run it again, that shard is redone")
     return store.publish(
         "predictions",
         name,
-        {file_name(index): store.disk.local_path(part.key) for index, part in enumerate(parts)},
+        {file_name(index): _checked(store, part) for index, part in enumerate(parts)},
         settings=settings,
         inputs={"weights": str(weights), "dataset": dataset},
         facts={
@@ -130,6 +110,17 @@ def save(
         rendered=lambda: report,
         made=made,
     )
+
+
+def _checked(store: Store, part: Part) -> Hashed:
+    """The part's file, which publishing does not hash again."""
+    path = store.disk.local_path(part.key)
+    try:
+        if sha256_of(path) == part.sha256:
+            return Hashed(path, part.sha256, path.stat().st_size)
+    except OSError:
+        pass
+    raise Corrupt(f"{part.key} is damaged: it is not what was written; run it again, that shard is redone")
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:

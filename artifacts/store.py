@@ -25,6 +25,15 @@ Content = bytes | Path
 
 
 @dataclass(frozen=True)
+class Hashed:
+    """A file whose SHA-256 (hex) and size (bytes) the caller has just found: publishing does not read it again."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A published version. `manifest` was checked when it was opened; files are checked when they are asked for."""
 
@@ -114,7 +123,7 @@ class Store:
         self,
         kind: str,
         name: str,
-        files: Mapping[str, Content],
+        files: Mapping[str, Content | Hashed],
         *,
         settings: Mapping[str, Any],
         inputs: Mapping[str, Any],
@@ -131,6 +140,7 @@ class Store:
         """
         self.prepare()
         described = {file: _describe(content) for file, content in files.items()}
+        contents = {file: content.path if isinstance(content, Hashed) else content for file, content in files.items()}
         identity = {
             "kind": kind,
             "name": check_name(name),
@@ -142,13 +152,13 @@ class Store:
         ref = Ref(kind, name, digest(identity)[:VERSION_DIGITS])
         if self.disk.exists(f"{ref.folder}/{_MANIFEST}"):
             published = self.open(ref)
-            for file, content in files.items():  # what is there may be damaged; what is one and the same file is not
+            for file, content in contents.items():  # what is there may be damaged; what is one and the same file is not
                 target = self.disk.local_path(f"{ref.folder}/{file}")
                 if isinstance(content, bytes) or not (target.exists() and target.samefile(content)):
                     published.check(file)
             return self._same(ref, identity)
         pages = rendered()
-        for file, content in files.items():
+        for file, content in contents.items():
             self._place(ref, file, content, described[file])
         drawn = {}
         for file, content in pages.items():
@@ -283,7 +293,9 @@ class Store:
         return [ref for each in names if (ref := aliases.current(self.disk, of, each, alias))]
 
 
-def _describe(content: Content) -> dict[str, Any]:
+def _describe(content: Content | Hashed) -> dict[str, Any]:
+    if isinstance(content, Hashed):
+        return {"sha256": content.sha256, "bytes": content.size}
     if isinstance(content, bytes):
         return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     sha256, size = _hash_file(content)

@@ -182,6 +182,7 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
 @click.option("--calibrated", is_flag=True, help="Scale probabilities by the temperature of held-out images.")
 @click.option("--limit", type=click.IntRange(1), help="Score only the first so many entries, for a trial.")
 @click.option("--fresh", is_flag=True, help="Score everything anew, whatever was scored before.")
+@share_option("--max-errors", 0.5, "Largest share of entries that are missing, unreadable or timed out.")
 def score(folder: Path, **parameters: Any) -> Result:
     """Tell what is on every picture of a folder: one row a file, in Parquet.
 

@@ -50,6 +50,7 @@ def score(
     calibrated: bool = False,
     limit: fields.Limit | None = None,
     fresh: bool = False,
+    max_errors: fields.Share = 0.5,
     deadline_hours: fields.DeadlineHours = 12,
 ) -> dict[str, Any]:
     """List, predict, publish.
@@ -62,7 +63,10 @@ def score(
         calibrated: Scale the probabilities by the weights' temperature, so that a confidence of 80% is right four times
             in five. Weights have one when they were trained with a validation share.
         limit: Score only the first so many entries, for a trial. 1 or more.
-        fresh: Score everything anew, whatever was scored before. Takes as long as the first time.
+        fresh: Score everything anew, whatever was scored before. Takes as long as the first time. Interrupted, it goes
+            on with what it had finished, when it is started again within a day.
+        max_errors: Largest share of the entries without a prediction for a reason that may pass: missing, changed,
+            unreadable, timeout, crashed. Above it the run fails and the newest table stays the one that was. 0 to 1.
         deadline_hours: Hours after which the run gives up. What is finished stays, and the next run goes on there.
 
     Returns predictions (ref), path, images, predicted, reused, errors, classes, images_per_second and seconds.
@@ -77,7 +81,7 @@ def score(
     listed = plan(folder, limit, deadline)
     outcome = predict(listed, folder, name, weights, invert, calibrated, fresh, deadline)
     waited = outcome["waited"]
-    ref = commit(listed, folder, name, weights, invert, calibrated, outcome, trial=limit is not None)
+    ref = commit(listed, folder, name, weights, invert, calibrated, outcome, max_errors, trial=limit is not None)
     runs.record(store.disk, str(flow_run.id), {"weights": weights, "predictions": ref})
     return _told(store, Ref.parse(ref), name, outcome, time.perf_counter() - started - waited)
 

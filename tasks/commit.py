@@ -6,18 +6,23 @@ from typing import Any
 from prefect import get_run_logger, task
 
 from artifacts import aliases, predictions
-from artifacts.aliases import Choice
-from artifacts.errors import Corrupt, NotFound
-from artifacts.predictions import Part
+from artifacts.aliases import Choice, Event
+from artifacts.errors import Corrupt, LookbookError, NotFound
+from artifacts.predictions import PASSING_ERRORS
 from artifacts.refs import Ref
 from artifacts.settings import Settings
+from artifacts.shards import Part, Shards
 from artifacts.store import Store
-from tasks.listing import folder_path, open_folder
+from tasks.job import Job, Outcome, make_job
+from tasks.listing import open_folder
 from tasks.plan import load_plan
-from tasks.predict import Job, Outcome, make_job
 from tasks.reports import scoring
 from tasks.retries import RETRIES
 from tasks.vision.decoding import DecoderPool
+
+
+class TooManyErrors(LookbookError):
+    """A table whose rows mostly are errors that may pass: the folder was not there, rather than its files bad."""
 
 
 @task(
@@ -34,30 +39,37 @@ def commit(
     invert: bool,
     calibrated: bool,
     outcome: dict[str, Any],
+    max_errors: float,
     trial: bool,
 ) -> str:
-    """The ref of the published predictions."""
+    """The ref of the published predictions. Raises TooManyErrors."""
     settings = Settings()
     store = Store(settings.store)
     job = make_job(store, settings, folder, name, Ref.parse(weights), invert, calibrated)
     parts = [Part(**part) for part in outcome["parts"]]
-    ref = commit_predictions(store, settings, job, plan, Outcome(**{**outcome, "parts": parts}), trial)
+    ref = commit_predictions(store, settings, job, plan, Outcome(**{**outcome, "parts": parts}), max_errors, trial)
     get_run_logger().info("published %s", ref)
     return str(ref)
 
 
 def commit_predictions(
-    store: Store, settings: Settings, job: Job, plan: str, outcome: Outcome, trial: bool = False
+    store: Store,
+    settings: Settings,
+    job: Job,
+    plan: str,
+    outcome: Outcome,
+    max_errors: float = 0.5,
+    trial: bool = False,
 ) -> Ref:
     """Publish, point `latest` at it unless it is a trial of a part of the folder, and drop the plan.
 
-    Raises Corrupt when the parts don't cover the plan.
+    max_errors: 0 to 1, the largest share of rows whose errors may pass. Raises TooManyErrors above it: the table is
+    published then, and `latest` stays. Raises Corrupt when the parts don't cover the plan.
     """
     planned = load_plan(store.disk, plan)
     rows = planned.shard_rows
     if [part.rows for part in outcome.parts] != rows:
         raise Corrupt(f"the finished shards have other numbers of rows than {plan} has entries; score with --fresh")
-    where = str(folder_path(settings, job.folder))
     latest = aliases.current(store.disk, "predictions", job.name, "latest")
     report = {}
     if not _unchanged(store, latest, outcome.parts, job.settings):
@@ -72,13 +84,45 @@ def commit_predictions(
         classes=job.classes,
         image_spec=job.spec.to_dict(),
         report=report,
-        made={"folder": where, "seconds": round(outcome.seconds, 3)},
+        made={"folder": job.where, "seconds": round(outcome.seconds, 3)},
     )
-    if ref != latest and not trial:
-        choice = Choice("promote", str(ref), str(ref), f"the newest of {where}", {"rows": sum(rows)})
-        aliases.decide(store.disk, "predictions", job.name, "latest", lambda events: choice)
+    complaint = _too_many(job, ref, outcome.parts, max_errors)
+    if not trial and not complaint:
+        _point_at(store, job, ref, {"rows": sum(rows), "listed": planned.listed})
+    Shards(store.disk).end_fresh(job.fresh)
     store.disk.remove(plan)
+    if complaint:
+        raise TooManyErrors(complaint)
     return ref
+
+
+def _too_many(job: Job, ref: Ref, parts: list[Part], most: float) -> str | None:
+    """What to say of a table with more errors that may pass than the share `most`; None when there are fewer."""
+    passing = {kind: sum(part.errors.get(kind, 0) for part in parts) for kind in PASSING_ERRORS}
+    rows = sum(part.rows for part in parts)
+    if sum(passing.values()) <= most * rows:
+        return None
+    found = ", ".join(f"{kind} {count:,}" for kind, count in passing.items() if count)
+    return (
+        f"expected at most {100 * most:.3g}% of the {rows:,} entries of {job.where} without a prediction for a reason "
+        f"that may pass (max_errors), found {found}; {ref} has the rows, and `latest` stays where it was. Look at the "
+        "disk and run it again, or let more pass (--max-errors)"
+    )
+
+
+def _point_at(store: Store, job: Job, ref: Ref, numbers: dict[str, Any]) -> None:
+    """Make the table `latest`, unless the newest one is of a folder that was listed later: a run may be overtaken."""
+
+    def choose(events: list[Event]) -> Choice:
+        if events and events[-1].ref == str(ref):
+            return events[-1]
+        listed = max((each.numbers.get("listed", 0) for each in events if each.action != "keep"), default=0)
+        if numbers["listed"] < listed:
+            reason = f"{events[-1].ref} is of a later listing of the folder"
+            return Choice("keep", events[-1].ref, str(ref), reason, numbers)
+        return Choice("promote", str(ref), str(ref), f"the newest of {job.where}", numbers)
+
+    aliases.decide(store.disk, "predictions", job.name, "latest", choose)
 
 
 def _unchanged(store: Store, latest: Ref | None, parts: list[Part], made_by: dict[str, Any]) -> bool:

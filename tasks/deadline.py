@@ -12,7 +12,10 @@ class DeadlineExceeded(LookbookError):
 
 @dataclass(frozen=True)
 class Deadline:
-    """hours: what the run was given; until: when they are over, in seconds since the epoch."""
+    """hours: what the run was given; until: when they are over, by this machine's monotonic clock (s).
+
+    It means nothing on another machine: what is handed on are the hours that are left.
+    """
 
     hours: float
     until: float
@@ -20,15 +23,15 @@ class Deadline:
     @classmethod
     def after(cls, hours: float) -> "Deadline":
         """`hours` from now on."""
-        return cls(hours, time.time() + 3600 * hours)
+        return cls(hours, time.monotonic() + 3600 * hours)
 
     def hours_left(self) -> float:
         """0.001 at least: less would be no deadline that a form accepts."""
-        return max((self.until - time.time()) / 3600, 0.001)
+        return max((self.until - time.monotonic()) / 3600, 0.001)
 
     def check(self, doing: str) -> None:
         """Raises DeadlineExceeded, naming what was being done, when the time is over."""
-        if time.time() > self.until:
+        if time.monotonic() > self.until:
             raise DeadlineExceeded(
                 f"expected to be done within {self.hours:g} hours, found it still {doing}; what is finished stays, "
                 "run it again to go on, with a higher deadline_hours where it needs longer"

@@ -1,5 +1,6 @@
 """Folders of pictures: named by a configured root, opened and listed by descriptors, so that nothing leads out."""
 
+import errno
 import hashlib
 import os
 import re
@@ -19,6 +20,10 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 class FolderError(LookbookError):
     """A folder that may not or can not be read."""
+
+
+class FolderLost(FolderError):
+    """A folder that was there when it was listed, and whose files can't be read any more: it may come back."""
 
 
 class Entry(NamedTuple):
@@ -94,6 +99,27 @@ def read_file(folder: int, name: str, where: str) -> bytes:
             return file.read()
     except OSError as error:
         raise FolderError(f"expected a file at {where}, found: {error.strerror}") from None
+
+
+def why_unreadable(settings: Settings, text: str, path: bytes) -> OSError | None:
+    """Why the file `path` in the folder `root:sub/path` can't be read now; None when it can."""
+    *folders, name = path.split(b"/")
+    try:
+        descriptor = open_folder(settings, text)
+    except FolderError:
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    try:
+        for folder in folders:
+            inner = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        with open(os.open(name, _FILE, dir_fd=descriptor), "rb") as file:
+            file.read(1)
+    except OSError as error:
+        return error
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def _parse(settings: Settings, text: str) -> tuple[str, list[str]]:

@@ -1,14 +1,17 @@
 """The stage that lists a folder and cuts it into shards, at boundaries that the content decides.
 
-A shard ends at a path whose hash says so, so that one new file changes one shard and the others are known again.
+A shard ends at a path whose hash says so, the sooner the larger the files are. So one new file changes one shard, and
+the others are known again.
 """
 
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,8 @@ from tasks.deadline import Deadline
 from tasks.listing import Entry, FolderError, digest_entries, folder_path, open_folder, walk
 from tasks.retries import RETRIES
 
-SHARD_FILES = 10_000  # on average
-SHARD_FILES_AT_MOST = 40_000
-SHARD_BYTES_AT_MOST = 8 << 30
+SHARD_FILES, SHARD_BYTES = 10_000, 2 << 30  # on average, whichever comes first
+SHARD_FILES_AT_MOST, SHARD_BYTES_AT_MOST = 40_000, 8 << 30
 
 _SCHEMA = pa.schema(
     [("path", pa.binary()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("regular", pa.bool_())]
@@ -37,12 +39,14 @@ _SCHEMA = pa.schema(
 class Plan:
     """A listed folder: a Parquet file whose every row group is a shard.
 
-    digests: of the entries of each shard; shard_rows: how many they are.
+    digests: of the entries of each shard; shard_rows: how many they are; listed: when the listing began, in seconds
+    since the epoch.
     """
 
     path: Path
     digests: list[str]
     shard_rows: list[int]
+    listed: float
 
     @property
     def rows(self) -> int:
@@ -50,7 +54,12 @@ class Plan:
 
     def entries(self, shard: int) -> pa.Table:
         """path (binary), bytes, mtime_ns (int64), regular (bool), sorted by path."""
-        return pq.ParquetFile(self.path).read_row_group(shard)
+        return self._file.read_row_group(shard)
+
+    @cached_property
+    def _file(self) -> pq.ParquetFile:
+        """Opened once: the footer grows with the number of shards."""
+        return pq.ParquetFile(self.path)
 
 
 @task(
@@ -90,11 +99,13 @@ def load_plan(disk: LocalDisk, key: str) -> Plan:
     path = disk.local_path(key)
     metadata = pq.read_metadata(path)
     rows = [metadata.row_group(shard).num_rows for shard in range(metadata.num_row_groups)]
-    return Plan(path, json.loads(metadata.metadata[b"lookbook.shards"]), rows)
+    said = metadata.metadata
+    return Plan(path, json.loads(said[b"lookbook.shards"]), rows, float(said[b"lookbook.listed"]))
 
 
 def _write(entries: Iterator[Entry], path: Path) -> list[str]:
     """Write a row group a shard; return the digests of the shards' entries."""
+    listed = time.time()
     digests: list[str] = []
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
         for shard in _shards(entries):
@@ -102,19 +113,38 @@ def _write(entries: Iterator[Entry], path: Path) -> list[str]:
             columns: Any = zip(*shard, strict=True)
             table = pa.table(list(map(list, columns)), schema=_SCHEMA)
             writer.write_table(table, row_group_size=len(shard))
-        writer.add_key_value_metadata({"lookbook.shards": json.dumps(digests)})
+        writer.add_key_value_metadata({"lookbook.shards": json.dumps(digests), "lookbook.listed": f"{listed:.3f}"})
     return digests
 
 
 def _shards(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    """Cut the entries at paths that end a shard. A stretch without any that grows too long is cut at the path with the
+    smallest hash of its second half: that place is the same when a file is added elsewhere in the stretch."""
     shard: list[Entry] = []
     size = 0
     for entry in entries:
         shard.append(entry)
         size += entry.size
-        ends = int.from_bytes(hashlib.blake2b(entry.path, digest_size=4).digest()) % SHARD_FILES == 0
-        if ends or len(shard) == SHARD_FILES_AT_MOST or size >= SHARD_BYTES_AT_MOST:
+        if _ends(entry):
             yield shard
             shard, size = [], 0
+        while len(shard) >= SHARD_FILES_AT_MOST or size >= SHARD_BYTES_AT_MOST:
+            end = 1 + min(range(len(shard) // 2, len(shard)), key=lambda place: _hash(shard[place].path))
+            yield shard[:end]
+            shard = shard[end:]
+            size = sum(each.size for each in shard)
     if shard:
         yield shard
+
+
+def _ends(entry: Entry) -> bool:
+    """Whether a shard ends here: by chance, which the path decides, of one in SHARD_FILES, and of the file's share of
+    SHARD_BYTES."""
+    if int.from_bytes(hashlib.blake2b(entry.path, digest_size=4).digest()) % SHARD_FILES == 0:
+        return True
+    return _hash(entry.path) < entry.size / SHARD_BYTES
+
+
+def _hash(path: bytes) -> float:
+    """0 to 1, equally likely."""
+    return int.from_bytes(hashlib.blake2b(path, digest_size=8).digest()) / (1 << 64)

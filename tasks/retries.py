@@ -6,6 +6,8 @@ from typing import Any
 
 from prefect.tasks import exponential_backoff
 
+from tasks.listing import FolderLost
+
 # Not EIO: a disk that could not sync has lost something, and trying again would hide it.
 _PASSING = {
     errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED,
@@ -18,7 +20,7 @@ def may_pass(error: BaseException) -> bool:
     import httpx
 
     return any(
-        isinstance(each, httpx.TransportError) or (isinstance(each, OSError) and each.errno in _PASSING)
+        isinstance(each, (httpx.TransportError, FolderLost)) or (isinstance(each, OSError) and each.errno in _PASSING)
         for each in _chain(error)
     )
 

@@ -24,10 +24,11 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import plan as plans
 from tasks import predict as stage
-from tasks.commit import commit_predictions
+from tasks.commit import TooManyErrors, commit_predictions
 from tasks.evaluate import evaluate_weights
-from tasks.listing import FolderError, default_name
+from tasks.listing import FolderError, FolderLost, default_name
 from tasks.plan import load_plan, plan_folder
+from tasks.retries import may_pass
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 
@@ -146,8 +147,8 @@ def test_every_odd_entry_has_one_typed_row(store, settings, champion, pictures):
     assert sum(facts["labels"].values()) + sum(facts["errors"].values()) == facts["rows"] == 69
 
 
-def test_an_unreadable_file_is_a_row_and_is_tried_again(store, settings, champion, pictures, without_roots_rights):
-    (pictures / "0/00.png").chmod(0o000)
+def run_without_rights(store, settings, champion, pictures, without_roots_rights):
+    """The ref of a scoring by a person who isn't root."""
     program = (
         "import sys, json; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
@@ -161,7 +162,13 @@ def test_an_unreadable_file_is_a_row_and_is_tried_again(store, settings, champio
     run = subprocess.run(
         [*without_roots_rights, sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
     )
-    row = by_path(store, Ref.parse(run.stdout.split()[-1]))["0/00.png"]
+    return Ref.parse(run.stdout.split()[-1])
+
+
+def test_an_unreadable_file_is_a_row_and_is_tried_again(store, settings, champion, pictures, without_roots_rights):
+    (pictures / "0/00.png").chmod(0o000)
+    ref = run_without_rights(store, settings, champion, pictures, without_roots_rights)
+    row = by_path(store, ref)["0/00.png"]
     assert (row["error"], row["detail"]) == ("unreadable", "the file can't be read: Permission denied")
     (pictures / "0/00.png").chmod(0o644)
     ref, _ = score(store, settings, champion)
@@ -500,9 +507,217 @@ def test_shards_have_limits(store, settings, monkeypatch):
     monkeypatch.setattr(plans, "SHARD_FILES", 1 << 30)
     monkeypatch.setattr(plans, "SHARD_FILES_AT_MOST", 25)
     found = load_plan(store.disk, plan_folder(store, settings, "root:", None))
-    assert [len(found.entries(shard)) for shard in range(len(found.digests))] == [25, 25, 10]
+    sizes = [len(found.entries(shard)) for shard in range(len(found.digests))]
+    assert sum(sizes) == 60
+    assert 60 / 25 < len(sizes) <= 60 / 12
+    assert max(sizes) <= 25
     monkeypatch.setattr(plans, "SHARD_BYTES_AT_MOST", 1)
     assert len(load_plan(store.disk, plan_folder(store, settings, "root:", None)).digests) == 60
+
+
+@pytest.mark.parametrize("limit", ["SHARD_FILES_AT_MOST", "SHARD_BYTES_AT_MOST"])
+def test_one_new_file_changes_one_shard_where_the_limits_cut_too(store, settings, pictures, monkeypatch, limit):
+    """A cut at the limit itself moved all later shards, up to the next path that ends one."""
+    monkeypatch.setattr(plans, "SHARD_FILES", 1 << 30)
+    monkeypatch.setattr(plans, limit, 20 if limit == "SHARD_FILES_AT_MOST" else 2000)
+    (pictures / "9").mkdir()
+    for index in range(1000):
+        (pictures / "9" / f"{index:04d}").write_bytes(b"x" * 100)
+    before = load_plan(store.disk, plan_folder(store, settings, "root:", None)).digests
+    changed = []
+    for place in range(0, 1000, 100):
+        added = pictures / "9" / f"{place:04d}a"
+        added.write_bytes(b"y" * 100)
+        after = load_plan(store.disk, plan_folder(store, settings, "root:", None)).digests
+        changed.append(len(set(after) - set(before)))
+        added.unlink()
+    assert len(before) > 50
+    assert np.mean(changed) < 3
+
+
+def test_large_files_have_small_shards_that_one_new_file_leaves_alone(store, settings, pictures, monkeypatch):
+    monkeypatch.setattr(plans, "SHARD_FILES", 1 << 30)
+    monkeypatch.setattr(plans, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(plans, "SHARD_BYTES_AT_MOST", 4000)
+    before = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    assert 3 < len(before.digests) < 20
+    (pictures / "0/00a.png").write_bytes(b"x" * 90)
+    after = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    assert len(set(after.digests) - set(before.digests)) <= 2
+
+
+def test_a_plan_of_many_shards_reads_its_footer_once(store, settings, pictures, monkeypatch):
+    found = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    opened = []
+    whole = pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda *given: opened.append(given) or whole(*given))
+    assert sum(len(found.entries(shard)) for shard in range(len(found.digests))) == 60
+    assert len(opened) == 1
+
+
+def twin(pictures, top):
+    """Another folder whose files have the same names, sizes and times, and other contents."""
+    for path in sorted(pictures.rglob("*.png")):
+        other = top / path.relative_to(pictures)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.asarray(Image.open(path))
+        # Uncompressed BMP: equal sizes whatever is on it.
+        for target, drawn in ((path, pixels), (other, 255 - pixels)):
+            Image.fromarray(drawn).save(target, "BMP")
+            os.utime(target, ns=(1, 1))
+    return top
+
+
+@pytest.mark.parametrize("name", ["pictures", "twin"])
+def test_another_folder_with_the_same_names_sizes_and_times_has_its_own_rows(
+    store, settings, champion, pictures, tmp_path, name
+):
+    """The digest of a shard knew neither folder nor name: the second folder got the first one's labels."""
+    other = twin(pictures, tmp_path / "twin")
+    both = settings.model_copy(update={"image_roots": {"root": pictures, "other": other}})
+    score(store, both, champion)
+    ref, outcome = score(store, both, champion, name=name, folder="other:")
+    assert (outcome.predicted, outcome.reused) == (60, 0)
+    found = by_path(store, ref)
+    alone = Store(tmp_path / "alone")
+    shutil.copytree(store.disk.root / "weights", alone.disk.root / "weights")
+    assert found == by_path(alone, score(alone, both, champion, folder="other:")[0])
+    _, again = score(store, both, champion, name=name, folder="other:")
+    assert (again.predicted, again.reused) == (0, 60)
+
+
+def test_a_folder_behind_a_link_that_was_moved_on_is_another_one(store, settings, champion, pictures, tmp_path):
+    other = twin(pictures, tmp_path / "twin")
+    current = tmp_path / "current"
+    linked = settings.model_copy(update={"image_roots": {"root": current}})
+    current.symlink_to(pictures)
+    score(store, linked, champion)
+    current.unlink()
+    current.symlink_to(other)
+    _, outcome = score(store, linked, champion)
+    assert (outcome.predicted, outcome.reused) == (60, 0)
+
+
+def test_a_folder_that_moved_keeps_its_rows_by_content(store, settings, champion, pictures, tmp_path):
+    ref, _ = score(store, settings, champion)
+    moved = pictures.rename(tmp_path / "moved")
+    elsewhere = settings.model_copy(update={"image_roots": {"root": moved}})
+    again, outcome = score(store, elsewhere, champion)
+    assert (again, outcome.predicted, outcome.reused) == (ref, 0, 60)
+
+
+def listed(store, settings, champion):
+    key = plan_folder(store, settings, "root:", None)
+    job = stage.make_job(store, settings, "root:", "pictures", champion)
+    return key, job
+
+
+def test_an_older_listing_that_is_done_later_does_not_take_latest_back(store, settings, champion, pictures):
+    key, job = listed(store, settings, champion)
+    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key))
+    (pictures / "new.png").write_bytes((pictures / "0/00.png").read_bytes())
+    newer, _ = score(store, settings, champion)
+    older = commit_predictions(store, settings, job, key, outcome)
+    assert older != newer
+    assert len(by_path(store, older)) == 60
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == newer
+    *_, last = aliases.history(store.disk, "predictions", "pictures", "latest")
+    assert (last.action, last.challenger) == ("keep", str(older))
+    assert last.reason == f"{newer} is of a later listing of the folder"
+    (pictures / "new.png").unlink()
+    ref, _ = score(store, settings, champion)
+    assert ref == older
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == older, "listed anew, it is the newest"
+
+
+def test_a_table_of_nothing_is_published_and_latest_stays(store, settings, champion, pictures):
+    before, _ = score(store, settings, champion)
+    (pictures / "0/00.png").write_bytes(b"x")
+    key, job = listed(store, settings, champion)
+    for path in sorted(pictures.rglob("*.png"))[:40]:
+        path.unlink()
+    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key), fresh=True)
+    with pytest.raises(
+        TooManyErrors, match=r"at most 50% of the 60 entries .* \(max_errors\), found missing 40; predictions/pictures@"
+    ):
+        commit_predictions(store, settings, job, key, outcome)
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == before
+    assert len(list(store.refs("predictions"))) == 2
+    assert not list(store.disk.list("staging/plans"))
+    key, job = listed(store, settings, champion)
+    assert commit_predictions(store, settings, job, key, stage.predict_plan(
+        store, settings, job, load_plan(store.disk, key)
+    ), max_errors=0.0) == aliases.current(store.disk, "predictions", "pictures", "latest")  # fmt: skip
+
+
+def test_more_errors_may_pass_where_that_is_asked(store, settings, champion, pictures):
+    key, job = listed(store, settings, champion)
+    for path in sorted(pictures.rglob("*.png"))[:40]:
+        path.unlink()
+    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key))
+    ref = commit_predictions(store, settings, job, key, outcome, max_errors=0.7)
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == ref
+
+
+def test_files_that_are_no_pictures_are_no_errors_that_pass(store, settings, champion, pictures):
+    for path in sorted(pictures.rglob("*.png"))[:50]:
+        path.write_text("no picture")
+    ref, _ = score(store, settings, champion)
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == ref
+
+
+def many(pictures, count=400):
+    content = (pictures / "0/00.png").read_bytes()
+    for index in range(count):
+        (pictures / f"{index:03d}.png").write_bytes(content)
+
+
+def test_a_folder_that_vanishes_is_one_failure_that_is_tried_again(store, settings, champion, pictures, tmp_path):
+    many(pictures)
+    key, job = listed(store, settings, champion)
+    away = pictures.rename(tmp_path / "away")
+    found = load_plan(store.disk, key)
+    with pytest.raises(FolderLost, match="No such file or directory; it was there when it was listed") as told:
+        stage.predict_plan(store, settings, job, found)
+    assert may_pass(told.value)
+    pictures.mkdir()  # the empty mount point
+    with pytest.raises(FolderLost, match="found 100 in a row that can't be read, the last one .* went away") as told:
+        stage.predict_plan(store, settings, job, found)
+    assert may_pass(told.value)
+    assert list(store.refs("predictions")) == []
+    pictures.rmdir()
+    away.rename(pictures)
+    ref = commit_predictions(store, settings, job, key, stage.predict_plan(store, settings, job, found))
+    assert store.open(ref).facts["errors"] == {}
+
+
+def test_files_without_permission_are_rows_however_many(store, settings, champion, pictures, without_roots_rights):
+    many(pictures, 400)
+    for path in sorted(pictures.glob("*.png"))[100:250]:
+        path.chmod(0o000)
+    ref = run_without_rights(store, settings, champion, pictures, without_roots_rights)
+    assert store.open(ref).facts["errors"] == {"unreadable": 150}
+
+
+def test_an_interrupted_fresh_scoring_goes_on_with_what_it_finished(store, settings, champion, pictures):
+    ref, _ = score(store, settings, champion)
+    key, job = listed(store, settings, champion)
+    found = load_plan(store.disk, key)
+
+    def interrupt(rows, errors, reused):
+        done.append(rows)
+        if sum(done) > 40:
+            raise KeyboardInterrupt
+
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        stage.predict_plan(store, settings, job, found, fresh=True, on_rows=interrupt)
+    again, outcome = score(store, settings, champion, fresh=True)
+    assert again == ref
+    assert 0 < outcome.reused < 60
+    assert outcome.predicted + outcome.reused == 60
+    _, whole = score(store, settings, champion, fresh=True)
+    assert (whole.predicted, whole.reused) == (60, 0), "what was published is not gone on with"
 
 
 def test_other_tools_read_the_folder(store, settings, champion):

@@ -1,0 +1,137 @@
+"""Finished shards of a scoring, in the store's staging: parts, and the records that name them.
+
+    staging/parts/<random>.parquet            the rows of a shard, which versions link to
+    staging/shards/<digest>/00000001.json     the part of a shard: the commit
+    staging/fresh/<digest>.json               a scoring that takes nothing over and is not done yet
+
+The digest is of all that decides a shard's rows, so whoever finishes a shard does it for everybody.
+"""
+
+import hashlib
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from artifacts.disk import LocalDisk
+from artifacts.documents import seal, unseal
+from artifacts.errors import AlreadyExists, Corrupt, NotFound
+
+FRESH_SECONDS = 24 * 3600
+"""How long an interrupted fresh scoring is gone on with. An older one begins anew: nobody remembers that it began."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished shard: where its Parquet is (a key), what it is, and which entries it covers.
+
+    digest: of what went in; first: the path of its first row, as in the column; rows: how many; labels: class -> rows;
+    errors: kind -> rows.
+    """
+
+    key: str
+    sha256: str
+    digest: str
+    first: str
+    rows: int
+    labels: dict[str, int]
+    errors: dict[str, int]
+
+
+class Shards:
+    """The finished shards of one store."""
+
+    def __init__(self, disk: LocalDisk) -> None:
+        self._disk = disk
+
+    def create(self, path: Path) -> tuple[str, str]:
+        """Take a file from the store's scratch area over as a part. Returns its key and its SHA-256 (hex)."""
+        key = f"staging/parts/{uuid.uuid4().hex}.parquet"
+        self._disk.create(key, path)
+        return key, sha256_of(self._disk.local_path(key))
+
+    def finished(self, digest: str, fresh: str | None = None) -> Part | None:
+        """The shard's part if it is on record and undamaged; with `fresh` only if that fresh scoring made it."""
+        _, part, writer = self._newest(digest)
+        made_by_it = fresh is None or writer.startswith(f"{fresh}-")
+        return part if part and made_by_it and self._undamaged(part) else None
+
+    def record(self, digest: str, part: Part, fresh: str | None = None) -> Part:
+        """Put `part` on record as the shard `digest`. Returns the part that counts: an equal one that was there before
+        is taken instead, and the file of `part` removed."""
+        writer = uuid.uuid4().hex if fresh is None else f"{fresh}-{uuid.uuid4().hex}"
+        while True:
+            number, newest, by = self._newest(digest)
+            if by == writer:  # the disk wrote it, and its answer was lost
+                return part
+            if newest and newest.sha256 == part.sha256 and self._undamaged(newest):
+                if newest.key != part.key:
+                    self._disk.remove(part.key)
+                part = newest
+                if fresh is None or by.startswith(f"{fresh}-"):
+                    return part
+            try:
+                self._disk.create(f"{_folder(digest)}/{number + 1:08d}.json", seal({**asdict(part), "writer": writer}))
+            except AlreadyExists:
+                continue
+            return part
+
+    def begin_fresh(self, digest: str) -> str:
+        """The mark of the fresh scoring `digest`: a new one, or that of one that was interrupted within a day."""
+        key = f"staging/fresh/{digest}.json"
+        while True:
+            try:
+                found = unseal(self._disk.read(key), key)
+                if time.time() - found["began"] < FRESH_SECONDS:
+                    return str(found["mark"])
+                self._disk.remove(key)
+            except NotFound:
+                mark = uuid.uuid4().hex
+                try:
+                    self._disk.create(key, seal({"mark": mark, "began": round(time.time(), 3)}))
+                except AlreadyExists:
+                    continue
+                return mark
+            except Corrupt:
+                self._disk.remove(key)
+
+    def end_fresh(self, digest: str) -> None:
+        """The fresh scoring is published: the next one begins anew."""
+        self._disk.remove(f"staging/fresh/{digest}.json")
+
+    def _newest(self, digest: str) -> tuple[int, Part | None, str]:
+        """The number of the newest record (0 without any), its part (None when it is damaged), and its writer."""
+        keys = list(self._disk.list(_folder(digest)))
+        if not keys:
+            return 0, None, ""
+        number = int(keys[-1].rpartition("/")[2].removesuffix(".json"))
+        try:
+            document = unseal(self._disk.read(keys[-1]), keys[-1])
+        except Corrupt:
+            return number, None, ""
+        writer = str(document.pop("writer"))
+        return number, Part(**document), writer
+
+    def _undamaged(self, part: Part) -> bool:
+        try:
+            return sha256_of(self._disk.local_path(part.key)) == part.sha256
+        except OSError:
+            return False
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 (hex) of a part. A file that this process has hashed before, and whose size and time are the same, is
+    not read again."""
+    found = path.stat()
+    return _hashed(path, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _hashed(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder(digest: str) -> str:
+    return f"staging/shards/{digest}"

@@ -1,0 +1,117 @@
+"""The rows of one shard: what stays, what becomes of the rest, and the Parquet table of both."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from tasks.earlier import Earlier
+from tasks.job import Job
+from tasks.listing import to_text
+from tasks.plan import Plan
+from tasks.vision.decoding import Files, Pictures, cut
+
+
+class Shard:
+    """One shard while it is worked on: its entries, the rows that stay, and the rows that come."""
+
+    def __init__(self, number: int, shard_digest: str, plan: Plan, earlier: Earlier) -> None:
+        self.number, self.digest, self._plan, self._earlier = number, shard_digest, plan, earlier
+
+    def open(self) -> None:
+        """Read the entries, and find out which have rows already."""
+        entries = self._plan.entries(self.number)
+        self.paths: list[bytes] = entries.column("path").to_pylist()
+        self.sizes = entries.column("bytes").to_numpy()
+        self.mtimes = entries.column("mtime_ns").to_numpy()
+        found = self._earlier.rows(self.digest, self.paths, self.sizes, self.mtimes)
+        self.table, self.kept, self.known, self.touched = found
+        regular = entries.column("regular").to_numpy(zero_copy_only=False)
+        self.kept[~regular] = -1
+        rows = len(self.paths)
+        self.odd = np.flatnonzero(~regular & (self.kept < 0))
+        self.wanted = np.flatnonzero(regular & (self.kept < 0))
+        self.sha256: list[str | None] = [None] * rows
+        self.width, self.height = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+        self.errors: dict[int, tuple[str, str]] = dict.fromkeys(
+            self.odd.tolist(), ("unsupported", "the entry is no regular file but a link, a pipe or a device")
+        )
+        self.probabilities: np.ndarray | None = None
+
+    def requests(self) -> Iterator[tuple["Shard", np.ndarray, Files]]:
+        """The files to decode, a chunk at a time."""
+        self.open()
+        for items in cut(self.wanted, self.sizes):
+            known = {place: self.known[item] for place, item in enumerate(items.tolist()) if item in self.known}
+            sizes, mtimes = self.sizes[items].tolist(), self.mtimes[items].tolist()
+            yield self, items, Files([self.paths[item] for item in items], sizes, mtimes, known)
+
+    def take(self, items: np.ndarray, pictures: Pictures, probabilities: np.ndarray) -> None:
+        """Note what became of a chunk."""
+        if self.probabilities is None:
+            self.probabilities = np.zeros((len(self.paths), probabilities.shape[1]), np.float32)
+        self.probabilities[items] = probabilities
+        self.width[items], self.height[items] = pictures.width, pictures.height
+        for item, sha256 in zip(items.tolist(), pictures.sha256, strict=True):
+            self.sha256[item] = sha256
+        for place, error in pictures.errors.items():
+            self.errors[int(items[place])] = error
+        for place in pictures.same:  # touched, not changed: the row stays, but for its time
+            self.kept[items[place]] = self.touched[int(items[place])]
+
+
+def table_of(job: Job, shard: Shard) -> pa.Table:
+    """A row an entry, in the order of the paths, with the columns of `artifacts.predictions`."""
+    schema = job.schema()
+    rows = len(shard.paths)
+    fine = np.ones(rows, bool)
+    if shard.errors:
+        fine[list(shard.errors)] = False
+    missing = pa.array(~fine)
+    probabilities = shard.probabilities if shard.probabilities is not None else np.zeros((rows, len(job.classes)), "f4")
+    errors = [shard.errors.get(row, (None, None)) for row in range(rows)]
+    best = probabilities.argmax(axis=1).astype(np.int32)
+    labels = pa.DictionaryArray.from_arrays(pa.array(best, mask=~fine), pa.array(job.classes))
+    columns: list[Any] = [
+        pa.array([to_text(path) for path in shard.paths]),
+        pa.array(shard.sha256, pa.string()),
+        pa.array(shard.sizes),
+        pa.array(shard.mtimes),
+        pa.array(shard.width, mask=~fine),
+        pa.array(shard.height, mask=~fine),
+        labels,
+        pa.array(probabilities.max(axis=1), mask=~fine),
+        pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), len(job.classes), mask=missing),
+        pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([str(job.weights)])),
+        pa.array([kind for kind, _ in errors], pa.string()).dictionary_encode(),
+        pa.array([detail for _, detail in errors], pa.string()),
+    ]
+    table = pa.table(columns, schema=schema)
+    kept = np.flatnonzero(shard.kept >= 0)
+    if shard.table is None or not len(kept):
+        return table
+    # Copied rows, put between the others: their path, size and time are the plan's, the rest is as it was.
+    both = pa.concat_tables([table, shard.table.cast(schema)]).unify_dictionaries()
+    order = np.arange(rows)
+    order[kept] = rows + shard.kept[kept]
+    merged = both.take(pa.array(order)).combine_chunks()
+    for name in ("path", "bytes", "mtime_ns"):
+        merged = merged.set_column(schema.get_field_index(name), schema.field(name), table.column(name))
+    # In the order in which they occur, as in a table scored at once: the same rows are the same bytes.
+    error = merged.column("error").cast(pa.string()).combine_chunks().dictionary_encode()
+    merged = merged.set_column(schema.get_field_index("error"), schema.field("error"), error)
+    for name in ("label", "weights"):
+        column = table.column(name).combine_chunks().dictionary
+        codes = pa.compute.index_in(merged.column(name).cast(pa.string()).combine_chunks(), value_set=column)
+        merged = merged.set_column(
+            schema.get_field_index(name), schema.field(name), pa.DictionaryArray.from_arrays(codes, column)
+        )
+    return merged
+
+
+def counts(table: pa.Table, column: str) -> dict[str, int]:
+    """How many rows have which text in a column; those without any are left out."""
+    counted = table.column(column).cast(pa.string()).drop_null().value_counts().to_pylist()
+    return {each["values"]: each["counts"] for each in sorted(counted, key=lambda each: each["values"])}
