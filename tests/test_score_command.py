@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from conftest import answer, asked, complaint
 from PIL import Image
 
-from artifacts import dataset
+from artifacts import aliases, dataset
 from artifacts.refs import Ref
 from artifacts.store import Store
 
@@ -96,7 +97,7 @@ def test_pandas_polars_and_duckdb_read_it_with_one_line_each(scored):
     assert dict(duckdb.sql(f"select label, count(*) from '{path}/*.parquet' group by label").fetchall()) == expected
 
 
-def test_again_nothing_is_scored_and_it_takes_a_third_at_most(scored, test_images, lookbook, server):
+def test_again_nothing_is_scored(scored, test_images, lookbook, server):
     again = answer(lookbook("score", test_images, "--name", "fashion", "--json", PREFECT_API_URL=server))
     assert again["predictions"] == answer(scored)["predictions"]
     assert (again["predicted"], again["reused"]) == (0, 10_000)
@@ -153,6 +154,62 @@ def test_a_folder_from_a_form_stays_inside_the_roots(server, shared_environment,
     )
     assert run.returncode == 1
     assert "FolderError: expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS (photos:)" in run.stderr
+
+
+def test_a_mount_that_vanishes_while_it_is_scored_is_waited_for(
+    scored, test_images, lookbook_command, server, shared_environment, store, tmp_path
+):
+    folder, away = tmp_path / "mount", tmp_path / "away"
+    shutil.copytree(test_images, folder, copy_function=os.link)
+    away.mkdir()
+    plans = set(store.disk.list("staging/plans"))
+    process = subprocess.Popen(
+        [*lookbook_command, "score", folder, "--name", "mount", "--json", "--verbose"],
+        env={**shared_environment, "PREFECT_API_URL": server},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while process.poll() is None and set(store.disk.list("staging/plans")) == plans:
+        time.sleep(0.002)
+    for each in sorted(folder.iterdir()):
+        each.rename(away / each.name)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "in a row that can't be read" in line and away.exists():
+            for each in sorted(away.iterdir()):
+                each.rename(folder / each.name)
+            away.rmdir()
+    assert process.wait(120) == 0, "".join(said)
+    process.stdout.close()
+    result = json.loads(said[-1])
+    assert (result["images"], result["errors"]) == (10_000, {})
+    assert not away.exists(), "the folder was never missed"
+    assert result["classes"] == answer(scored)["classes"]
+
+
+def test_a_table_of_nothing_fails_and_says_what_to_do(test_images, server, shared_environment, tmp_path, store):
+    """Files that vanish after the listing: fewer than make a folder that went away."""
+    for path in sorted((test_images / "0").iterdir())[:30]:
+        os.link(path, tmp_path / path.name)
+    program = (
+        "import os, sys; from pathlib import Path; from tasks import plan\n"
+        "listed = plan.plan_folder\n"
+        "def plan_folder(*given):\n"
+        "    key = listed(*given)\n"
+        "    [path.unlink() for path in Path(sys.argv[2]).iterdir()]\n"
+        "    return key\n"
+        "plan.plan_folder = plan_folder\n"
+        "from flows.cli import main; main()\n"
+    )
+    command = [sys.executable, "-c", program, "score", tmp_path, "--name", "nothing"]
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=300,
+        env={**shared_environment, "PREFECT_API_URL": server, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"},
+    )  # fmt: skip
+    assert "found missing 30; predictions/nothing@" in complaint(run)
+    assert aliases.current(store.disk, "predictions", "nothing", "latest") is None
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])

@@ -1,6 +1,7 @@
 """pytest tests/test_scoring.py: plan, predict and commit on small pictures: what is scored, what is taken over."""
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from artifacts import aliases, predictions, weights
+from artifacts import aliases, predictions, shards, weights
 from artifacts.errors import Corrupt, StoreError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
@@ -553,6 +555,24 @@ def test_a_plan_of_many_shards_reads_its_footer_once(store, settings, pictures, 
     monkeypatch.setattr(pq, "ParquetFile", lambda *given: opened.append(given) or whole(*given))
     assert sum(len(found.entries(shard)) for shard in range(len(found.digests))) == 60
     assert len(opened) == 1
+
+
+def test_unchanged_parts_are_hashed_once_a_run(store, settings, champion, pictures, monkeypatch):
+    score(store, settings, champion)
+    (pictures / "1/01a.png").write_bytes((pictures / "1/01.png").read_bytes())
+    shards._hashed.cache_clear()  # as in a new process
+    hashed = Counter()
+    whole = hashlib.file_digest
+
+    def count(file, kind):
+        hashed[os.path.basename(file.name)] += file.name.endswith(".parquet")
+        return whole(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", count)
+    _, outcome = score(store, settings, champion)
+    reused = [os.path.basename(part.key) for part in outcome.parts]
+    assert outcome.reused == 60
+    assert sorted(hashed[name] for name in reused) == [1] * len(reused)
 
 
 def twin(pictures, top):
