@@ -123,8 +123,10 @@ import sys
 from pathlib import Path
 from artifacts import aliases
 from artifacts.refs import Ref
+from artifacts.settings import Settings
 from artifacts.store import Store
 
+assert Settings().cache.is_absolute()
 print(aliases.promote(Store(Path(sys.argv[1])).disk, Ref.parse(sys.argv[2]), "because").by)
 """
 
