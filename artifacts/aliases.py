@@ -1,7 +1,5 @@
 """Aliases (`champion`, `latest`): an append-only, numbered history of decisions. There is no mutable "current"."""
 
-import getpass
-import socket
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -9,7 +7,7 @@ from typing import Any, Literal
 from artifacts.disk import LocalDisk
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, InvalidRef, NotFound
-from artifacts.provenance import now
+from artifacts.provenance import now, user_at_host
 from artifacts.refs import Ref
 
 
@@ -73,7 +71,7 @@ def decide(disk: LocalDisk, kind: str, name: str, alias: str, choose: Callable[[
             number=len(events) + 1,
             previous=events[-1].ref if events else None,
             at=now(),
-            by=f"{getpass.getuser()}@{socket.gethostname()}",
+            by=user_at_host(),
         )
         try:
             disk.create(_key(kind, name, alias, event.number), seal(asdict(event)))
@@ -88,23 +86,49 @@ def promote(disk: LocalDisk, weights: Ref, reason: str) -> Event:
     return decide(disk, "weights", weights.name, "champion", lambda events: choice)
 
 
-def rollback(disk: LocalDisk, name: str, reason: str) -> Event:
-    """Make the champion before the current one champion again. Raises NotFound when there was none."""
+def rollback(disk: LocalDisk, name: str, reason: str, check: Callable[[Ref], object]) -> Event:
+    """Make the champion before the current one champion again.
+
+    `check` raises NotFound or Corrupt for weights that are not there, or not whole; they are refused, and so is a
+    history with one champion: NotFound, Corrupt.
+    """
 
     def choose(events: list[Event]) -> Choice:
-        reigns: list[str] = []
-        for event in events:
-            if event.action == "rollback":
-                reigns.pop()
-            elif not reigns or event.ref != reigns[-1]:
-                reigns.append(event.ref)
+        reigns = _reigns(events)
         if len(reigns) < 2:
             raise NotFound(
                 f"{name} has had {len(reigns)} champion(s), so there is none to go back to; see `lookbook history`"
             )
+        try:
+            check(Ref.parse(reigns[-2]))
+        except (NotFound, Corrupt) as error:
+            other = next((ref for ref in reversed(reigns[:-2]) if ref != reigns[-1] and _passes(check, ref)), "REF")
+            raise type(error)(
+                f"can't go back to {reigns[-2]}, the champion before: {error}; "
+                f"or make another one champion: `lookbook promote {other} --reason ...`"
+            ) from None
         return Choice("rollback", ref=reigns[-2], challenger=reigns[-1], reason=reason)
 
     return decide(disk, "weights", name, "champion", choose)
+
+
+def _reigns(events: list[Event]) -> list[str]:
+    """The champions in order, without those that a rollback took back."""
+    reigns: list[str] = []
+    for event in events:
+        if event.action == "rollback":
+            reigns.pop()
+        elif not reigns or event.ref != reigns[-1]:
+            reigns.append(event.ref)
+    return reigns
+
+
+def _passes(check: Callable[[Ref], object], ref: str) -> bool:
+    try:
+        check(Ref.parse(ref))
+    except (NotFound, Corrupt):
+        return False
+    return True
 
 
 def read_event(disk: LocalDisk, key: str) -> Event:

@@ -1,15 +1,19 @@
 """The store's primitives on a local disk: create (exclusive, whole or not at all), read, list, remove, local_path."""
 
 import contextlib
+import hashlib
 import os
 import shutil
-import uuid
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from artifacts import owners
 from artifacts.errors import AlreadyExists, NotFound, StoreError
 
 SCRATCH = "staging/scratch"
+_STRANGERS_SCRATCH_SECONDS = 7 * 24 * 3600.0
+_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 class LocalDisk:
@@ -19,20 +23,23 @@ class LocalDisk:
         self.root = root.expanduser().absolute()
 
     def create(self, key: str, content: bytes | Path) -> None:
-        """Write `key` durably, or not at all.
+        """Write `key` durably, or not at all; nobody may write to the file from then on.
 
-        A Path inside the store's staging area is linked without a copy and must not be written to afterwards.
-        Raises AlreadyExists when somebody was first, StoreError when the disk refuses (full, read-only, fsync failed).
+        A Path inside the store's staging area is linked without a copy: it becomes read-only, and a `key` that is this
+        file already counts as created. Raises AlreadyExists when somebody was first, StoreError when the disk refuses
+        (full, read-only, fsync failed).
         """
         target = self.local_path(key)
         try:
+            _make_folders(target.parent)
+            if isinstance(content, Path) and content.is_relative_to(self.local_path("staging")):
+                with _opened(content) as descriptor:
+                    _make_read_only(descriptor)
+                    os.fsync(descriptor)
+                with contextlib.suppress(PermissionError):  # another user's file (protected_hardlinks): copied below
+                    return self._link(content, target, key)
             with self._temporary(content) as temporary:
-                _make_folders(target.parent)
-                try:
-                    os.link(temporary, target)
-                except FileExistsError:
-                    raise AlreadyExists(f"{key} exists already in {self.root}") from None
-                _sync(target.parent)
+                self._link(temporary, target, key)
         except OSError as error:
             raise self._refused("write", key, error) from error
 
@@ -70,31 +77,51 @@ class LocalDisk:
             raise StoreError(f"{key!r} is no key of a store")
         return self.root.joinpath(*parts)
 
+    def protect(self, prefix: str) -> None:
+        """Let nobody add or remove anything in the folder `prefix` and below it, where the disk allows that.
+
+        This guards against accidents alone: a folder whose mode can't be changed is left as it is.
+        """
+        for folder, _, _ in os.walk(self.local_path(prefix)):
+            with contextlib.suppress(OSError), _opened(Path(folder)) as descriptor:
+                _make_read_only(descriptor)
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder of one's own on the store's disk, for files that will be published; removed at the end.
 
-        An OSError inside is the store's disk refusing, and raised as StoreError.
+        What processes that have ended left there is removed first. An OSError inside is the store's disk refusing, and
+        raised as StoreError.
         """
-        folder = self.local_path(f"{SCRATCH}/{uuid.uuid4().hex}")
+        folder = self.local_path(f"{SCRATCH}/{owners.new_name()}")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.sweep()
             yield folder
         except OSError as error:
             raise self._refused("write", SCRATCH, error) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Remove the scratch of processes that have ended. What may be another machine's, or was written by a Lookbook
+        that did not say whose it is, goes when nothing was written to it for a week."""
+        folder = self.local_path(SCRATCH)
+        with contextlib.suppress(OSError):  # no scratch at all, or somebody else's folder
+            os.utime(folder)
+            now = folder.stat().st_mtime  # by the clock of the disk, which other machines may share
+            for path in folder.iterdir():
+                with contextlib.suppress(OSError):  # its owner, or another one who comes next, was quicker
+                    ended = owners.has_ended(path.name)
+                    if ended or (ended is None and now - _written(path) > _STRANGERS_SCRATCH_SECONDS):
+                        _remove(path)
+
     @contextlib.contextmanager
     def _temporary(self, content: bytes | Path) -> Iterator[Path]:
-        """A synced file holding `content`, on the store's disk."""
-        if isinstance(content, Path) and content.is_relative_to(self.local_path("staging")):
-            _sync(content)
-            yield content
-            return
+        """A synced, final file that holds `content`, on the store's disk."""
         folder = self.local_path(SCRATCH)
         _make_folders(folder)
-        temporary = folder / f"{uuid.uuid4().hex}.tmp"
+        temporary = folder / f"{owners.new_name()}.tmp"
         try:
             with open(temporary, "xb") as file:
                 if isinstance(content, Path):
@@ -103,10 +130,22 @@ class LocalDisk:
                 else:
                     file.write(content)
                 file.flush()
+                _make_read_only(file.fileno())
                 os.fsync(file.fileno())
             yield temporary
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _link(self, file: Path, target: Path, key: str) -> None:
+        """Give the final `file` the name `target`, durably. Raises AlreadyExists, and OSError."""
+        try:
+            os.link(file, target)
+        except OSError as error:
+            if not _are_one(file, target):  # otherwise it worked, and the answer was lost: NFS repeats what it asked
+                if isinstance(error, FileExistsError):
+                    raise AlreadyExists(f"{key} exists already in {self.root}") from None
+                raise
+        _sync(target.parent)
 
     def _refused(self, verb: str, key: str, error: OSError) -> StoreError:
         return StoreError(
@@ -119,6 +158,12 @@ class LocalDisk:
             raise self._refused("list", str(error.filename), error) from error
 
 
+def hash_file(path: Path) -> tuple[str, int]:
+    """SHA-256 (64 hex digits) and size (bytes) of a file. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
 def _make_folders(folder: Path) -> None:
     """mkdir -p whose every new entry is synced, so that a crash can't lose the folder under a committed file."""
     if folder.is_dir():
@@ -129,9 +174,42 @@ def _make_folders(folder: Path) -> None:
     _sync(folder.parent)
 
 
-def _sync(path: Path) -> None:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    with _opened(path) as descriptor:
+        os.fsync(descriptor)
+
+
+def _make_read_only(descriptor: int) -> None:
+    """Take the right to write from everybody, where the disk knows modes and the file is ours; nobody gets a right."""
+    with contextlib.suppress(OSError):
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & _WRITE:
+            os.fchmod(descriptor, mode & ~_WRITE)
+
+
+def _are_one(file: Path, other: Path) -> bool:
+    """Whether two names are one file's."""
+    with contextlib.suppress(OSError):
+        return file.samefile(other)
+    return False
+
+
+def _written(path: Path) -> float:
+    """When the file, or anything in the folder, was last written, in seconds since 1970."""
+    return max(each.lstat().st_mtime for each in (path, *path.rglob("*")))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

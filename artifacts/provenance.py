@@ -1,5 +1,7 @@
 """Where and when an artifact was made: what may differ between equal runs, and so stays outside the identity."""
 
+import getpass
+import os
 import platform
 import socket
 import subprocess
@@ -15,6 +17,15 @@ _PACKAGES = ("lookbook", "tensorflow", "numpy", "pillow", "pyarrow", "prefect", 
 def now() -> str:
     """The time in UTC as `2026-11-22T08:00:00Z`."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def user_at_host() -> str:
+    """Who is at work, as `anna@box`; a user id without a name (a container's, say) as `12345@box`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # OSError since Python 3.13
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 def provenance(**more: Any) -> dict[str, Any]:

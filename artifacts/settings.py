@@ -9,6 +9,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 HOME = Path(__file__).absolute().parents[1]
 
 
+def _cache() -> Path:
+    """A user id without a name has no home, where HOME does not say otherwise: then `/`, as containers set it."""
+    try:
+        return Path.home() / ".cache/lookbook"
+    except RuntimeError:
+        return Path("/.cache/lookbook")
+
+
 class Settings(BaseSettings):
     """Each field is read from the environment variable `LOOKBOOK_<FIELD>`."""
 
@@ -16,9 +24,7 @@ class Settings(BaseSettings):
 
     store: Annotated[Path, Field(description="Folder that holds the artifacts.")] = HOME / "store"
     home: Annotated[Path, Field(description="The checkout that workers run in.")] = HOME
-    cache: Annotated[Path, Field(description="Folder for downloads; safe to delete.")] = Path(
-        "~/.cache/lookbook"
-    ).expanduser()
+    cache: Annotated[Path, Field(description="Folder for downloads; safe to delete.")] = _cache()
     dataset_mirror: Annotated[
         Path | None, Field(description="Folder with the data sets' own files; asked before anything else.")
     ] = None

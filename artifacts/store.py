@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import aliases
-from artifacts.disk import LocalDisk
+from artifacts.disk import LocalDisk, hash_file
 from artifacts.documents import digest, seal, unseal
-from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, LookbookError, NotFound, StoreError
+from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
 from artifacts.provenance import provenance
 from artifacts.refs import KINDS, VERSION_DIGITS, Ref, check_name
+from artifacts.verification import Verification, verify
 
 FORMAT = 1
 _MARKER = "store.json"
@@ -71,11 +73,19 @@ class Artifact:
         self._compare(file, expected, hashlib.sha256(content).hexdigest(), len(content))
         return content
 
-    def check(self, file: str) -> None:
-        """Hash `file`. Raises Corrupt, naming it, when it is not what was published."""
-        expected = self._expected(file)
-        sha256, size = self._missing_is_corrupt(file, lambda: _hash_file(self.disk.local_path(self._key(file))))
+    def check(self, file: str, hash_path: Callable[[Path], tuple[str, int]] = hash_file) -> None:
+        """Hash `file`. Raises Corrupt, naming it, when it is not what was published.
+
+        `hash_path` gives the SHA-256 (hex) and the bytes of a path; whoever checks many versions may remember them.
+        """
+        expected, path = self._expected(file), self.disk.local_path(self._key(file))
+        sha256, size = self._missing_is_corrupt(file, lambda: hash_path(path))
         self._compare(file, expected, sha256, size)
+
+    def check_files(self) -> None:
+        """Hash all that the version consists of; pages and pictures for people are no part of it. Raises Corrupt."""
+        for file in self.identity["files"]:
+            self.check(file)
 
     def _key(self, file: str) -> str:
         return f"{self.ref.folder}/{file}"
@@ -90,7 +100,9 @@ class Artifact:
         try:
             return look()
         except (NotFound, FileNotFoundError):
-            raise Corrupt(f"{self._key(file)} is missing from the store {self.disk.root}; {_MEND}") from None
+            raise Corrupt(
+                f"{self._key(file)} is missing from the store {self.disk.root}; {_mend(self.folder)}"
+            ) from None
         except OSError as error:
             raise StoreError(f"can't read {self._key(file)} in {self.disk.root}: {error.strerror}") from error
 
@@ -98,19 +110,14 @@ class Artifact:
         if (sha256, size) != (expected["sha256"], expected["bytes"]):
             raise Corrupt(
                 f"{self._key(file)} is damaged: expected {expected['bytes']:,} bytes with SHA-256 "
-                f"{expected['sha256'][:12]}…, found {size:,} bytes with {sha256[:12]}…; {_MEND}"
+                f"{expected['sha256'][:12]}…, found {size:,} bytes with {sha256[:12]}…; {_mend(self.folder)}"
             )
 
 
-_MEND = "restore it from a copy, or remove its version's folder and make it again"
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `verify` found: how many files it hashed, and a sentence for each that is not what was published."""
-
-    checked: int
-    corrupt: list[str]
+def _mend(folder: Path) -> str:
+    """What to do about a damaged version: its folder is read-only."""
+    quoted = shlex.quote(str(folder))
+    return f"restore it from a copy, or remove its version (chmod -R u+w {quoted}; rm -r {quoted}) and make it again"
 
 
 class Store:
@@ -150,7 +157,7 @@ class Store:
             "facts": dict(facts),
         }
         ref = Ref(kind, name, digest(identity)[:VERSION_DIGITS])
-        if self.disk.exists(f"{ref.folder}/{_MANIFEST}"):
+        if self.has(ref):
             published = self.open(ref)
             for file, content in contents.items():  # what is there may be damaged; what is one and the same file is not
                 target = self.disk.local_path(f"{ref.folder}/{file}")
@@ -158,19 +165,26 @@ class Store:
                     published.check(file)
             return self._same(ref, identity)
         pages = rendered()
-        for file, content in contents.items():
-            self._place(ref, file, content, described[file])
-        drawn = {}
-        for file, content in pages.items():
-            with suppress(AlreadyExists):  # an identical run drew it first: the manifest describes what is there
-                self.disk.create(f"{ref.folder}/{file}", content)
-            drawn[file] = _describe(self.disk.local_path(f"{ref.folder}/{file}"))
-        manifest = {"identity": identity, "rendered": drawn, "provenance": provenance(**(made or {}))}
         try:
+            for file, content in contents.items():
+                self._place(ref, file, content, described[file])
+            drawn = {}
+            for file, content in pages.items():
+                with suppress(AlreadyExists):  # an identical run drew it first: the manifest describes what is there
+                    self.disk.create(f"{ref.folder}/{file}", content)
+                drawn[file] = _describe(self.disk.local_path(f"{ref.folder}/{file}"))
+            manifest = {"identity": identity, "rendered": drawn, "provenance": provenance(**(made or {}))}
             self.disk.create(f"{ref.folder}/{_MANIFEST}", seal(manifest))
-        except AlreadyExists:
-            return self._same(ref, identity)
+        except (AlreadyExists, StoreError):
+            if not self.has(ref):
+                raise
+            return self._same(ref, identity)  # an identical run was first; its folder takes no other pages any more
+        self.disk.protect(ref.folder)
         return ref
+
+    def has(self, ref: Ref) -> bool:
+        """Whether the version is published."""
+        return self.disk.exists(f"{ref.folder}/{_MANIFEST}")
 
     def open(self, ref: Ref) -> Artifact:
         """The published version behind `ref`. Raises NotFound, and Corrupt when its manifest is damaged."""
@@ -181,7 +195,7 @@ class Store:
             raise NotFound(f"{ref} is not in the store {self.disk.root}; `lookbook list` shows what is") from None
         manifest = unseal(content, key)
         if digest(manifest["identity"])[:VERSION_DIGITS] != ref.version:
-            raise Corrupt(f"{key} is damaged: its identity belongs to another version; {_MEND}")
+            raise Corrupt(f"{key} is damaged: its identity belongs to another version; {self._mend(ref)}")
         return Artifact(ref, manifest, self.disk)
 
     def refs(self, kind: str | None = None, name: str | None = None) -> Iterator[Ref]:
@@ -222,38 +236,13 @@ class Store:
         return found[0]
 
     def verify(self, ref: Ref | None = None) -> Verification:
-        """Hash every file of `ref`, or of everything published, every alias event and every run's record."""
-        checked, corrupt = 0, []
-        for each in [ref] if ref else self.refs():
-            try:
-                artifact = self.open(each)
-            except Corrupt as error:
-                checked += 1
-                corrupt.append(str(error))
-                continue
-            for file in artifact.files:
-                checked += 1
-                try:
-                    artifact.check(file)
-                except (Corrupt, StoreError) as error:
-                    corrupt.append(str(error))
-            checked += 1
-        for key in [] if ref else self.disk.list("aliases"):
-            checked += 1
-            try:
-                aliases.read_event(self.disk, key)
-            except LookbookError as error:
-                corrupt.append(str(error))
-        for key in [] if ref else self.disk.list("runs"):
-            checked += 1
-            try:
-                unseal(self.disk.read(key), key)
-            except LookbookError as error:
-                corrupt.append(str(error))
-        return Verification(checked, corrupt)
+        """Hash `ref`, or everything, and look whether what it refers to is there (artifacts/verification.py)."""
+        return verify(self, ref)
 
     def prepare(self) -> None:
-        """Make the store on first use, and refuse one whose second create of the same key succeeds."""
+        """Make the store on first use, and refuse one whose second create of the same key succeeds. What processes that
+        have ended left in its scratch is removed."""
+        self.disk.sweep()
         if self.disk.exists(_MARKER):
             found = unseal(self.disk.read(_MARKER), _MARKER)["format"]
             if found != FORMAT:
@@ -282,8 +271,14 @@ class Store:
 
     def _same(self, ref: Ref, identity: dict[str, Any]) -> Ref:
         if self.open(ref).identity != identity:
-            raise Corrupt(f"{ref.folder}/{_MANIFEST} describes something else under the same version; {_MEND}")
+            raise Corrupt(
+                f"{ref.folder}/{_MANIFEST} describes something else under the same version; {self._mend(ref)}"
+            )
+        self.disk.protect(ref.folder)  # a kill may have come between the manifest and this
         return ref
+
+    def _mend(self, ref: Ref) -> str:
+        return _mend(self.disk.local_path(ref.folder))
 
     def _aliased(self, alias: str, kind: str | None, name: str | None) -> list[Ref]:
         of = _ALIAS_OF[alias]
@@ -298,10 +293,5 @@ def _describe(content: Content | Hashed) -> dict[str, Any]:
         return {"sha256": content.sha256, "bytes": content.size}
     if isinstance(content, bytes):
         return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    sha256, size = _hash_file(content)
+    sha256, size = hash_file(content)
     return {"sha256": sha256, "bytes": size}
-
-
-def _hash_file(path: Path) -> tuple[str, int]:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()

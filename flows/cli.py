@@ -325,15 +325,16 @@ def promote(ref: str, reason: str) -> Result:
     from artifacts import aliases
 
     _, store = _store()
-    weights = store.open(store.resolve(ref, "weights")).ref
-    return asdict(aliases.promote(store.disk, weights, reason))
+    weights = store.open(store.resolve(ref, "weights"))
+    weights.check_files()
+    return asdict(aliases.promote(store.disk, weights.ref, reason))
 
 
 @verb(show="decision")
 @click.argument("name", required=False)
 @click.option("--reason", default="rolled back by hand", show_default=True, help="Why, for the history.")
 def rollback(name: str | None, reason: str) -> Result:
-    """Make the champion before the current one champion again.
+    """Make the champion before the current one champion again; one that is gone or damaged is refused.
 
     \b
     Example:
@@ -345,7 +346,7 @@ def rollback(name: str | None, reason: str) -> Result:
 
     _, store = _store()
     champion = store.resolve(f"{name}@champion" if name else "champion")
-    return asdict(aliases.rollback(store.disk, champion.name, reason))
+    return asdict(aliases.rollback(store.disk, champion.name, reason, check=lambda ref: store.open(ref).check_files()))
 
 
 @verb(show="export")
@@ -383,9 +384,12 @@ def export(ref: str, file_format: Any, output: Path) -> Result:
 def verify(ref: str | None) -> Result:
     """Hash everything in the store, or one artifact, and compare with what was published.
 
+    What artifacts were made from, and what champion and latest ever meant, must be there, too.
+
     \b
     Example:
       lookbook verify
+      lookbook verify champion
     """
     from dataclasses import asdict
 

@@ -4,11 +4,9 @@ Pools, deployments and automations stay in Prefect's database; making them again
 """
 
 import ctypes
-import getpass
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
+from artifacts.provenance import user_at_host
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.server import ServerError, address_file, healthy, only_server, standing_api
@@ -409,7 +408,7 @@ def _deploy(settings: Settings, api: str) -> None:
 
 
 def _worker_name(pool: str) -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}-{pool}"
+    return f"{user_at_host()}-{pool}"
 
 
 def _heartbeats() -> dict[str, Any]:

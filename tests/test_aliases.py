@@ -1,6 +1,9 @@
 """pytest tests/test_aliases.py"""
 
 import itertools
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -20,6 +23,10 @@ def keep(store, champion, challenger):
 
 def champion(store):
     return aliases.current(store.disk, "weights", "shoes", "champion")
+
+
+def rollback(store, reason):
+    return aliases.rollback(store.disk, "shoes", reason, check=lambda ref: None)
 
 
 def history(store):
@@ -45,10 +52,10 @@ def test_rollback_goes_back_one_reign_at_a_time(store):
     for ref in (A, B, C):
         aliases.promote(store.disk, ref, "next")
     keep(store, C, A)
-    assert Ref.parse(aliases.rollback(store.disk, "shoes", "bad pictures").ref) == B
-    assert Ref.parse(aliases.rollback(store.disk, "shoes", "worse").ref) == A
+    assert Ref.parse(rollback(store, "bad pictures").ref) == B
+    assert Ref.parse(rollback(store, "worse").ref) == A
     with pytest.raises(NotFound, match=r"shoes has had 1 champion\(s\), so there is none to go back to"):
-        aliases.rollback(store.disk, "shoes", "further")
+        rollback(store, "further")
     assert champion(store) == A
     assert len(history(store)) == 6
 
@@ -93,3 +100,49 @@ def test_an_event_in_another_ones_place_is_refused(store):
     )
     with pytest.raises(Corrupt, match=r"00000002\.json is damaged: it holds event 1"):
         champion(store)
+
+
+def test_a_decision_whose_answer_was_lost_is_written_once(store, monkeypatch):
+    """NFS: the link was made, its answer was lost, and what is asked again finds the name taken."""
+    link = os.link
+
+    def lose(source, target):
+        link(source, target)
+        raise FileExistsError(17, "File exists")
+
+    aliases.promote(store.disk, A, "first")
+    monkeypatch.setattr(os, "link", lose)
+    event = aliases.promote(store.disk, B, "better")
+    assert history(store)[1:] == [event]
+    assert event.number == 2
+
+
+NOBODY_KNOWS = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+PROMOTE = """
+import sys
+from pathlib import Path
+from artifacts import aliases
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.store import Store
+
+assert Settings().cache.is_absolute()
+print(aliases.promote(Store(Path(sys.argv[1])).disk, Ref.parse(sys.argv[2]), "because").by)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("home", [{}, {"HOME": "/"}])
+def test_a_user_without_a_name_is_named_by_the_number(tmp_path, home):
+    """As with `docker run --user 12345`."""
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o777)
+    run = subprocess.run(
+        [*NOBODY_KNOWS, sys.executable, "-c", PROMOTE, str(tmp_path / "store"), str(A)],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], **home},
+    )
+    assert run.stdout.startswith("12345@"), run.stderr

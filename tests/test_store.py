@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import WITHOUT_ROOTS_RIGHTS
 
 from artifacts.documents import digest
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
@@ -18,6 +19,17 @@ from artifacts.store import Store
 
 def publish(store, name="shoes", content=b"data", kind="datasets", **more):
     return store.publish(kind, name, {"data.bin": content}, settings={"a": 1}, inputs={}, facts={}, **more)
+
+
+def damage(path, content):
+    """Rewrite a published file in place, as whoever insists can."""
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def remove(path):
+    path.parent.chmod(0o755)
+    path.unlink()
 
 
 def files(store):
@@ -54,7 +66,7 @@ def test_other_content_settings_or_inputs_are_other_versions(store):
 
 def test_a_version_without_manifest_is_not_there(store):
     ref = publish(store)
-    (store.disk.root / ref.folder / "manifest.json").unlink()
+    remove(store.disk.root / ref.folder / "manifest.json")
     assert list(store.refs()) == []
     with pytest.raises(NotFound, match=r"datasets/shoes@\w+ is not in the store"):
         store.open(ref)
@@ -64,16 +76,16 @@ def test_a_version_without_manifest_is_not_there(store):
 
 def test_leftovers_with_other_bytes_are_named_not_trusted(store):
     ref = publish(store)
-    (store.disk.root / ref.folder / "manifest.json").unlink()
-    (store.disk.root / ref.folder / "data.bin").write_bytes(b"DATA")
+    remove(store.disk.root / ref.folder / "manifest.json")
+    damage(store.disk.root / ref.folder / "data.bin", b"DATA")
     with pytest.raises(Corrupt, match=r"data\.bin is damaged: an unfinished run left other bytes there"):
         publish(store)
 
 
-@pytest.mark.parametrize("damage", [b"dat", b"data!", b"dada"])
-def test_damaged_files_are_refused_by_name(store, damage):
+@pytest.mark.parametrize("content", [b"dat", b"data!", b"dada"])
+def test_damaged_files_are_refused_by_name(store, content):
     ref = publish(store)
-    (store.disk.root / ref.folder / "data.bin").write_bytes(damage)
+    damage(store.disk.root / ref.folder / "data.bin", content)
     with pytest.raises(Corrupt, match=rf"{ref.folder}/data\.bin is damaged: expected 4 bytes"):
         store.open(ref).read("data.bin")
     with pytest.raises(Corrupt, match=r"data\.bin is damaged"):
@@ -83,7 +95,7 @@ def test_damaged_files_are_refused_by_name(store, damage):
 
 def test_missing_files_are_refused_by_name(store):
     ref = publish(store)
-    (store.disk.root / ref.folder / "data.bin").unlink()
+    remove(store.disk.root / ref.folder / "data.bin")
     with pytest.raises(Corrupt, match=r"data\.bin is missing"):
         store.open(ref).read("data.bin")
     assert "data.bin is missing" in store.verify(ref).corrupt[0]
@@ -96,14 +108,14 @@ def test_verify_counts_files_manifests_and_alias_events(store):
     aliases.promote(store.disk, ref, "because")
     assert (store.verify().checked, store.verify().corrupt) == (4, [])
     event = store.disk.root / "aliases/weights/shoes/champion/00000001.json"
-    event.write_bytes(event.read_bytes().replace(b"because", b"becausf"))
+    damage(event, event.read_bytes().replace(b"because", b"becausf"))
     assert "aliases/weights/shoes/champion/00000001.json is damaged" in store.verify().corrupt[0]
 
 
 def test_a_manifest_of_another_version_is_refused(store):
     one, other = publish(store), publish(store, content=b"other")
     folder = store.disk.root
-    (folder / one.folder / "manifest.json").write_bytes((folder / other.folder / "manifest.json").read_bytes())
+    damage(folder / one.folder / "manifest.json", (folder / other.folder / "manifest.json").read_bytes())
     with pytest.raises(Corrupt, match="its identity belongs to another version"):
         store.open(one)
 
@@ -238,6 +250,168 @@ def test_a_kill_at_any_call_leaves_what_was_committed_and_the_next_attempt_finis
         assert run.returncode == -signal.SIGKILL, run.stderr
     assert "done" in run.stdout
     assert calls > 20
+
+
+def mode(path):
+    return path.stat().st_mode & 0o7777
+
+
+def test_what_is_published_is_read_only_and_never_more_readable_than_it_was(store):
+    umask = os.umask(0o027)
+    try:
+        ref = publish(store, kind="predictions", rendered=lambda: {"pages/page.html": b"<p>"})
+        store.disk.create("aliases/x/00000001.json", b"{}")
+    finally:
+        os.umask(umask)
+    folder = store.disk.local_path(ref.folder)
+    assert {path.name: oct(mode(path)) for path in (folder, *folder.rglob("*"))} == {
+        folder.name: "0o550",
+        "pages": "0o550",
+        "data.bin": "0o440",
+        "page.html": "0o440",
+        "manifest.json": "0o440",
+    }
+    assert mode(store.disk.local_path("aliases/x/00000001.json")) == 0o440
+    assert mode(folder.parent) == mode(store.disk.local_path("aliases/x")) == 0o750, "the next one goes in there"
+
+
+def test_a_part_that_is_linked_into_versions_is_read_only_under_all_of_its_names(store):
+    with store.disk.scratch() as scratch:
+        (scratch / "part").write_bytes(b"rows")
+        store.disk.create("staging/parts/one", scratch / "part")
+    part = store.disk.local_path("staging/parts/one")
+    assert mode(part) == 0o444
+    ref = store.publish("predictions", "shop", {"data/a": part}, settings={}, inputs={}, facts={})
+    assert store.open(ref).path("data/a").samefile(part)
+    store.disk.remove("staging/parts/one")
+    assert store.open(ref).read("data/a") == b"rows"
+
+
+EQUAL_RUNS = """
+import sys
+from pathlib import Path
+from artifacts.store import Store
+
+store = Store(Path(sys.argv[1]))
+
+def publish(draw):
+    return store.publish("weights", "shoes", {"data/a.bin": b"a"}, settings={}, inputs={}, facts={}, rendered=draw)
+
+def late():
+    ref = publish(lambda: {"early.html": b"<p>"})
+    for place in (store.open(ref).folder, store.open(ref).folder / "data"):
+        try:
+            (place / "more").write_bytes(b"")
+        except PermissionError:
+            continue
+        raise SystemExit(f"{place} can be written to")
+    return {"late.html": b"<p>"}
+
+ref = publish(late)
+print(*store.open(ref).files, store.verify().corrupt)
+"""
+
+
+def test_an_equal_run_that_was_first_has_closed_the_folder(store):
+    """As an ordinary user, whom modes bind: another run publishes while this one draws its pages."""
+    run = subprocess.run(
+        [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", EQUAL_RUNS, str(store.disk.root)], capture_output=True, text=True
+    )
+    assert (run.stdout, run.stderr) == ("data/a.bin early.html []\n", "")
+
+
+LINKED_BY_ANOTHER = """
+import os, sys
+from pathlib import Path
+from artifacts.store import Store
+
+os.umask(0o002)
+disk = Store(Path(sys.argv[1])).disk
+if sys.argv[2] == "make":
+    disk.create("staging/parts/one", b"rows")
+    os.mkdir(sys.argv[1] + "/predictions")
+else:
+    disk.create("predictions/shop/x/data", disk.local_path("staging/parts/one"))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
+def test_another_users_part_is_copied_where_it_may_not_be_linked(store):
+    shared = store.disk.root
+    shared.mkdir()
+    shared.chmod(0o2775)
+    os.chown(shared, -1, 4321)
+    for above in (shared.parents[0], shared.parents[1], shared.parents[2]):
+        above.chmod(0o755)
+    for user, what in ((1001, "make"), (1002, "link")):
+        as_user = ["setpriv", f"--reuid={user}", "--regid=4321", "--clear-groups"]
+        program = [sys.executable, "-c", LINKED_BY_ANOTHER, str(shared), what]
+        run = subprocess.run([*as_user, *program], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+    assert store.disk.read("predictions/shop/x/data") == b"rows"
+    assert store.disk.local_path("predictions/shop/x/data").stat().st_uid == 1002
+
+
+def test_a_filesystem_without_modes_is_no_failure(store, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    ref = publish(store)
+    assert mode(store.disk.local_path(ref.folder)) & 0o200
+    assert store.open(ref).read("data.bin") == b"data"
+    monkeypatch.undo()
+    assert publish(store) == ref
+    assert not mode(store.disk.local_path(ref.folder)) & 0o222, "the next equal run mends it"
+
+
+def losing_answers(monkeypatch):
+    """NFS: the link was made, its answer was lost, and what is asked again finds the name taken."""
+    link = os.link
+
+    def lose(source, target, **more):
+        link(source, target, **more)
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(os, "link", lose)
+
+
+def test_a_link_whose_answer_was_lost_is_ones_own(store, monkeypatch):
+    store.prepare()
+    losing_answers(monkeypatch)
+    store.disk.create("a/b", b"one")
+    with pytest.raises(AlreadyExists):
+        store.disk.create("a/b", b"one")
+    ref = publish(store)
+    store.disk.create("staging/parts/one", b"rows")
+    linked = store.publish(
+        "predictions", "x", {"d": store.disk.local_path("staging/parts/one")}, settings={}, inputs={}, facts={}
+    )
+    assert (store.disk.read("a/b"), store.verify().corrupt) == (b"one", [])
+    assert [store.open(each).read(file) for each, file in ((ref, "data.bin"), (linked, "d"))] == [b"data", b"rows"]
+
+
+def test_a_store_made_while_answers_are_lost(store, monkeypatch):
+    losing_answers(monkeypatch)
+    assert store.open(publish(store)).read("data.bin") == b"data"
+
+
+def test_a_version_that_is_removed_as_its_message_says_is_made_again(store):
+    ref = publish(store)
+    damage(store.open(ref).path("data.bin"), b"dada")
+    with pytest.raises(Corrupt) as refused:
+        publish(store)
+    command = str(refused.value).partition("remove its version (")[2].partition(")")[0]
+    subprocess.run([*WITHOUT_ROOTS_RIGHTS, "sh", "-c", command], check=True)
+    assert not store.disk.local_path(ref.folder).exists()
+    assert store.open(publish(store)).read("data.bin") == b"data"
+
+
+def test_a_published_version_without_one_of_its_files_is_not_made_up(store):
+    ref = publish(store)
+    remove(store.disk.root / ref.folder / "data.bin")
+    with pytest.raises(Corrupt, match=r"data\.bin is missing from the store"):
+        publish(store)
 
 
 def test_the_identity_is_what_other_tools_can_recompute(store):

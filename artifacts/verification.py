@@ -1,0 +1,180 @@
+"""`verify`: hash what was published, and look whether all that manifests, events and runs refer to is there."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from artifacts import aliases
+from artifacts.disk import hash_file
+from artifacts.documents import unseal
+from artifacts.errors import Corrupt, InvalidRef, LookbookError, NotFound, StoreError
+from artifacts.refs import Ref
+
+if TYPE_CHECKING:
+    from artifacts.store import Artifact, Store
+
+_File = tuple[int, ...]
+_NAMED = 5  # of those that refer to what is missing; a file that several versions share is told with all of them
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found.
+
+    checked: files of versions, alias events and runs' records that were looked at; corrupt: a sentence for each file
+    that is not what was published, and for all that is missing though something refers to it.
+    """
+
+    checked: int
+    corrupt: list[str]
+
+
+def verify(store: "Store", ref: Ref | None) -> Verification:
+    """Verify the version `ref` and that its inputs are there; without `ref` everything published, every alias event and
+    every run's record. Raises NotFound for a `ref` that is not there."""
+    verifier = _Verifier(store)
+    if ref is None:
+        for each in store.refs():
+            with suppress(NotFound):  # removed in this moment; whether something refers to it is told below
+                verifier.check_version(each)
+        verifier.check_events()
+        verifier.check_runs()
+    else:
+        verifier.check_version(ref)
+        verifier.find_sharing(ref)
+    verifier.check_wanted()
+    return Verification(verifier.checked, [problem.sentence() for problem in verifier.problems])
+
+
+@dataclass
+class _Problem:
+    """text: what is wrong; also: the other versions that hold the same damaged file."""
+
+    text: str
+    also: list[str] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        return f"{self.text}; the same file is also in {', '.join(self.also)}" if self.also else self.text
+
+
+class _Verifier:
+    """Versions share files (hard links): each file is hashed once, and a damaged one is told once, with all of them."""
+
+    def __init__(self, store: "Store") -> None:
+        self.checked = 0
+        self.problems: list[_Problem] = []
+        self._store = store
+        self._hashes: dict[_File, tuple[str, int]] = {}
+        self._damaged: dict[_File | None, _Problem] = {}
+        self._wanted: dict[str, list[str]] = defaultdict(list)  # a ref or a key -> what refers to it
+
+    def check_version(self, ref: Ref) -> None:
+        """Hash the files of the version `ref`. Raises NotFound."""
+        self.checked += 1
+        try:
+            artifact = self._store.open(ref)
+        except (Corrupt, StoreError) as error:
+            self.problems.append(_Problem(str(error)))
+            return
+        for file in artifact.files:
+            self.checked += 1
+            try:
+                artifact.check(file, self._hash)
+            except (Corrupt, StoreError) as error:
+                self._tell(artifact, file, str(error))
+        self._want_refs(artifact.identity["inputs"].values(), str(ref))
+
+    def find_sharing(self, ref: Ref) -> None:
+        """Name the versions, beside `ref`, that hold one of its damaged files."""
+        for other in self._store.refs() if self._damaged else ():
+            with suppress(LookbookError):
+                artifact = self._store.open(other)
+                for file in artifact.files if other != ref else ():
+                    if (found := _file(artifact.folder / file)) in self._damaged:
+                        self._damaged[found].also.append(str(other))
+
+    def check_events(self) -> None:
+        """Read every alias event. What it makes the alias mean must be there, and so must all events before it. Weights
+        that were judged and kept back may be gone."""
+        numbers: dict[str, set[int]] = defaultdict(set)
+        for key in self._store.disk.list("aliases"):
+            self.checked += 1
+            try:
+                event = aliases.read_event(self._store.disk, key)
+            except LookbookError as error:
+                self.problems.append(_Problem(str(error)))
+            else:
+                challenger = None if event.action == "keep" else event.challenger
+                self._want_refs((event.ref, event.previous, challenger), key)
+            folder, _, name = key.rpartition("/")
+            if name.removesuffix(".json").isdecimal():
+                numbers[folder].add(int(name.removesuffix(".json")))
+        for folder, found in numbers.items():
+            for number in sorted({*range(1, max(found))} - found):
+                self._wanted[f"{folder}/{number:08d}.json"].append(f"{folder}/{max(found):08d}.json")
+
+    def check_runs(self) -> None:
+        """Read every run's record. The decision that a run says it made must be in the alias's history."""
+        for key in self._store.disk.list("runs"):
+            self.checked += 1
+            try:
+                decision = unseal(self._store.disk.read(key), key).get("decision")
+            except LookbookError as error:
+                self.problems.append(_Problem(str(error)))
+                continue
+            if isinstance(decision, str):
+                self._wanted[decision].append(key)
+
+    def check_wanted(self) -> None:
+        """Look whether all is there that something refers to."""
+        for wanted, by in self._wanted.items():
+            if not self._is_there(wanted):
+                more = f" and {len(by) - _NAMED:,} more" if len(by) > _NAMED else ""
+                self.problems.append(
+                    _Problem(
+                        f"{wanted} is missing from the store {self._store.disk.root}, but is referred to by "
+                        f"{', '.join(by[:_NAMED])}{more}; restore it from a copy"
+                    )
+                )
+
+    def _want_refs(self, values: Iterable[Any], by: str) -> None:
+        """Remember which of the values are refs: others are digests of what is no artifact."""
+        for value in dict.fromkeys(values):
+            with suppress(InvalidRef):
+                if isinstance(value, str):
+                    self._wanted[str(Ref.parse(value))].append(by)
+
+    def _is_there(self, wanted: str) -> bool:
+        with suppress(InvalidRef):
+            return self._store.has(Ref.parse(wanted))
+        with suppress(StoreError):  # no key at all
+            return self._store.disk.exists(wanted)
+        return False
+
+    def _hash(self, path: Path) -> tuple[str, int]:
+        file = _file(path)
+        if file is None:
+            return hash_file(path)
+        if file not in self._hashes:
+            self._hashes[file] = hash_file(path)
+        return self._hashes[file]
+
+    def _tell(self, artifact: "Artifact", file: str, text: str) -> None:
+        damaged = _file(artifact.folder / file)
+        if damaged in self._damaged:
+            self._damaged[damaged].also.append(str(artifact.ref))
+            return
+        self.problems.append(_Problem(text))
+        if damaged is not None:
+            self._damaged[damaged] = self.problems[-1]
+
+
+def _file(path: Path) -> _File | None:
+    """What tells a file from others whatever its names are; None when there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return None
