@@ -1,9 +1,9 @@
-"""What a decoder process gives up before it reads strangers' files: rights that a bug in a picture library could misuse.
+"""What a decoder process gives up before it reads strangers' files: rights that a bug in Pillow could misuse.
 
-Each measure stands for itself, and one that a kernel doesn't know is left out: resource limits are everywhere; Landlock
-(reads below given folders alone) needs Linux 5.13; the filter of system calls needs an x86-64 or a 64-bit ARM processor.
-There is a library for the filter (libseccomp), but not on every machine that Python runs on, so the filter is put
-together here: it has no branches but one.
+Each measure stands for itself, and a kernel that doesn't know one goes without it. Resource limits are everywhere.
+Landlock (files are read below given folders alone) needs Linux 5.13. The filter of system calls needs an x86-64 or a
+64-bit ARM processor. There is a library for the filter (libseccomp), but not on every machine that Python runs on; so
+the filter is put together here.
 """
 
 import ctypes

@@ -146,7 +146,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     shared = mmap.mmap(settings["memory"], 0)
     os.close(settings["memory"])
     progress = Progress(shared)
-    libraries = [os.open(Path(module.__file__).parent, os.O_PATH | os.O_CLOEXEC) for module in (os, np, PIL)]
+    places = [Path(module.__file__).parent for module in (os, np, PIL) if module.__file__]
+    libraries = [os.open(place, os.O_PATH | os.O_CLOEXEC) for place in places]
     confine(_REST_OF_THE_PROCESS + limits.bytes + 16 * limits.pixels, [settings["folder"], *libraries])
     for descriptor in libraries:
         os.close(descriptor)
