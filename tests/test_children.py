@@ -98,6 +98,24 @@ def test_code_that_changed_under_a_running_parent_is_told(tmp_path, elsewhere):
     assert said.stdout == ""
 
 
+def test_too_few_descriptors_are_told_and_leave_no_child(tmp_path):
+    program = (
+        "import os, resource, subprocess, sys\n"
+        "from tasks.vision.decoding import DecoderPool\n"
+        "from tasks.vision.errors import DecoderError\n"
+        "from tasks.vision.images import ImageSpec, Limits\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "try:\n"
+        "    DecoderPool(os.open(sys.argv[1], os.O_RDONLY), ImageSpec(8, 8, 1), Limits(1, 1), 1, 60)\n"
+        "except DecoderError as error:\n"
+        "    print(error)\n"
+        "print(subprocess.run(['ps', '-o', 'comm=', '--ppid', str(os.getpid())], capture_output=True).stdout)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
+    assert "of 60 decoder processes started, then: Too many open files; LOOKBOOK_DECODERS sets" in said.stdout
+    assert said.stdout.splitlines()[-1] == "b'ps\\n'", said.stdout
+
+
 def one_child(decoders):
     [worker] = decoders._workers
     return worker.child.pid
