@@ -18,7 +18,7 @@ from artifacts.preparations import Read
 from artifacts.settings import Settings
 from tasks.labelled import SIDES, Labelled, Side, split_table
 from tasks.listing import folder_path, open_folder, to_text
-from tasks.vision.decoding import DecoderPool, Files, cut
+from tasks.vision.decoding import DecoderPool, Files, cut, default_processes
 from tasks.vision.images import ImageSpec, Limits
 
 TEST_SHARE = 1 / 7  # as Fashion-MNIST's
@@ -102,7 +102,7 @@ def gather(
         top = open_folder(settings, split_table(images)[0])
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         try:
-            processes = settings.decoders or os.cpu_count() or 1
+            processes = settings.decoders or default_processes()
             with DecoderPool(top, spec, limits, settings.max_image_seconds, processes) as pool:
                 for pictures in pool.decode(requests()):
                     items = asked.popleft()

@@ -1,10 +1,14 @@
-"""pytest tests/test_decoding.py: real decoder processes, really killed, stopped and starved."""
+"""pytest tests/test_decoding.py: real decoder processes, really killed, stopped and starved.
+
+How they are started, and what they may do: tests/test_children.py.
+"""
 
 import hashlib
 import mmap
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +18,8 @@ import pytest
 from PIL import Image
 
 from tasks.vision import decoder, decoding
-from tasks.vision.decoding import CHUNK, DecoderError, DecoderPool, Files
+from tasks.vision.decoding import CHUNK, DecoderPool, Files, cut, default_processes, files_a_request
+from tasks.vision.errors import DecoderError
 from tasks.vision.images import ImageSpec, Limits, decode
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
@@ -48,7 +53,7 @@ def draw(top, count, start=0):
 def children():
     """Decoder processes of this one."""
     listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
     ).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "tasks.vision.decoder" in line]
 
@@ -168,7 +173,7 @@ def test_a_child_that_dies_or_hangs_costs_one_row(folder, tmp_path, sent, second
         while worker.progress.read()[0] != 5:
             time.sleep(0.005)
         time.sleep(0.1)
-        os.kill(worker.process.pid, sent)
+        os.kill(worker.child.pid, sent)
 
     with pool(folder, seconds=seconds, processes=1) as decoders:
         [first] = children()
@@ -215,8 +220,8 @@ def test_no_file_is_ever_blamed_for_the_time_between_files(folder, tmp_path):
 
 def test_children_that_never_start_are_an_error_not_a_loop(folder, tmp_path, monkeypatch):
     names = draw(tmp_path, 1)
-    monkeypatch.setattr(decoding.sys, "executable", "/bin/false")
-    with pytest.raises(DecoderError, match="decoder processes end at once"), pool(folder) as decoders:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(DecoderError, match="decoder processes in a row ended before"), pool(folder) as decoders:
         list(decoders.decode([files(tmp_path, names)]))
 
 
@@ -226,9 +231,9 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
         "from tasks.vision.decoding import DecoderPool\n"
         "from tasks.vision.images import ImageSpec, Limits\n"
         "pool = DecoderPool(os.open(sys.argv[1], os.O_RDONLY), ImageSpec(8, 8, 1), Limits(1, 1), 1, 2)\n"
-        "print(*[worker.process.pid for worker in pool._workers], flush=True); time.sleep(60)\n"
+        "print(*[worker.child.pid for worker in pool._workers], flush=True); time.sleep(60)\n"
     )
-    parent = subprocess.Popen([decoding.sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True)
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     parent.kill()
     parent.communicate()
@@ -289,17 +294,154 @@ def test_a_progress_is_never_read_half_written():
     written = decoder.Progress(shared)
     written.clear()
     if not (child := os.fork()):
-        while time.monotonic() < started + 2:
+        while time.monotonic() < started + 60:
             for item in range(1, 1000):
                 written.begin(item)
         os._exit(0)
     progress = decoder.Progress(shared)
     seen = set()
-    while time.monotonic() < started + 2:
+    while time.monotonic() < started + (1 if len(seen) > 100 else 60):
         item, began = progress.read()
         if item >= 0:
             seen.add(item)
             assert item, "an item that was never begun"
             assert started <= began <= time.monotonic()
+    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert len(seen) > 100
+
+
+# First it uses up what a user without root's rights may have of pipes: every later one holds 8 KiB, not 64.
+MANY_DECODERS = """
+import fcntl, os, sys
+from contextlib import suppress
+from tasks.vision.decoding import DecoderPool, Files
+from tasks.vision.images import ImageSpec, Limits
+hoard = [os.pipe()]
+while (size := fcntl.fcntl(hoard[-1][0], fcntl.F_GETPIPE_SZ)) > 8192 and len(hoard) < 200:
+    with suppress(PermissionError):
+        fcntl.fcntl(hoard[-1][0], fcntl.F_SETPIPE_SZ, 1 << 20)
+    hoard.append(os.pipe())
+print(size)
+top = sys.argv[1]
+names = [b"/".join([b"x" * 120, b"y" * 120, name]) for name in sorted(os.listdir(os.fsencode(f"{top}/{'x' * 120}/{'y' * 120}")))]
+found = [os.stat(os.path.join(os.fsencode(top), name)) for name in names]
+request = Files(names, [each.st_size for each in found], [each.st_mtime_ns for each in found])
+with DecoderPool(os.open(top, os.O_RDONLY), ImageSpec(8, 8, 1), Limits(1 << 20, 1 << 20), 60, 64) as pool:
+    print(sum(len(each.sha256) - len(each.errors) for each in pool.decode([request] * 192)))
+"""  # noqa: E501
+
+
+def test_many_decoders_with_small_pipes_and_long_paths_never_wait_for_each_other(tmp_path):
+    inner = tmp_path / ("x" * 120) / ("y" * 120)
+    inner.mkdir(parents=True)
+    draw(inner, CHUNK)
+    ordinary = ["setpriv", "--bounding-set=-sys_resource,-sys_admin", "--inh-caps=-sys_resource,-sys_admin"]
+    command = [*(ordinary if os.geteuid() == 0 else ()), sys.executable, "-c", MANY_DECODERS, tmp_path]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert said.stdout.split() == ["8192", str(192 * CHUNK)], said.stderr
+
+
+def long_request(top):
+    """More than any pipe of an ordinary user holds."""
+    inner = top / ("x" * 200) / ("y" * 200)
+    inner.mkdir(parents=True)
+    name = Path(os.fsdecode(draw(inner, 1)[0]))
+    path = os.fsencode((inner / name).relative_to(top))
+    return files(top, [path] * CHUNK)
+
+
+def test_a_child_that_neither_reads_nor_answers_is_an_error_in_time(folder, tmp_path, monkeypatch):
+    deaf = tmp_path / "deaf"
+    deaf.write_text("#!/bin/sh\nexec sleep 100\n")
+    deaf.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(deaf))
+    monkeypatch.setattr(decoding, "_SILENT_SECONDS", 0.3)
+    with pytest.raises(DecoderError, match="said nothing for 0.3 s"), pool(folder) as decoders:
+        list(decoders.decode([long_request(tmp_path)] * 4))
+
+
+def test_a_child_that_was_stopped_between_files_is_replaced_and_no_file_blamed(folder, tmp_path, monkeypatch):
+    request = long_request(tmp_path)
+    with pool(folder, processes=1) as decoders:
+        list(decoders.decode([request]))
+        [first] = children()
+        os.kill(first, signal.SIGSTOP)
+        monkeypatch.setattr(decoding, "_SILENT_SECONDS", 2.0)
+        results = list(decoders.decode([request] * 3))
+        assert children() != [first]
+    assert [each.errors for each in results] == [{}, {}, {}]
+
+
+def test_a_parent_that_was_away_blames_nobody(folder, tmp_path, monkeypatch):
+    """The consumer of the results may take its time: the children did their work, or wait for room in the pipe."""
+    monkeypatch.setattr(decoding, "_SILENT_SECONDS", 1.0)
+    request = long_request(tmp_path)
+    with pool(folder, processes=1) as decoders:
+        list(decoders.decode([request]))  # it has started
+        [first] = children()
+        for _ in decoders.decode([request] * 6):
+            time.sleep(1.2)
+        assert children() == [first]
+
+
+def test_leaving_the_pool_waits_for_no_child(folder, tmp_path):
+    with pool(folder, processes=2) as decoders:
+        decoding_now = decoders.decode([long_request(tmp_path)] * 8)
+        next(decoding_now)
+        for pid in children():
+            os.kill(pid, signal.SIGSTOP)
+    assert children() == []
+
+
+def test_requests_of_large_pictures_have_fewer_files():
+    sizes = {28: 256, 224: 64, 256: 64, 512: 16, 1024: 4, 4096: 1}
+    assert {side: files_a_request(ImageSpec(side, side, 3)) for side in sizes} == sizes
+    items, all_sizes = np.arange(100), np.full(100, 10)
+    assert [len(each) for each in cut(items, all_sizes, ImageSpec(512, 512, 3))] == [16] * 6 + [4]
+    assert [len(each) for each in cut(items, all_sizes)] == [100]
+
+
+def test_a_request_of_more_pixels_than_a_decoder_shares_comes_back_in_one_piece(folder, tmp_path):
+    spec = ImageSpec(512, 512, 3)
+    names = draw(tmp_path, 40)
+    (tmp_path / "00020.png").write_text("no picture")
+    sha256 = hashlib.sha256((tmp_path / "00037.png").read_bytes()).hexdigest()
+    requests = [files(tmp_path, names, known={37: sha256}), files(tmp_path, names[:3]), files(tmp_path, [])]
+    with DecoderPool(folder, spec, LIMITS, 20.0, 2) as decoders:
+        whole, small, empty = decoders.decode(requests)
+    assert whole.pixels.shape == (40, 512, 512, 3)
+    assert (list(whole.errors), whole.same) == ([20], [37])
+    assert len(whole.sha256) == len(whole.width) == len(whole.height) == 40
+    for place in (0, 15, 16, 39):
+        content = (tmp_path / names[place].decode()).read_bytes()
+        assert (whole.pixels[place] == decode(content, spec, LIMITS).pixels).all()
+    assert (len(small.pixels), len(empty.pixels)) == (3, 0)
+
+
+def test_results_that_wait_are_bounded_by_their_pixels(folder, tmp_path, monkeypatch):
+    spec = ImageSpec(512, 512, 3)
+    monkeypatch.setattr(decoding, "AHEAD_BYTES", 5 * 16 * 512 * 512 * 3)
+    request = files(tmp_path, draw(tmp_path, 16))
+    asked = 0
+
+    def requests():
+        nonlocal asked
+        for _ in range(20):
+            asked += 1
+            yield request
+
+    with DecoderPool(folder, spec, LIMITS, 20.0, 2) as decoders:
+        for taken, _ in enumerate(decoders.decode(requests())):
+            assert asked <= taken + 1 + 5
+    assert asked == 20
+
+
+def test_as_many_decoders_as_processors_that_this_process_may_use():
+    program = (
+        "import os; from tasks.vision.decoding import default_processes\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(default_processes())"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "1"
+    assert 1 <= default_processes() <= 32

@@ -1,6 +1,8 @@
 """pytest tests/test_images.py"""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -61,6 +63,71 @@ def test_formats_are_known_by_content(format):
 )
 def test_every_mode_has_defined_pixels(picture, expected):
     assert (grey(encode(picture)) == expected).all()
+
+
+DEEP = np.array([[0x0000, 0x1234, 0x8000, 0xFFFF]] * 3 + [[0x12FF, 0x8001, 0x80FF, 0xFF00]], np.uint16)
+
+
+def tiff(pixels, bits, photometric, order="<", compression=1, orientation=1):
+    """A TIFF of grey pixels by hand, as TIFF 6.0 describes it; photometric: 0 where zero is white; compression: 1 for
+    none, 8 for deflate."""
+    height, width = pixels.shape
+    data = pixels.astype(f"{order}u{bits // 8}").tobytes()
+    data = zlib.compress(data) if compression == 8 else data
+    tags = {256: width, 257: height, 258: bits, 259: compression, 262: photometric, 273: 8 + 2 + 10 * 12 + 4}
+    tags |= {274: orientation, 277: 1, 278: height, 279: len(data)}
+    entries = b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items())
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    return start + entries + bytes(4) + data
+
+
+def png(pixels, bits, colour_type, transparent=None):
+    """A PNG by hand, as its specification describes it; pixels: one row of values after the other."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + row.astype(f">u{bits // 8}").tobytes() for row in pixels)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, len(pixels), bits, colour_type, 0, 0, 0))
+    key = chunk(b"tRNS", struct.pack(">H", transparent)) if transparent is not None else b""
+    return b"\x89PNG\r\n\x1a\n" + header + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_a_tiff_whose_zero_is_white(compression):
+    for bits, pixels in [(8, RAMP), (16, DEEP)]:
+        expected = pixels >> (bits - 8)
+        assert (grey(tiff(pixels, bits, 1, compression=compression)) == expected).all()
+        assert (grey(tiff(pixels, bits, 0, compression=compression)) == 255 - expected).all()
+    assert (grey(tiff(DEEP, 16, 1, ">", compression)) == DEEP >> 8).all()
+    assert (grey(tiff(DEEP, 16, 0, compression=compression), invert=True) == DEEP >> 8).all()
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_a_sixteen_bit_tiff_is_turned_upright(photometric):
+    expected = grey(tiff(DEEP, 16, photometric))
+    assert (grey(tiff(DEEP[::-1, ::-1], 16, photometric, orientation=3)) == expected).all()
+
+
+def test_sixteen_bit_grey_with_a_transparent_value():
+    assert (grey(png(DEEP, 16, 0)) == DEEP >> 8).all()
+    content = png(DEEP, 16, 0, transparent=0x8000)
+    there = DEEP != 0x8000  # but 0x8001 and 0x80FF are, whose upper 8 bits are the same
+    assert (grey(content) == np.where(there, DEEP >> 8, 0)).all()
+    assert (grey(content, background=255) == np.where(there, DEEP >> 8, 255)).all()
+    assert (grey(content, invert=True, background=7) == np.where(there, 255 - (DEEP >> 8), 7)).all()
+    assert (decode(content, RGB, LIMITS).pixels == np.where(there, DEEP >> 8, 0)[..., None]).all()
+    assert (grey(png(DEEP, 16, 0, transparent=0x80)) == DEEP >> 8).all(), "no pixel has that value"
+    assert (grey(png(RAMP, 8, 0, transparent=0x80), background=255) == np.where(RAMP == 0x80, 255, RAMP)).all()
+
+
+def test_sixteen_bit_grey_with_alpha():
+    alpha = np.array([[0, 0xFFFF, 0xFFFF, 0x33FF]] * 4)
+    content = png(np.dstack([DEEP, alpha]).reshape(4, 8), 16, 4)
+    expected = Image.fromarray((DEEP >> 8).astype(np.uint8))
+    expected.putalpha(Image.fromarray((alpha >> 8).astype(np.uint8)))
+    assert (grey(content, background=255) == grey(encode(expected), background=255)).all()
+    assert grey(content)[0].tolist() == [0, 0x12, 0x80, 0x33]
 
 
 def test_cmyk():

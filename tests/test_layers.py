@@ -17,6 +17,8 @@ WITHOUT_TENSORFLOW = (
     "images",
     "decoding",
     "decoder",
+    "children",
+    "confinement",
     "metrics",
     "duplicates",
     "recipes",

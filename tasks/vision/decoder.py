@@ -1,21 +1,27 @@
-"""A decoder process: `python -m tasks.vision.decoder`, started by `tasks.vision.decoding`, which may kill it any time.
+"""A decoder process, started by `tasks.vision.children`; its parent may kill it any time.
 
 It reads requests from standard input until that ends: paths below a folder it was handed as a descriptor, never a path
-of its own. Pixels go back through shared memory; errors, which are few, as JSON.
+of its own. Pixels go back through shared memory; errors, which are few, as JSON. It gives up all other rights first.
 """
 
 import errno
 import hashlib
+import importlib
 import json
 import mmap
 import os
-import resource
+import platform
 import stat
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+import PIL
+
+from tasks.vision.confinement import confine
 from tasks.vision.errors import ImageError
 from tasks.vision.images import ImageSpec, Limits, decode
 
@@ -24,6 +30,22 @@ PROGRESS_BYTES = 16
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _REST_OF_THE_PROCESS = 2 << 30  # address space of Python, NumPy and Pillow, before any picture
+_CODE = ("confinement.py", "decoder.py", "errors.py", "images.py")
+# Pillow imports these when a picture first asks for them, too late for a process that may not open files any more.
+_FORMATS = ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP")
+_MODULES = ("ImageCms", "ImageColor", "ImageFilter", "ImagePalette", *(f"{each}ImagePlugin" for each in _FORMATS))
+
+
+def _identity() -> dict[str, str]:
+    """What pixels depend on, as it was when this module was imported: a parent compares its own with its children's."""
+    content = hashlib.sha256()
+    for name in _CODE:
+        content.update(hashlib.sha256(Path(__file__).with_name(name).read_bytes()).digest())
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "pillow": PIL.__version__}
+    return {"folder": str(Path(__file__).parent), "code": content.hexdigest(), **versions}
+
+
+IDENTITY = _identity()
 
 
 class Progress:
@@ -111,28 +133,38 @@ def _explained(error: OSError) -> ImageError:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests in order until they end.
+    """Say who this is, then answer requests in order until they end.
 
     A request is a frame: JSON {slot, sizes, mtimes, skip, known} and the paths, NUL between them. The answer is a frame
     of JSON {slot, sha256, width, height, errors, same}; the pixels are in the slot of the shared memory by then.
     """
     settings = json.loads(requests.readline())
     spec, limits = ImageSpec.from_dict(settings["spec"]), Limits(**settings["limits"])
-    memory = _REST_OF_THE_PROCESS + limits.bytes + 16 * limits.pixels
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    for name in _MODULES:
+        importlib.import_module(f"PIL.{name}")
     folder = Folder(settings["folder"])
     shared = mmap.mmap(settings["memory"], 0)
+    os.close(settings["memory"])
     progress = Progress(shared)
+    places = [Path(module.__file__).parent for module in (os, np, PIL) if module.__file__]
+    libraries = [os.open(place, os.O_PATH | os.O_CLOEXEC) for place in places]
+    confine(_REST_OF_THE_PROCESS + limits.bytes + 16 * limits.pixels, [settings["folder"], *libraries])
+    for descriptor in libraries:
+        os.close(descriptor)
+    _answer(answers, IDENTITY)
     size = spec.height * spec.width * spec.channels
     while header := requests.read(FRAME.size):
         lengths = FRAME.unpack(header)
         request = json.loads(requests.read(lengths[0]))
         paths = requests.read(lengths[1]).split(b"\0") if lengths[1] else []
-        start = PROGRESS_BYTES + request["slot"] * settings["chunk"] * size
-        answer = _decode_chunk(request, paths, folder, spec, limits, shared, progress, start)
-        content = json.dumps(answer).encode()
-        answers.write(FRAME.pack(len(content), 0) + content)
-        answers.flush()
+        start = PROGRESS_BYTES + request["slot"] * settings["files"] * size
+        _answer(answers, _decode_chunk(request, paths, folder, spec, limits, shared, progress, start))
+
+
+def _answer(answers: BinaryIO, answer: dict[str, Any]) -> None:
+    content = json.dumps(answer).encode()
+    answers.write(FRAME.pack(len(content), 0) + content)
+    answers.flush()
 
 
 def _decode_chunk(
@@ -182,5 +214,5 @@ def _decode_chunk(
     }  # fmt: skip
 
 
-if __name__ == "__main__":
+def main() -> None:
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -18,6 +18,10 @@ class ImageError(VisionError):
         self.detail = detail
 
 
+class DecoderError(VisionError):
+    """Decoder processes don't start on this machine, don't answer, or run other code than their parent."""
+
+
 class SettingsError(VisionError):
     """Training settings that can't work on these data."""
 

@@ -22,6 +22,7 @@ _PNG_MODES = {0: "L", 2: "RGB"}
 _IHDR = struct.Struct(">IIBBBBB")
 _CHUNK = struct.Struct(">I4s")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_PHOTOMETRIC = 262  # TIFF's tag: 0 where zero is white
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", *_SIXTEEN_BIT)
 
 
@@ -68,7 +69,8 @@ class Decoded(NamedTuple):
 def decode(content: bytes, spec: ImageSpec, limits: Limits) -> Decoded:
     """The first frame of a picture, as the spec wants it.
 
-    JPEG, PNG, GIF, BMP, WebP and TIFF, by content, whatever the file is called; 16-bit grey keeps its upper 8 bits.
+    JPEG, PNG, GIF, BMP, WebP and TIFF, by content, whatever the file is called; 16-bit grey keeps its upper 8 bits,
+    and the one transparent value that it may have.
     Raises ImageError with kind unsupported (no picture of these formats, or of an odd mode), corrupt (broken or cut
     off) or too_large (by `limits`, before anything is decoded).
     """
@@ -89,7 +91,10 @@ def decode(content: bytes, spec: ImageSpec, limits: Limits) -> Decoded:
             picture.load()
             if content.rfind(_ENDS.get(picture.format or "", b"")) < 0:  # whole pixels, but Pillow forgives a lost tail
                 raise ImageError("corrupt", f"the {picture.format} data breaks off before its end")
-            return Decoded(_pixels(_upright(picture), spec), width, height)
+            upright = _upright(picture)
+            if upright.mode in _SIXTEEN_BIT:
+                upright = _to_eight_bits(upright, _zero_is_white(picture))
+            return Decoded(_pixels(upright, spec), width, height)
         except (MemoryError, ImageError):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -168,6 +173,27 @@ def _open(content: bytes, limits: Limits) -> ImageFile.ImageFile:
     return picture
 
 
+def _zero_is_white(picture: ImageFile.ImageFile) -> bool:
+    """Whether this is a TIFF of 16-bit grey whose zero is white: Pillow turns only those of fewer bits round."""
+    if picture.format != "TIFF" or picture.mode not in _SIXTEEN_BIT:
+        return False
+    from PIL import TiffImagePlugin
+
+    assert isinstance(picture, TiffImagePlugin.TiffImageFile)
+    return bool(picture.tag_v2.get(_PHOTOMETRIC, 0) == 0)
+
+
+def _to_eight_bits(picture: Image.Image, zero_is_white: bool) -> Image.Image:
+    """16-bit grey by its upper 8 bits, with alpha where one value is transparent: Pillow would look for that value
+    among the 8-bit ones."""
+    values = np.asarray(picture).astype(np.uint16)
+    grey = Image.fromarray(((0xFFFF - values if zero_is_white else values) >> 8).astype(np.uint8))
+    transparent = picture.info.get("transparency")
+    if transparent is not None:
+        grey.putalpha(Image.fromarray((values != transparent).astype(np.uint8) * 255))
+    return grey
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     """Turned by its EXIF orientation; as it lies where the EXIF data is junk."""
     try:
@@ -178,8 +204,6 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 def _pixels(picture: Image.Image, spec: ImageSpec) -> np.ndarray:
     """A loaded, upright picture as an array."""
-    if picture.mode in _SIXTEEN_BIT:
-        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
     mode = "L" if spec.channels == 1 else "RGB"
     alpha = None
     if picture.has_transparency_data:
