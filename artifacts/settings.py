@@ -31,9 +31,9 @@ class Settings(BaseSettings):
     image_roots: Annotated[
         dict[str, Path], Field(description="Folders that flows may read pictures from, as JSON: name -> folder.")
     ] = {}
-    decoders: Annotated[int | None, Field(gt=0, description="Decoder processes; as many as processors by default.")] = (
-        None
-    )
+    decoders: Annotated[
+        int | None, Field(gt=0, description="Decoder processes; by default one a processor, at most 32.")
+    ] = None
     max_image_bytes: Annotated[int, Field(gt=0, description="Largest picture file that is read, in bytes.")] = 64 << 20
     max_image_pixels: Annotated[int, Field(gt=0, description="Largest picture that is decoded, in pixels.")] = (
         50_000_000

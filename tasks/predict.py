@@ -27,7 +27,7 @@ from tasks.plan import Plan, load_plan
 from tasks.reports.progress import PicturesProgress, report_key
 from tasks.retries import RETRIES
 from tasks.rows import Shard, counts, table_of
-from tasks.vision.decoding import CHUNK, DecoderPool, Files, Pictures
+from tasks.vision.decoding import DecoderPool, Files, Pictures, default_processes, files_a_request
 from tasks.vision.images import ImageSpec
 
 _HELD_BYTES = 64 << 20  # pixels that may wait for TensorFlow's import
@@ -93,7 +93,7 @@ def predict_plan(
     missing = [shard for shard in range(len(digests)) if shard not in done]
     if missing:
         earlier = Earlier(store, job, fresh)
-        wanted = (Shard(shard, digests[shard], plan, earlier) for shard in missing)
+        wanted = (Shard(shard, digests[shard], plan, earlier, job.spec) for shard in missing)
         for shard, part, reused, outcome.waited in _score(store, settings, job, wanted, mark, on_rows):
             done[shard] = part
             outcome.predicted += part.rows - reused
@@ -118,7 +118,7 @@ def _score(
     folder = _open_again(settings, job.folder)
     losses = _Losses(settings, job.folder)
     writing: deque[tuple[Shard, Future[Part]]] = deque()
-    processes = settings.decoders or os.cpu_count() or 1
+    processes = settings.decoders or default_processes()
     try:
         with (
             DecoderPool(folder, job.spec, job.limits, settings.max_image_seconds, processes) as pool,
@@ -166,7 +166,7 @@ def _load(store: Store, job: Job) -> model.Model:
 
 def _held(decoded: Iterator[Pictures], ready: "Future[Any]", spec: ImageSpec) -> Iterator[Pictures]:
     """Decode ahead while TensorFlow is imported in another thread, as far as memory allows."""
-    most = max(1, _HELD_BYTES // (CHUNK * spec.height * spec.width * spec.channels))
+    most = max(1, _HELD_BYTES // (files_a_request(spec) * spec.height * spec.width * spec.channels))
     held: deque[Pictures] = deque()
     for pictures in decoded:
         held.append(pictures)

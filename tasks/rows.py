@@ -12,13 +12,14 @@ from tasks.job import Job
 from tasks.listing import to_text
 from tasks.plan import Plan
 from tasks.vision.decoding import Files, Pictures, cut
+from tasks.vision.images import ImageSpec
 
 
 class Shard:
     """One shard while it is worked on: its entries, the rows that stay, and the rows that come."""
 
-    def __init__(self, number: int, shard_digest: str, plan: Plan, earlier: Earlier) -> None:
-        self.number, self.digest, self._plan, self._earlier = number, shard_digest, plan, earlier
+    def __init__(self, number: int, shard_digest: str, plan: Plan, earlier: Earlier, spec: ImageSpec) -> None:
+        self.number, self.digest, self._plan, self._earlier, self._spec = number, shard_digest, plan, earlier, spec
 
     def open(self) -> None:
         """Read the entries, and find out which have rows already."""
@@ -43,7 +44,7 @@ class Shard:
     def requests(self) -> Iterator[tuple["Shard", np.ndarray, Files]]:
         """The files to decode, a chunk at a time."""
         self.open()
-        for items in cut(self.wanted, self.sizes):
+        for items in cut(self.wanted, self.sizes, self._spec):
             known = {place: self.known[item] for place, item in enumerate(items.tolist()) if item in self.known}
             sizes, mtimes = self.sizes[items].tolist(), self.mtimes[items].tolist()
             yield self, items, Files([self.paths[item] for item in items], sizes, mtimes, known)
