@@ -26,8 +26,8 @@ from tasks.listing import (
     walk,
 )
 
-Side = Literal["train", "test"]
-SIDES: tuple[Side, ...] = ("train", "test")
+SideName = Literal["train", "test"]
+SIDES: tuple[SideName, ...] = ("train", "test")
 _ALL_SIDES = {*SIDES, "val", "valid", "validation", "dev"}
 TABLES = (".csv", ".parquet")
 
@@ -46,7 +46,7 @@ class Labelled:
 
     entries: list[Entry]
     labels: list[str]
-    sides: list[Side | None]
+    sides: list[SideName | None]
     bad: dict[str, str]
     digest: str
 
@@ -104,7 +104,7 @@ def _from_folders(entries: list[Entry], where: str) -> Labelled:
     placed = [each for each in entries if each.path.count(b"/") > depth]
     unplaced = [to_text(each.path) for each in entries if each.path.count(b"/") <= depth]
     bad = {path: "in no class's folder" for path in unplaced if "/" in path or not path.lower().endswith(TABLES)}
-    sides = [cast(Side, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
+    sides = [cast(SideName, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
     labels = [_label(each.path.split(b"/", depth + 1)[depth]) for each in placed]
     return Labelled(placed, labels, sides, bad, digest_entries(entries))
 
@@ -113,7 +113,7 @@ def _from_table(content: bytes, entries: Sequence[Entry], where: str) -> Labelle
     """Only files that were listed below the table's folder are ever opened, whatever its paths say."""
     rows = _read_table(content, where)
     known = {each.path: each for each in entries}
-    named: dict[bytes, tuple[str, Side | None]] = {}
+    named: dict[bytes, tuple[str, SideName | None]] = {}
     bad: dict[str, str] = {}
     for text, label, side in rows:
         path = os.fsencode(text.removeprefix("./"))
