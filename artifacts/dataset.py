@@ -1,10 +1,13 @@
 """Datasets: uncompressed Arrow files of labelled images, memory-mapped and zero-copy into NumPy."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import mmap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,21 +18,39 @@ from artifacts.refs import Ref
 from artifacts.store import Artifact, Store
 
 _CHECKS = "checks.json"
+_WRITTEN = 1 << 20  # bytes at a time
+
+
+class Images(Protocol):
+    """Images that are written one after the other: an array of them, or what is still in other places."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """items, height, width, channels."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """uint8 [height, width, channels] of each, 0-255."""
 
 
 @dataclass(frozen=True)
-class Split:
-    """One side of a dataset.
+class Side:
+    """One side of a dataset that is to be published.
 
-    images: uint8 [items, height, width, channels], 0-255; labels: int32 [items], an index into the classes;
-    sources: [items], where each image came from; sha256: [items], hex, of the files' bytes, None where images are not
-    files of their own.
+    images: see Images; labels: int32 [items], an index into the classes; sources: [items], where each image came from;
+    sha256: [items], hex, of the files' bytes, None where images are not files of their own.
     """
 
-    images: np.ndarray
+    images: Images
     labels: np.ndarray
     sources: Sequence[str]
     sha256: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Split(Side):
+    """One side of a dataset whose images are an array: uint8 [items, height, width, channels], 0-255."""
+
+    images: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -67,13 +88,7 @@ class Dataset:
     def _split(self, file: str) -> Split:
         path = self.artifact.path(file)
         try:
-            batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-            return Split(
-                images=batch.column("image").to_numpy_ndarray(),
-                labels=batch.column("label").to_numpy(zero_copy_only=True),
-                sources=batch.column("source"),
-                sha256=batch.column("sha256") if "sha256" in batch.schema.names else None,
-            )
+            return _read(path)
         except (pa.ArrowInvalid, KeyError) as error:
             raise Corrupt(f"{path} is no dataset of this Lookbook: {error}") from None
 
@@ -82,33 +97,37 @@ def save(
     store: Store,
     name: str,
     *,
-    train: Split,
-    test: Split,
+    train: Side,
+    test: Side,
     classes: Sequence[str],
     image_spec: Mapping[str, Any],
     settings: Mapping[str, Any],
     inputs: Mapping[str, Any],
     made: Mapping[str, Any],
     bad: Mapping[str, str] | None = None,
-    findings: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
+    findings: Callable[[Split, Split], Sequence[Mapping[str, Any]]] = lambda train, test: (),
 ) -> Ref:
-    """Publish a dataset; `inputs` names what it was made from, with its SHA-256, and `bad` the files that could not be
-    used: path -> why. `findings` is asked when the files are written, before they are published;
-    what it gives may compare with the version before, and is no part of the identity."""
+    """Publish a dataset. Its images are never in memory together.
+
+    inputs: what it was made from, with its SHA-256; bad: the files that could not be used, path -> why; findings: is
+    asked when both sides are written, which it gets as memory maps, before they are published. What it gives may
+    compare with the version before, and is no part of the identity.
+    """
     store.prepare()
-    splits = {"train": train, "test": test}
+    sides = {"train": train, "test": test}
     with store.disk.scratch() as folder:
-        for side, split in splits.items():
-            _write(split, str(folder / f"{side}.arrow"))
-        counts = {side: _counts(split, classes) for side, split in splits.items()}
+        files = {name: folder / f"{name}.arrow" for name in sides}
+        for side, path in files.items():
+            _write(sides[side], path)
+        counts = {side: _counts(given.labels, classes) for side, given in sides.items()}
         return store.publish(
             "datasets",
             name,
-            {f"{side}.arrow": folder / f"{side}.arrow" for side in splits},
+            {path.name: path for path in files.values()},
             settings=settings,
             inputs=inputs,
             facts={"classes": list(classes), "image_spec": dict(image_spec), "counts": counts, **_told(bad)},
-            rendered=lambda: {_CHECKS: canonical(list(findings()))},
+            rendered=lambda: {_CHECKS: canonical(list(findings(*map(_read, files.values()))))},
             made=made,
         )
 
@@ -122,19 +141,66 @@ def _told(bad: Mapping[str, str] | None) -> dict[str, Any]:
     return {} if bad is None else {"bad": dict(bad)}
 
 
-def _write(split: Split, path: str) -> None:
+def _read(path: Path) -> Split:
+    batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+    return Split(
+        images=batch.column("image").to_numpy_ndarray(),
+        labels=batch.column("label").to_numpy(zero_copy_only=True),
+        sources=batch.column("source"),
+        sha256=batch.column("sha256") if "sha256" in batch.schema.names else None,
+    )
+
+
+def _write(side: Side, path: Path) -> None:
+    """One record batch of any size: with lengths of 64 bits, which make no difference to one that does not need them.
+
+    Arrow lays out the file for images that are all zero, a mapping that takes no memory as nobody reads it; in their
+    place the file gets the images.
+    """
+    shape = side.images.shape
+    size = math.prod(shape)
+    zeros = np.frombuffer(mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE, mmap.PROT_READ), np.uint8, size).reshape(shape)
     columns: dict[str, pa.Array] = {
-        "image": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(split.images)),
-        "label": pa.array(split.labels, pa.int32()),
-        "source": pa.array(split.sources, pa.string()),
+        "image": pa.FixedShapeTensorArray.from_numpy_ndarray(zeros),
+        "label": pa.array(side.labels, pa.int32()),
+        "source": pa.array(side.sources, pa.string()),
     }
-    if split.sha256 is not None:
-        columns["sha256"] = pa.array(split.sha256, pa.string())
+    if side.sha256 is not None:
+        columns["sha256"] = pa.array(side.sha256, pa.string())
     batch = pa.RecordBatch.from_pydict(columns)
-    with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
-        writer.write_batch(batch)
+    with open(path, "wb", _WRITTEN) as file:
+        images = _InPlaceOf(zeros, side.images, file)
+        options = pa.ipc.IpcWriteOptions(allow_64bit=True)
+        with pa.ipc.new_file(pa.PythonFile(images, "w"), batch.schema, options=options) as writer:
+            writer.write_batch(batch)
+    if images.written != size:
+        raise ValueError(f"expected images of {size:,} bytes, found {images.written:,}")
 
 
-def _counts(split: Split, classes: Sequence[str]) -> dict[str, Any]:
-    per_class = np.bincount(split.labels, minlength=len(classes)).tolist()
-    return {"items": len(split.labels), "per_class": dict(zip(classes, per_class, strict=True))}
+class _InPlaceOf:
+    """What Arrow writes to as a file: where it writes the array `zeros`, the `images` are written."""
+
+    closed = False
+
+    def __init__(self, zeros: np.ndarray, images: Images, file: BinaryIO) -> None:
+        self._zeros, self._images, self._file = zeros, images, file
+        self.written = 0  # bytes of images
+
+    def write(self, content: Any) -> int:
+        """content: a buffer of Arrow's, or bytes."""
+        if getattr(content, "address", None) != self._zeros.ctypes.data or not self._zeros.size:
+            return self._file.write(content)
+        for image in self._images:
+            self.written += self._file.write(np.ascontiguousarray(image).data)
+        return self._zeros.nbytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """Arrow closes what it wrote to; whoever opened the file closes that."""
+
+
+def _counts(labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    per_class = np.bincount(labels, minlength=len(classes)).tolist()
+    return {"items": len(labels), "per_class": dict(zip(classes, per_class, strict=True))}

@@ -20,7 +20,7 @@ from artifacts.documents import digest
 from artifacts.errors import AlreadyExists, InvalidRef, NotFound
 from artifacts.refs import Ref
 
-_SCHEMA = pa.schema(
+FILE = pa.schema(
     {"path": pa.binary(), "bytes": pa.int64(), "mtime_ns": pa.int64(), "sha256": pa.string(), "bad": pa.string()}
 )
 
@@ -70,8 +70,8 @@ class Preparations:
 
     def save(self, listed: str, dataset: Ref, files: Sequence[Read] = ()) -> None:
         """Put on record what came of what was `listed`, and drop what was on record before."""
-        columns: Any = [list(column) for column in zip(*files, strict=True)] or [[] for _ in _SCHEMA]
-        schema = _SCHEMA.with_metadata({"listed": listed, "dataset": str(dataset)})
+        columns: Any = [list(column) for column in zip(*files, strict=True)] or [[] for _ in FILE]
+        schema = FILE.with_metadata({"listed": listed, "dataset": str(dataset)})
         content = io.BytesIO()
         pq.write_table(pa.table(columns, schema=schema), content, compression="zstd", write_page_checksum=True)
         before = self._keys()

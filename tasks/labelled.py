@@ -1,15 +1,15 @@
 """Which files are learned from, with which label and on which side: a folder a class, `train/` and `test/` with a
 folder a class in each, or a table (CSV, Parquet) of paths and labels."""
 
+import csv
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from artifacts.errors import LookbookError
@@ -26,10 +26,11 @@ from tasks.listing import (
     walk,
 )
 
-Side = Literal["train", "test"]
-SIDES: tuple[Side, ...] = ("train", "test")
+SideName = Literal["train", "test"]
+SIDES: tuple[SideName, ...] = ("train", "test")
 _ALL_SIDES = {*SIDES, "val", "valid", "validation", "dev"}
 TABLES = (".csv", ".parquet")
+_COLUMNS = ("path", "label", "split")
 
 
 class LabelError(LookbookError):
@@ -46,7 +47,7 @@ class Labelled:
 
     entries: list[Entry]
     labels: list[str]
-    sides: list[Side | None]
+    sides: list[SideName | None]
     bad: dict[str, str]
     digest: str
 
@@ -104,7 +105,7 @@ def _from_folders(entries: list[Entry], where: str) -> Labelled:
     placed = [each for each in entries if each.path.count(b"/") > depth]
     unplaced = [to_text(each.path) for each in entries if each.path.count(b"/") <= depth]
     bad = {path: "in no class's folder" for path in unplaced if "/" in path or not path.lower().endswith(TABLES)}
-    sides = [cast(Side, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
+    sides = [cast(SideName, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
     labels = [_label(each.path.split(b"/", depth + 1)[depth]) for each in placed]
     return Labelled(placed, labels, sides, bad, digest_entries(entries))
 
@@ -113,11 +114,12 @@ def _from_table(content: bytes, entries: Sequence[Entry], where: str) -> Labelle
     """Only files that were listed below the table's folder are ever opened, whatever its paths say."""
     rows = _read_table(content, where)
     known = {each.path: each for each in entries}
-    named: dict[bytes, tuple[str, Side | None]] = {}
+    named: dict[bytes, tuple[str, SideName | None]] = {}
     bad: dict[str, str] = {}
     for text, label, side in rows:
-        path = os.fsencode(text.removeprefix("./"))
-        path = path if path in known else to_bytes(text)  # a table of predictions has them percent-encoded
+        spellings = (os.fsencode(text.removeprefix("./")), os.fsencode(text.strip().removeprefix("./")))
+        encoded = to_bytes(text)  # as a table of predictions has them
+        path = next((each for each in spellings if each in known), encoded)
         text = to_text(path) if path in known else text
         if not label:
             bad[text] = "unlabelled: the table has no label for it"
@@ -136,28 +138,53 @@ def _from_table(content: bytes, entries: Sequence[Entry], where: str) -> Labelle
 
 def _read_table(content: bytes, where: str) -> Iterable[tuple[str, str | None, str | None]]:
     """path, label and, where there is such a column, split (train, test) of each row."""
-    columns = ("path", "label", "split")
-    read: Callable[[io.BytesIO], pa.Table] = pa.parquet.read_table
-    if where.lower().endswith(".csv"):
-        as_text = pa.csv.ConvertOptions(
-            column_types=dict.fromkeys(columns, pa.string()), null_values=[""], strings_can_be_null=True
-        )
-        read = lambda file: pa.csv.read_csv(file, convert_options=as_text)  # noqa: E731
     try:
-        table = read(io.BytesIO(content))
-        counts = [table.column_names.count(name) for name in columns]
-        if counts[:2] != [1, 1] or counts[2] > 1:
-            raise LabelError(
-                f"expected one column path and one column label in {where}, found {', '.join(table.column_names)}; a "
-                "column split, with train or test, may follow"
-            )
-        given = [table.column(name).cast(pa.string()).to_pylist() for name in columns if name in table.column_names]
-    except (pa.ArrowException, OSError, UnicodeError) as error:
+        read = _read_csv if where.lower().endswith(".csv") else _read_parquet
+        names, columns = read(content)
+    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise LabelError(f"expected a table in {where}, found what can't be read as one: {error}") from None
-    given += [[None] * len(table)] if len(given) == 2 else []
-    if None in given[0]:
-        raise LabelError(f"expected a path in every row of {where}, found none in row {given[0].index(None) + 1}")
-    return zip(*given, strict=True)
+    counts = [names.count(name) for name in _COLUMNS]
+    if counts[:2] != [1, 1] or counts[2] > 1:
+        raise LabelError(
+            f"expected one column path and one column label in {where}, found {', '.join(names)}; a column split, with "
+            "train or test, may follow"
+        )
+    paths, labels = columns["path"], columns["label"]
+    if None in paths:
+        raise LabelError(f"expected a path in every row of {where}, found none in row {paths.index(None) + 1}")
+    return zip(cast(list[str], paths), labels, columns.get("split", [None] * len(paths)), strict=True)
+
+
+def _read_parquet(content: bytes) -> tuple[list[str], dict[str, list[str | None]]]:
+    """The names of all columns, and as text those that are looked at."""
+    table = pa.parquet.read_table(io.BytesIO(content))
+    names = table.column_names
+    return names, {
+        name: table.column(name).cast(pa.string()).to_pylist() for name in _COLUMNS if names.count(name) == 1
+    }
+
+
+def _read_csv(content: bytes) -> tuple[list[str], dict[str, list[str | None]]]:
+    """The same of a CSV file in UTF-8, with or without a byte order mark. What is empty is None.
+
+    Names, labels and splits come without the white space around them, a path with it: a file may be called so. Where a
+    space follows the commas of the header, it is expected in the rows, too, even before quotes; it is in no value.
+    """
+    lines = io.StringIO(content.decode("utf-8-sig"), newline="")
+    header = next(csv.reader(lines), None)
+    if header is None:
+        raise csv.Error("the file is empty")
+    lines.seek(0)
+    rows = csv.reader(lines, skipinitialspace=any(name.startswith(" ") for name in header[1:]))
+    names = [name.strip() for name in next(rows)]
+    places = {name: names.index(name) for name in _COLUMNS if name in names}
+    columns: dict[str, list[str | None]] = {name: [] for name in places}
+    for row in rows:
+        if row and len(row) != len(names):
+            raise csv.Error(f"expected {len(names)} columns, found {len(row)} in line {rows.line_num}")
+        for name, place in places.items() if row else ():
+            columns[name].append((row[place] if name == "path" else row[place].strip()) or None)
+    return names, columns
 
 
 def _label(folder: bytes) -> str:

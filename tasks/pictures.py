@@ -1,28 +1,26 @@
 """Labelled files -> the two sides of a dataset: decoded by the scoring path's pool, or taken over from before."""
 
 import hashlib
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from artifacts.dataset import Dataset, Split
+from artifacts.dataset import Dataset, Side
+from artifacts.decoded import Decoded, Place
 from artifacts.errors import LookbookError
 from artifacts.predictions import PASSING_ERRORS
 from artifacts.preparations import Read
 from artifacts.settings import Settings
-from tasks.labelled import SIDES, Labelled, Side, split_table
+from tasks.labelled import SIDES, Labelled, SideName, split_table
 from tasks.listing import folder_path, open_folder, to_text
 from tasks.vision.decoding import DecoderPool, Files, cut, default_processes
 from tasks.vision.images import ImageSpec, Limits
 
 TEST_SHARE = 1 / 7  # as Fashion-MNIST's
-_COPIED = 2 << 20  # bytes at a time
 _SHOWN = 5
 _NO_FILE = "unsupported: the entry is no regular file but a link, a pipe or a device"
 
@@ -37,11 +35,11 @@ class TooManyBad(LookbookError):
 
 @dataclass(frozen=True)
 class Gathered:
-    """pixels: uint8 [files, height, width, channels], of every file that is not bad; files: what was read of each;
-    decoded: how many were, and not taken over."""
+    """files: what was read of each; places: SHA-256 -> where the image is of each that is not bad; decoded: how many
+    were, and not taken over."""
 
-    pixels: np.ndarray
     files: list[Read]
+    places: Mapping[str, Place]
     decoded: int
 
 
@@ -50,8 +48,8 @@ class Sides:
     """train, test: the sides of a dataset; contents: SHA-256 over paths, labels and contents of what is on them; bad:
     path -> why a file is on neither; copies: how many files have the content of another one on their side."""
 
-    train: Split
-    test: Split
+    train: Side
+    test: Side
     contents: str
     bad: dict[str, str]
     copies: int
@@ -64,29 +62,29 @@ def gather(
     spec: ImageSpec,
     before: Sequence[Read],
     dataset: Dataset | None,
-    scratch: Path,
+    decoded: Decoded,
     on_rows: Callable[[int, int, int], None],
 ) -> Gathered:
-    """Decode the files, but for those that were read `before` and whose pixels are in `dataset`.
+    """Decode the files, but for those that were read `before` and whose pixels are in `dataset`, or were `decoded` and
+    not published; what is new is added there.
 
-    A file of the same path, size and time is known; where only the time differs, its content decides. `scratch`: a
-    folder for the pixels, which are a memory map. `on_rows` is told how many more are done, bad, and taken over.
+    A file of the same path, size and time is known; where only the time differs, its content decides. `on_rows` is told
+    how many more are done, bad, and taken over.
     """
     entries = labelled.entries
-    known = _Known(before, dataset)
-    pixels = _memory_map(scratch / "pixels", (len(entries), spec.height, spec.width, spec.channels))
-    files: list[Read | None] = [known.file(each.path, each.size, each.mtime_ns) for each in entries]
-    for item, entry in enumerate(entries):
-        if not entry.regular:
-            files[item] = Read(entry.path, entry.size, entry.mtime_ns, None, _NO_FILE)
-        elif (file := files[item]) and file.sha256 and not file.bad:
-            pixels[item] = known.pixels(file.sha256)
+    known = _Known(before, dataset, decoded)
+    files: list[Read | None] = [
+        known.file(each.path, each.size, each.mtime_ns)
+        if each.regular
+        else Read(each.path, each.size, each.mtime_ns, None, _NO_FILE)
+        for each in entries
+    ]
     wanted = np.array([item for item, file in enumerate(files) if file is None], np.int64)
     on_rows(len(entries) - len(wanted), sum(bool(file and file.bad) for file in files), len(entries) - len(wanted))
     asked: deque[np.ndarray] = deque()
 
     def requests() -> Iterator[Files]:
-        for items in cut(wanted, np.array([each.size for each in entries], np.int64)):
+        for items in cut(wanted, np.array([each.size for each in entries], np.int64), spec):
             asked.append(items)
             chosen = [entries[item] for item in items]
             contents = [known.content(each.path, each.size) for each in chosen]
@@ -97,45 +95,46 @@ def gather(
                 {place: sha256 for place, sha256 in enumerate(contents) if sha256},
             )
 
-    decoded = 0
+    count = 0
     if len(wanted):
         top = open_folder(settings, split_table(images)[0])
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         try:
             processes = settings.decoders or default_processes()
-            with DecoderPool(top, spec, limits, settings.max_image_seconds, processes) as pool:
+            with decoded, DecoderPool(top, spec, limits, settings.max_image_seconds, processes) as pool:
                 for pictures in pool.decode(requests()):
-                    items = asked.popleft()
-                    pixels[items] = pictures.pixels
-                    for place, item in enumerate(items.tolist()):
-                        sha256 = pictures.sha256[place]
-                        bad = ": ".join(pictures.errors[place]) if place in pictures.errors else None
+                    new, places, same = [], [], set(pictures.same)
+                    for place, item in enumerate(items := asked.popleft().tolist()):
                         entry = entries[item]
-                        files[item] = Read(entry.path, entry.size, entry.mtime_ns, sha256, bad)
-                        if place in pictures.same:
-                            pixels[item] = known.pixels(str(sha256))
-                    decoded += len(items) - len(pictures.same)
-                    on_rows(len(items), len(pictures.errors), len(pictures.same))
+                        bad = ": ".join(pictures.errors[place]) if place in pictures.errors else None
+                        files[item] = read = Read(entry.path, entry.size, entry.mtime_ns, pictures.sha256[place], bad)
+                        if place not in same:
+                            new.append(read)
+                            places.append(place)
+                    decoded.add(new, pictures.pixels[places])
+                    count += len(new)
+                    on_rows(len(items), len(pictures.errors), len(same))
         finally:
             os.close(top)
-    return Gathered(pixels, [file for file in files if file], decoded)
+    return Gathered([file for file in files if file], {**known.places, **decoded.places}, count)
 
 
 class _Known:
-    """What was read before, as far as the pixels of it are there."""
+    """What was read before, as far as the pixels of it are there. places: SHA-256 -> where."""
 
-    def __init__(self, before: Sequence[Read], dataset: Dataset | None) -> None:
-        self._sides = [dataset.train, dataset.test] if dataset else []
-        self._places = {
-            sha256: (side, place)
-            for side in self._sides
+    def __init__(self, before: Sequence[Read], dataset: Dataset | None, decoded: Decoded) -> None:
+        sides = [dataset.train, dataset.test] if dataset else []
+        published: dict[str, Place] = {
+            sha256: (side.images, place)
+            for side in sides
             if side.sha256 is not None
             for place, sha256 in enumerate(map(str, side.sha256))
         }
+        self.places = published | decoded.places
         self._files = {
             each.path: each
-            for each in before
-            if (each.bad and each.bad.partition(":")[0] not in PASSING_ERRORS) or each.sha256 in self._places
+            for each in (*before, *decoded.files)
+            if (each.bad and each.bad.partition(":")[0] not in PASSING_ERRORS) or each.sha256 in self.places
         }
 
     def file(self, path: bytes, size: int, mtime_ns: int) -> Read | None:
@@ -147,12 +146,19 @@ class _Known:
         found = self._files.get(path)
         return found.sha256 if found and found.size == size and not found.bad else None
 
-    def pixels(self, sha256: str) -> np.ndarray:
-        side, place = self._places[sha256]
-        return np.asarray(side.images[place])
+
+class _Placed:
+    """Images that stay where they are until they are written."""
+
+    def __init__(self, places: Sequence[Place], spec: ImageSpec) -> None:
+        self._places = places
+        self.shape = (len(places), spec.height, spec.width, spec.channels)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (images[place] for images, place in self._places)
 
 
-def assign(labelled: Labelled, gathered: Gathered, seed: int, scratch: Path) -> Sides:
+def assign(labelled: Labelled, gathered: Gathered, spec: ImageSpec, seed: int) -> Sides:
     """Put every file that can be learned from on its side, in the order of the paths.
 
     Unless folder or table say the side, a picture's content and the `seed` decide, so it stays there when others
@@ -175,7 +181,7 @@ def assign(labelled: Labelled, gathered: Gathered, seed: int, scratch: Path) -> 
     good = [item for item in good if gathered.files[item].sha256 not in conflicting]
     side_of = _drawn(labelled, gathered, good, seed)
     tested = {gathered.files[item].sha256: paths[item] for item in reversed(good) if side_of[item] == "test"}
-    chosen: dict[Side, list[int]] = {side: [] for side in SIDES}
+    chosen: dict[SideName, list[int]] = {side: [] for side in SIDES}
     for item in good:
         if side_of[item] == "train" and (other := tested.get(gathered.files[item].sha256)):
             bad[paths[item]] = f"duplicate: {other}, which is tested with, has the same content"
@@ -184,13 +190,13 @@ def assign(labelled: Labelled, gathered: Gathered, seed: int, scratch: Path) -> 
     places = {name: place for place, name in enumerate(labelled.classes)}
     labels = np.array([places[label] for label in labelled.labels], np.int32)
     train, test = (
-        Split(
-            _taken(gathered.pixels, items, scratch / side),
+        Side(
+            _Placed([gathered.places[str(gathered.files[item].sha256)] for item in items], spec),
             labels[items],
             [paths[item] for item in items],
             [str(gathered.files[item].sha256) for item in items],
         )
-        for side, items in chosen.items()
+        for items in chosen.values()
     )
     lines = (
         f"{paths[item]}\0{labelled.labels[item]}\0{gathered.files[item].sha256}\n"
@@ -201,7 +207,7 @@ def assign(labelled: Labelled, gathered: Gathered, seed: int, scratch: Path) -> 
     return Sides(train, test, contents, dict(sorted(bad.items())), copies)
 
 
-def _drawn(labelled: Labelled, gathered: Gathered, items: list[int], seed: int) -> dict[int, Side]:
+def _drawn(labelled: Labelled, gathered: Gathered, items: list[int], seed: int) -> dict[int, SideName]:
     """The side of each item: as given, or drawn by its content.
 
     A class none of whose contents was drawn for a side gives it the one that came closest: as more of them arrive, it
@@ -218,7 +224,7 @@ def _drawn(labelled: Labelled, gathered: Gathered, items: list[int], seed: int) 
         for side, closest in (("test", min), ("train", max)):
             if mine and len(contents) > 1 and all(sides[item] != side for item in members):
                 content = gathered.files[closest(mine, key=draws.__getitem__)].sha256
-                sides.update({item: cast(Side, side) for item in mine if gathered.files[item].sha256 == content})
+                sides.update({item: cast(SideName, side) for item in mine if gathered.files[item].sha256 == content})
     return sides
 
 
@@ -239,33 +245,13 @@ def check_bad(settings: Settings, images: str, bad: Mapping[str, str], items: in
         )
 
 
-def check_sides(classes: Sequence[str], train: Split, test: Split) -> None:
+def check_sides(classes: Sequence[str], train: Side, test: Side) -> None:
     """Raises TooFewPictures unless each class has pictures on both sides."""
-    for doing, split in (("train on", train), ("test with", test)):
-        counts = np.bincount(split.labels, minlength=len(classes))
+    for doing, side in (("train on", train), ("test with", test)):
+        counts = np.bincount(side.labels, minlength=len(classes))
         if missing := [name for name, count in zip(classes, counts, strict=True) if not count]:
             raise TooFewPictures(
                 f"expected pictures of every class to {doing}, none of {', '.join(missing)} found among "
-                f"{len(split.labels):,}; a class needs two of different content, one for each side: add more of them, "
+                f"{len(side.labels):,}; a class needs two of different content, one for each side: add more of them, "
                 "or remove the class"
             )
-
-
-def _taken(pixels: np.ndarray, items: list[int], path: Path) -> np.ndarray:
-    """Some of the images, as a memory map."""
-    images = _memory_map(path, (len(items), *pixels.shape[1:]))
-    count = max(1, _COPIED // math.prod(pixels.shape[1:]))
-    for start in range(0, len(items), count):
-        part = items[start : start + count]
-        images[start : start + len(part)] = pixels[part]
-    return images
-
-
-def _memory_map(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 on the disk, all zero: more of them than memory holds do no harm. Raises OSError when they don't fit there:
-    a full disk that shows only when a page is written kills the process."""
-    if not shape[0]:
-        return np.zeros(shape, np.uint8)
-    with open(path, "xb") as file:
-        os.posix_fallocate(file.fileno(), 0, math.prod(shape))
-    return np.asarray(np.memmap(path, np.uint8, "r+", shape=shape))

@@ -5,10 +5,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+import PIL
+from PIL import features
 from prefect import get_run_logger, task
 
 from artifacts import dataset as datasets
 from artifacts.dataset import Dataset, Split
+from artifacts.decoded import Decoded, forget
 from artifacts.documents import digest
 from artifacts.errors import Corrupt, NotFound
 from artifacts.predictions import PASSING_ERRORS
@@ -79,65 +82,68 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
     started = time.perf_counter()
     check_name(name)
     labelled = list_labelled(settings, pictures.images)
-    preparations = Preparations(
-        store.disk,
-        {
-            "name": name,
-            "folder": str(folder_path(settings, pictures.images)),
-            "image_spec": pictures.spec.to_dict(),
-            "limits": [settings.max_image_bytes, settings.max_image_pixels],
-            "split_seed": pictures.split_seed,
-            "preparation": PREPARATION,
-        },
-    )
+    check_bad(settings, pictures.images, labelled.bad, len(labelled.entries), pictures.max_bad)  # before hours of work
+    spec = pictures.spec
+    decided_by = {
+        "name": name,
+        "folder": str(folder_path(settings, pictures.images)),
+        "image_spec": spec.to_dict(),
+        "limits": [settings.max_image_bytes, settings.max_image_pixels],
+        "split_seed": pictures.split_seed,
+        "preparation": PREPARATION,
+        "libraries": [PIL.__version__, features.version("libjpeg_turbo") or features.version("jpg")],
+    }
+    preparations = Preparations(store.disk, decided_by)
     earlier = preparations.newest()
     before = _published(store, earlier.dataset) if earlier else None
     passed = not any(why.partition(":")[0] in PASSING_ERRORS for why in before.bad.values()) if before else False
     if earlier and before and passed and earlier.listed == labelled.digest:
         items = sum(side["items"] for side in before.artifact.facts["counts"].values())
         check_bad(settings, pictures.images, before.bad, items, pictures.max_bad)
+        forget(store.disk, decided_by)
         return earlier.dataset
     store.prepare()
-    with store.disk.scratch() as scratch:
-        with PicturesProgress("reading", len(labelled.entries), report_key("prepare", name, "progress")) as progress:
+    decoded = Decoded(store.disk, decided_by, (spec.height, spec.width, spec.channels))
+    with PicturesProgress("reading", len(labelled.entries), report_key("prepare", name, "progress")) as progress:
 
-            def on_rows(rows: int, errors: int, reused: int) -> None:
-                progress(rows, errors, reused)
-                deadline.check(f"reading the pictures of {pictures.images}")
+        def on_rows(rows: int, errors: int, reused: int) -> None:
+            progress(rows, errors, reused)
+            deadline.check(f"reading the pictures of {pictures.images}")
 
-            before = _sound(before)
-            read = earlier.files() if earlier and before else []
-            gathered = gather(settings, pictures.images, labelled, pictures.spec, read, before, scratch, on_rows)
-        sides = assign(labelled, gathered, pictures.split_seed, scratch)
-        items = len(sides.train.labels) + len(sides.test.labels)
-        check_bad(settings, pictures.images, sides.bad, items, pictures.max_bad)
-        check_sides(labelled.classes, sides.train, sides.test)
-        newest = _newest(store, name)
-        ref = datasets.save(
-            store,
-            name,
-            train=sides.train,
-            test=sides.test,
-            classes=labelled.classes,
-            image_spec=pictures.spec.to_dict(),
-            settings={
-                "source": "pictures",
-                "preparation": PREPARATION,
-                "test_share": round(TEST_SHARE, 6),
-                "split_seed": pictures.split_seed,
-            },
-            inputs={"pictures": f"sha256:{sides.contents}"},
-            bad=sides.bad,
-            findings=lambda: check(
-                sides.train, sides.test, labelled.classes, bad=sides.bad, copies=sides.copies, before=newest
-            ),
-            made={
-                "folder": str(folder_path(settings, pictures.images)),
-                "decoded": gathered.decoded,
-                "seconds": round(time.perf_counter() - started, 3),
-            },
-        )
+        before = _sound(before)
+        read = earlier.files() if earlier and before else []
+        gathered = gather(settings, pictures.images, labelled, spec, read, before, decoded, on_rows)
+    sides = assign(labelled, gathered, spec, pictures.split_seed)
+    items = len(sides.train.labels) + len(sides.test.labels)
+    check_bad(settings, pictures.images, sides.bad, items, pictures.max_bad)
+    check_sides(labelled.classes, sides.train, sides.test)
+    newest = _newest(store, name)
+    ref = datasets.save(
+        store,
+        name,
+        train=sides.train,
+        test=sides.test,
+        classes=labelled.classes,
+        image_spec=spec.to_dict(),
+        settings={
+            "source": "pictures",
+            "preparation": PREPARATION,
+            "test_share": round(TEST_SHARE, 6),
+            "split_seed": pictures.split_seed,
+        },
+        inputs={"pictures": f"sha256:{sides.contents}"},
+        bad=sides.bad,
+        findings=lambda train, test: check(
+            train, test, labelled.classes, bad=sides.bad, copies=sides.copies, before=newest
+        ),
+        made={
+            "folder": str(folder_path(settings, pictures.images)),
+            "decoded": gathered.decoded,
+            "seconds": round(time.perf_counter() - started, 3),
+        },
+    )
     preparations.save(labelled.digest, ref, gathered.files)
+    decoded.remove()
     return ref
 
 
@@ -164,7 +170,7 @@ def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: 
         image_spec=source.image_spec.to_dict(),
         settings={"source": "idx", "preparation": PREPARATION},
         inputs=inputs,
-        findings=lambda: check(train, test, source.classes, before=newest),
+        findings=lambda train, test: check(train, test, source.classes, before=newest),
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
     preparations.save(digest(inputs), ref)

@@ -1,6 +1,8 @@
 """pytest tests/test_artifact_kinds.py: datasets, weights, metrics: saved, read back, damaged."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +52,63 @@ def test_the_same_data_is_the_same_version(store, shapes, shapes_dataset):
     )  # fmt: skip
     assert again == shapes_dataset
     assert not list((store.disk.root / "staging/scratch").iterdir())
+
+
+LARGE = """
+import sys
+import numpy as np
+from pathlib import Path
+from artifacts import dataset
+from artifacts.store import Store
+
+class Repeated:
+    "One pattern, which begins with the image's number."
+    def __init__(self, items):
+        self.shape = (items, 512, 512, 3)
+        self.pattern = np.random.default_rng(0).integers(0, 255, self.shape[1:], np.uint8)
+    def __iter__(self):
+        for number in range(self.shape[0]):
+            self.pattern[0, 0, :2] = divmod(number, 256)
+            yield self.pattern
+
+def side(items):
+    return dataset.Side(Repeated(items), np.arange(items, dtype=np.int32) % 2, [f"{each}.png" for each in range(items)])
+
+ref = dataset.save(
+    Store(Path(sys.argv[1])), "large", train=side(2740), test=side(2), classes=["a", "b"],
+    image_spec={}, settings={}, inputs={}, made={},
+)
+[peak] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(ref, peak)
+"""
+
+
+def test_more_than_two_gibibytes_of_pixels_are_published_in_little_memory(store):
+    """Lengths of 32 bits end at 2,730 pictures of 512x512. Takes 15 s: 2.2 GB are written, and hashed twice."""
+    asked = [sys.executable, "-c", LARGE, str(store.disk.root)]
+    ref, peak = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    assert int(peak) < 300_000, "kB"
+    train = dataset.load(store, Ref.parse(ref)).train
+    assert train.images.shape == (2740, 512, 512, 3)
+    assert train.images.nbytes > 1 << 31
+    assert not train.images.flags.owndata
+    assert (train.images[:, 0, 0, :2] @ [256, 1] == np.arange(2740)).all()
+    assert (train.images[2739, 1:] == train.images[0, 1:]).all()
+    assert (train.labels.sum(), str(train.sources[2739])) == (1370, "2739.png")
+
+
+def test_images_that_are_not_as_many_as_they_say_are_refused(store, shapes):
+    class Fewer:
+        shape = (5, 8, 8, 1)
+
+        def __iter__(self):
+            return iter(shapes["train"].images[:4])
+
+    train = dataset.Side(Fewer(), np.zeros(5, np.int32), [""] * 5)
+    given = {"classes": ["a"], "image_spec": {}, "settings": {}, "inputs": {}, "made": {}}
+    with pytest.raises(ValueError, match="expected images of 320 bytes, found 256"):
+        dataset.save(store, "fewer", train=train, test=shapes["test"], **given)
+    assert list(store.refs("datasets", "fewer")) == []
 
 
 def test_a_flipped_bit_in_a_dataset_is_named(store, shapes_dataset):

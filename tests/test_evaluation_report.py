@@ -39,7 +39,7 @@ def publish(top, channels=1, classes=CLASSES, items=400, settings=None, temperat
     spec = ImageSpec(12, 12, channels)
     data = dataset.save(
         store, "things", train=split, test=split, classes=classes, image_spec=spec.to_dict(), settings={}, inputs={},
-        findings=lambda: findings, bad={"a.png": "corrupt: the file is empty"}, made={},
+        findings=lambda *_: findings, bad={"a.png": "corrupt: the file is empty"}, made={},
     )  # fmt: skip
     settings = settings or TrainingSettings(validation=0.1)
     history = [

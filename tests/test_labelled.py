@@ -18,7 +18,7 @@ def top(tmp_path):
 
 def draw(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4), "red").save(path)
+    Image.new("RGB", (4, 4), "red").save(path, "PNG")
 
 
 def listed(top, path=""):
@@ -145,6 +145,43 @@ def test_not_available_is_a_label_like_any_other(top):
     )
     assert [label for _, label, _ in listed(top, "labels.csv")] == list(labels[:4])
     assert list(bad(top, "labels.csv")) == ["4.png"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'path, label\na.png, shoe\nb/ c.png, "boot, high"\n',
+        'path,label\na.png , shoe\nb/ c.png,"boot, high "\n',
+        '\ufeffpath,label\r\na.png,shoe\r\n\r\nb/ c.png,"boot, high"\r\n',
+        ' label ,\tpath, split\nshoe,a.png,\n"boot, high", b/ c.png, ',
+        '"label","other","path"\n"shoe","two\nlines","a.png"\n"boot, high","","b/ c.png"',
+    ],
+    ids=["spaces after commas", "spaces in values", "byte order mark", "spaces everywhere", "quotes"],
+)
+def test_white_space_in_a_table_is_nobodys_class(top, content):
+    for path in ("a.png", "b/ c.png"):
+        draw(top / path)
+    (top / "labels.csv").write_bytes(content.encode())
+    assert listed(top, "labels.csv") == [("a.png", "shoe", None), ("b/ c.png", "boot, high", None)]
+
+
+def test_a_path_is_taken_as_it_stands_before_spaces_around_it_are_passed_over(top):
+    for path in (" a.png", "a.png", " b.png ", "c.png"):
+        draw(top / path)
+    (top / "labels.csv").write_text("path,label\n a.png,one\na.png,two\n b.png ,three\n c.png ,four\n")
+    assert listed(top, "labels.csv") == [
+        (" a.png", "one", None),
+        (" b.png ", "three", None),
+        ("a.png", "two", None),
+        ("c.png", "four", None),
+    ]
+
+
+def test_the_case_of_column_names_counts(top):
+    (top / "x").mkdir(parents=True)
+    (top / "labels.csv").write_text("Path, Label\na.png, shoe\n")
+    with pytest.raises(LabelError, match="expected one column path and one column label in .*, found Path, Label;"):
+        listed(top, "labels.csv")
 
 
 def test_a_file_is_named_once_however_it_is_spelled(top):

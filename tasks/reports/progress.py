@@ -199,4 +199,5 @@ class PicturesProgress:
 
     def _line(self) -> str:
         rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)
-        return f"{self._done:,} of {self._rows:,} entries  {rate:,.0f} images/s  {self._errors:,} errors"
+        reused = f"  {self._reused:,} taken over" if self._reused else ""
+        return f"{self._done:,} of {self._rows:,} entries  {rate:,.0f} images/s  {self._errors:,} errors{reused}"

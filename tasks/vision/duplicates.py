@@ -53,10 +53,18 @@ def _frequencies(images: np.ndarray) -> np.ndarray:
     across, down = (_cosines(images.shape[axis]) for axis in (2, 1))
     found = np.empty((len(images), _FREQUENCIES**2), np.float32)
     for part in _blocks(images):
-        grey = images[part].mean(axis=3, dtype=np.float32)
+        grey = _grey(images[part])
         rows = (grey.reshape(-1, grey.shape[2]) @ across).reshape(*grey.shape[:2], _FREQUENCIES)
         found[part] = (rows.transpose(0, 2, 1).reshape(-1, grey.shape[1]) @ down).reshape(len(grey), -1)
     return found
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    """float32 [items, height, width]: the mean of the channels; in a third of the time that `mean` takes."""
+    total = images[..., 0].astype(np.float32)
+    for channel in range(1, images.shape[3]):
+        total += images[..., channel]
+    return np.asarray(total / np.float32(images.shape[3]))
 
 
 def _cosines(size: int) -> np.ndarray:
