@@ -2,7 +2,7 @@
 
 import getpass
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ def history(disk: LocalDisk, kind: str, name: str, alias: str) -> list[Event]:
     events = [read_event(disk, key) for key in disk.list(_folder(kind, name, alias))]
     for expected, event in enumerate(events, start=1):
         if event.number != expected:
-            raise Corrupt(f"{_key(kind, name, alias, expected)} is missing from the store {disk.root}")
+            raise Corrupt(f"{event_key(kind, name, alias, expected)} is missing from the store {disk.root}")
     return events
 
 
@@ -59,10 +59,15 @@ def names(disk: LocalDisk, kind: str, alias: str) -> list[str]:
 
 
 def decide(disk: LocalDisk, kind: str, name: str, alias: str, choose: Callable[[list[Event]], Choice]) -> Event:
-    """Append what `choose` says of the history so far. Whoever loses the race for a number looks and chooses anew."""
+    """Append what `choose` says of the history so far. Whoever loses the race for a number looks and chooses anew.
+
+    An Event that `choose` finds in the history, as its own of an earlier attempt, is given back and not written again.
+    """
     while True:
         events = history(disk, kind, name, alias)
         choice = choose(events)
+        if isinstance(choice, Event):
+            return choice
         event = Event(
             **asdict(choice),
             number=len(events) + 1,
@@ -71,7 +76,7 @@ def decide(disk: LocalDisk, kind: str, name: str, alias: str, choose: Callable[[
             by=f"{getpass.getuser()}@{socket.gethostname()}",
         )
         try:
-            disk.create(_key(kind, name, alias, event.number), seal(asdict(event)))
+            disk.create(event_key(kind, name, alias, event.number), seal(asdict(event)))
         except AlreadyExists:
             continue
         return event
@@ -84,22 +89,40 @@ def promote(disk: LocalDisk, weights: Ref, reason: str) -> Event:
 
 
 def rollback(disk: LocalDisk, name: str, reason: str) -> Event:
-    """Make the champion before the current one champion again. Raises NotFound when there was none."""
+    """Make the champion before the current one champion again, and withdraw the current one. One that was withdrawn
+    before is passed over. Raises NotFound when there is none."""
 
     def choose(events: list[Event]) -> Choice:
         reigns: list[str] = []
         for event in events:
             if event.action == "rollback":
-                reigns.pop()
+                while reigns and reigns[-1] != event.ref:
+                    reigns.pop()
             elif not reigns or event.ref != reigns[-1]:
                 reigns.append(event.ref)
-        if len(reigns) < 2:
+        gone = withdrawn(events)
+        before = [ref for ref in reigns[:-1] if ref not in gone and ref != reigns[-1]]
+        if not before:
             raise NotFound(
                 f"{name} has had {len(reigns)} champion(s), so there is none to go back to; see `lookbook history`"
+                if len(reigns) < 2
+                else f"every champion of {name} before this one was withdrawn; see `lookbook history`, and promote one "
+                "by hand: `lookbook promote REF --reason ...`"
             )
-        return Choice("rollback", ref=reigns[-2], challenger=reigns[-1], reason=reason)
+        return Choice("rollback", ref=before[-1], challenger=reigns[-1], reason=reason)
 
     return decide(disk, "weights", name, "champion", choose)
+
+
+def withdrawn(events: Sequence[Event]) -> dict[str, Event]:
+    """The refs that a rollback took away, with the rollback: until somebody promotes them, or goes back to them."""
+    gone: dict[str, Event] = {}
+    for event in events:
+        if event.action == "rollback":
+            gone[event.challenger] = event
+        if event.action != "keep":
+            gone.pop(event.ref, None)
+    return gone
 
 
 def read_event(disk: LocalDisk, key: str) -> Event:
@@ -119,5 +142,6 @@ def _folder(kind: str, name: str, alias: str) -> str:
     return f"aliases/{kind}/{name}/{alias}"
 
 
-def _key(kind: str, name: str, alias: str, number: int) -> str:
+def event_key(kind: str, name: str, alias: str, number: int) -> str:
+    """Where an alias's event is in the store."""
     return f"{_folder(kind, name, alias)}/{number:08d}.json"
