@@ -65,7 +65,7 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
         sources=data.test.sources,
         weights=weights,
         dataset=dataset,
-        report=lambda: evaluation.draw(measured, learned_from, data, numbers, probabilities, counted),
+        report=lambda: evaluation.draw(measured, learned_from, data, numbers, probabilities),
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
 

@@ -12,6 +12,7 @@ from tasks.reports.model_card import model_card
 from tasks.reports.numbers import shown, without_copies
 from tasks.reports.pages import gallery, page, rows, text
 from tasks.reports.pictures import confusion_matrix, data_uri, learning_curve, mistakes, reliability, thumbnail
+from tasks.vision.duplicates import firsts
 from tasks.vision.metrics import calibration, scale
 
 _CELLS = 100  # classes up to which the matrix is a table to click on
@@ -25,14 +26,14 @@ def draw(
     dataset: Dataset,
     numbers: Mapping[str, Any],
     probabilities: np.ndarray,
-    counted: np.ndarray,
 ) -> dict[str, bytes]:
     """File name -> content: report.html, the pictures in it as PNG, and model-card.md.
 
     learned_from: what the weights were trained on, None when that is gone; dataset: whose test split they are measured
-    on; numbers: what `metrics.evaluate` gives; probabilities: float32 [items, classes] of the test split;
-    counted: int64, the places of its images without copies.
+    on; numbers: what `metrics.evaluate` gives; probabilities: float32 [items, classes] of the test split.
     """
+    test = dataset.test
+    counted = np.unique(firsts(test.images, test.labels)) if numbers.get("copies") else np.arange(len(test.labels))
     made = weights.artifact.manifest["provenance"]
     pictures = {"confusion-matrix.png": confusion_matrix(numbers["confusion_matrix"], weights.classes)}
     if weights.history:
@@ -40,7 +41,7 @@ def draw(
     if numbers["accuracy"] is not None:
         scaled = None
         if weights.temperature is not None:
-            scaled = calibration(scale(probabilities[counted], weights.temperature), dataset.test.labels[counted])
+            scaled = calibration(scale(probabilities[counted], weights.temperature), test.labels[counted])
         pictures["reliability.png"] = reliability(numbers["calibration"], scaled)
         worst = numbers["mistakes"][:_WORST]
         captions = [(each["is"], f"called {each['called']}", f"{each['confidence']:.0%}") for each in worst]
