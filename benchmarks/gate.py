@@ -6,9 +6,8 @@ Simulated: 3,000 pairs of models that are right on each test image with the same
 every promotion is a false one: of plain test splits, with copies in them, and with rare classes. A chain of 200
 retrainings on one test split, whose champion is the last that was promoted. Pairs in which the challenger is better on
 every image: of those that are better beyond chance, how many are kept back for the sake of a class. Real: 100 pairs of
-trainings that differ in their seed alone; 54,000 images that neither saw tell which of the two is better, and no class is
-asked for. The simulations
-take about a minute, the trainings four.
+trainings that differ in their seed alone; 54,000 images that neither saw tell which of the two is better, and no
+class is asked for. The simulations take about a minute, the trainings four.
 """
 
 import sys

@@ -155,7 +155,8 @@ def _by_test(recall: Recall) -> bool:
 
 def _by_half(recall: Recall) -> bool:
     """With four images no loss reaches VETO_LEVEL, and with six only one of five: so more than half is enough where it
-    is two images at least. One image alone would keep back about 5 in 100 models that are better, for each such class (docs/evaluation.md)."""
+    is two images at least. For each class of one image that image alone would keep back 5 in 100 models that are better
+    (docs/evaluation.md)."""
     return recall.lost >= 2 and 2 * recall.lost > recall.items
 
 
