@@ -1,6 +1,6 @@
 """Aliases (`champion`, `latest`): an append-only, numbered history of decisions. There is no mutable "current"."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ def history(disk: LocalDisk, kind: str, name: str, alias: str) -> list[Event]:
     events = [read_event(disk, key) for key in disk.list(_folder(kind, name, alias))]
     for expected, event in enumerate(events, start=1):
         if event.number != expected:
-            raise Corrupt(f"{_key(kind, name, alias, expected)} is missing from the store {disk.root}")
+            raise Corrupt(f"{event_key(kind, name, alias, expected)} is missing from the store {disk.root}")
     return events
 
 
@@ -74,7 +74,7 @@ def decide(disk: LocalDisk, kind: str, name: str, alias: str, choose: Callable[[
             by=user_at_host(),
         )
         try:
-            disk.create(_key(kind, name, alias, event.number), seal(asdict(event)))
+            disk.create(event_key(kind, name, alias, event.number), seal(asdict(event)))
         except AlreadyExists:
             continue
         return event
@@ -87,27 +87,33 @@ def promote(disk: LocalDisk, weights: Ref, reason: str) -> Event:
 
 
 def rollback(disk: LocalDisk, name: str, reason: str, check: Callable[[Ref], object]) -> Event:
-    """Make the champion before the current one champion again.
+    """Make the champion before the current one champion again, and withdraw the current one. One that was withdrawn
+    before is passed over.
 
     `check` raises NotFound or Corrupt for weights that are not there, or not whole; they are refused, and so is a
-    history with one champion: NotFound, Corrupt.
+    history without a champion to go back to: NotFound, Corrupt.
     """
 
     def choose(events: list[Event]) -> Choice:
         reigns = _reigns(events)
-        if len(reigns) < 2:
+        gone = withdrawn(events)
+        before = [ref for ref in reigns[:-1] if ref not in gone and ref != reigns[-1]]
+        if not before:
             raise NotFound(
                 f"{name} has had {len(reigns)} champion(s), so there is none to go back to; see `lookbook history`"
+                if len(reigns) < 2
+                else f"every champion of {name} before this one was withdrawn; see `lookbook history`, and promote one "
+                "by hand: `lookbook promote REF --reason ...`"
             )
         try:
-            check(Ref.parse(reigns[-2]))
+            check(Ref.parse(before[-1]))
         except (NotFound, Corrupt) as error:
-            other = next((ref for ref in reversed(reigns[:-2]) if ref != reigns[-1] and _passes(check, ref)), "REF")
+            other = next((ref for ref in reversed(before[:-1]) if ref != before[-1] and _passes(check, ref)), "REF")
             raise type(error)(
-                f"can't go back to {reigns[-2]}, the champion before: {error}; "
+                f"can't go back to {before[-1]}, the champion before: {error}; "
                 f"or make another one champion: `lookbook promote {other} --reason ...`"
             ) from None
-        return Choice("rollback", ref=reigns[-2], challenger=reigns[-1], reason=reason)
+        return Choice("rollback", ref=before[-1], challenger=reigns[-1], reason=reason)
 
     return decide(disk, "weights", name, "champion", choose)
 
@@ -117,7 +123,8 @@ def _reigns(events: list[Event]) -> list[str]:
     reigns: list[str] = []
     for event in events:
         if event.action == "rollback":
-            reigns.pop()
+            while reigns and reigns[-1] != event.ref:
+                reigns.pop()
         elif not reigns or event.ref != reigns[-1]:
             reigns.append(event.ref)
     return reigns
@@ -129,6 +136,17 @@ def _passes(check: Callable[[Ref], object], ref: str) -> bool:
     except (NotFound, Corrupt):
         return False
     return True
+
+
+def withdrawn(events: Sequence[Event]) -> dict[str, Event]:
+    """The refs that a rollback took away, with the rollback: until somebody promotes them, or goes back to them."""
+    gone: dict[str, Event] = {}
+    for event in events:
+        if event.action == "rollback":
+            gone[event.challenger] = event
+        if event.action != "keep":
+            gone.pop(event.ref, None)
+    return gone
 
 
 def read_event(disk: LocalDisk, key: str) -> Event:
@@ -148,5 +166,6 @@ def _folder(kind: str, name: str, alias: str) -> str:
     return f"aliases/{kind}/{name}/{alias}"
 
 
-def _key(kind: str, name: str, alias: str, number: int) -> str:
+def event_key(kind: str, name: str, alias: str, number: int) -> str:
+    """Where an alias's event is in the store."""
     return f"{_folder(kind, name, alias)}/{number:08d}.json"

@@ -1,11 +1,13 @@
-"""How often the gate promotes a model that is no better: simulated retrainings of equal models, and real ones.
+"""How often the gate promotes a model that is no better, and keeps back one that is: simulated and real retrainings.
 
     python benchmarks/gate.py
 
-Simulated: 200 pairs of models that are right on each test image with the same chance, which differs by image, so
-that every promotion is a false one. In pairs, and as a chain of 200 retrainings on one test split, whose champion is
-the last that was promoted. Real: 100 pairs of trainings that differ in their seed alone; 54,000 images that neither
-saw tell which of the two is better. Takes about five minutes.
+Simulated: 3,000 pairs of models that are right on each test image with the same chance, which differs by image, so that
+every promotion is a false one: of plain test splits, with copies in them, and with rare classes. A chain of 200
+retrainings on one test split, whose champion is the last that was promoted. Pairs in which the challenger is better on
+every image: of those that are better beyond chance, how many are kept back for the sake of a class. Real: 100 pairs of
+trainings that differ in their seed alone; 54,000 images that neither saw tell which of the two is better, and no
+class is asked for. The simulations take about a minute, the trainings four.
 """
 
 import sys
@@ -14,21 +16,28 @@ import numpy as np
 from scipy import stats
 
 from artifacts.settings import Settings
-from tasks.promote import Gate, judge
-from tasks.vision.metrics import mcnemar
+from tasks.gate import Gate, compare, judge
+from tasks.vision.duplicates import firsts
 from tasks.vision.sources import FASHION_MNIST, fetch, split
 
-RETRAININGS, REAL, LEVEL = 200, 100, 0.05
+PAIRS, CHAIN, REAL, LEVEL = 3000, 200, 100, 0.05
 ACCURACY, SPREAD = 0.87, 3.0  # of the chances by image: a Beta distribution, with many images that nobody gets wrong
+BETTER = 0.7  # of a champion's mistakes a better challenger makes so many
+SPLITS = {  # test images of each class
+    "10 classes of 1,000": [1000] * 10,
+    "10 classes of 100": [100] * 10,
+    "10 classes of 10": [10] * 10,
+    "10 of 100, and rare ones of 1, 2, 3, 4, 6": [*[100] * 10, 1, 2, 3, 4, 6],
+    "10 of 100, and 10 rare ones of 1 to 6": [*[100] * 10, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6],
+    "20 classes of 7": [7] * 20,
+    "50 classes of 3": [3] * 50,
+    "100 classes of 300, 150, 100, 75 ... 3": [round(300 / rank) for rank in range(1, 101)],
+}
 
 
-def promotes(challenger: np.ndarray, champion: np.ndarray, significance: float) -> bool:
+def promotes(challenger: np.ndarray, champion: np.ndarray, labels: np.ndarray, gate: Gate) -> bool:
     """What the gate says of two models; both: bool [items], where they are right."""
-    gains, losses = int((challenger & ~champion).sum()), int((champion & ~challenger).sum())
-    told = {"accuracy": challenger.mean(), "champion_accuracy": champion.mean(), "items": len(champion)}
-    told |= {"gains": gains, "losses": losses, "p_value": mcnemar(gains, losses)}
-    told["recalls"] = {}
-    return judge(told, Gate(significance=significance)) is None
+    return judge(compare(challenger, champion, labels, range(labels.max() + 1)), gate) is None
 
 
 def told(what: str, promoted: int, of: int) -> float:
@@ -38,25 +47,54 @@ def told(what: str, promoted: int, of: int) -> float:
     return float(interval.low)
 
 
-def simulated(items: int, seed: int) -> float:
+def simulated(name: str, seed: int) -> float:
+    """The lower end of the interval of false promotions at LEVEL."""
     random = np.random.default_rng(seed)
-    chances = random.beta(ACCURACY * SPREAD, (1 - ACCURACY) * SPREAD, items)
+    labels = np.repeat(np.arange(len(SPLITS[name])), SPLITS[name])
+    chances = random.beta(ACCURACY * SPREAD, (1 - ACCURACY) * SPREAD, len(labels))
+
+    def train(mistakes: float = 1.0) -> np.ndarray:
+        return random.random(len(labels)) < 1 - (1 - chances) * mistakes
+
+    pairs = [(train(), train()) for _ in range(PAIRS)]
+    low, _ = (
+        told(f"{name}, equal, {level:g}", sum(promotes(*p, labels, Gate(significance=level)) for p in pairs), PAIRS)
+        for level in (LEVEL, 1)
+    )
+    champion, promoted = train(), 0
+    for _ in range(CHAIN):
+        challenger = train()
+        if promotes(challenger, champion, labels, Gate()):
+            champion, promoted = challenger, promoted + 1
+    told(f"{name}, equal, {LEVEL:g}, a chain on one split", promoted, CHAIN)
+    pairs = [(train(BETTER), train()) for _ in range(PAIRS)]
+    passed = [pair for pair in pairs if promotes(*pair, labels, Gate(max_recall_drop=1))]
+    kept = sum(not promotes(*pair, labels, Gate()) for pair in passed)
+    told(f"{name}, better beyond chance, kept back for a class", kept, len(passed))
+    return low
+
+
+def with_copies(times: int, seed: int) -> float:
+    """The same, of a test split of 1,000 contents, each there so many times; as the gate counts, and as items would."""
+    random = np.random.default_rng(seed)
+    images = np.repeat(random.integers(0, 256, (1000, 4, 4, 1), dtype=np.uint8), times, axis=0)
+    labels = np.repeat(np.arange(1000) % 10, times)
+    counted = np.unique(firsts(images, labels))
+    chances = random.beta(ACCURACY * SPREAD, (1 - ACCURACY) * SPREAD, 1000)
 
     def train() -> np.ndarray:
-        return random.random(items) < chances
+        return np.repeat(random.random(1000) < chances, times)
 
-    pairs = [(train(), train()) for _ in range(RETRAININGS)]
-    lowest = [
-        told(f"{items:,} images, significance {level:g}, pairs", sum(promotes(*p, level) for p in pairs), RETRAININGS)
-        for level in (LEVEL, 1)
-    ]
-    champion, promoted = train(), 0
-    for _ in range(RETRAININGS):
-        challenger = train()
-        if promotes(challenger, champion, LEVEL):
-            champion, promoted = challenger, promoted + 1
-    told(f"{items:,} images, significance {LEVEL:g}, a chain on one split", promoted, RETRAININGS)
-    return lowest[0]
+    pairs = [(train(), train()) for _ in range(PAIRS)]
+    low, _ = (
+        told(
+            f"1,000 contents, each {times} times, {what}",
+            sum(promotes(one[items], other[items], labels[items], Gate()) for one, other in pairs),
+            PAIRS,
+        )
+        for what, items in (("each content once", counted), ("each image", slice(None)))
+    )
+    return low
 
 
 def real() -> None:
@@ -84,7 +122,7 @@ def real() -> None:
     for pair in range(REAL):
         (champion, before), (challenger, now) = hits(2 * pair), hits(2 * pair + 1)
         for level in worse:
-            if promotes(challenger, champion, level):
+            if promotes(challenger, champion, test.labels, Gate(significance=level, max_recall_drop=1)):
                 promoted[level] += 1
                 worse[level] += now <= before
     for level in worse:
@@ -93,7 +131,8 @@ def real() -> None:
 
 
 def main() -> None:
-    low = [simulated(items, seed) for seed, items in enumerate((10_000, 1_000, 100))]
+    low = [simulated(name, seed) for seed, name in enumerate(SPLITS)]
+    low += [with_copies(times, 100 + times) for times in (1, 2, 5)]
     real()
     if max(low) > LEVEL:
         sys.exit(f"expected at most {LEVEL:.0%} false promotions")

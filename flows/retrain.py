@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from artifacts import aliases, metrics, runs
-from artifacts.aliases import Event
 from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
@@ -24,10 +23,11 @@ from flows.notices import tell_of_failure
 from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
 from tasks.deadline import Deadline
 from tasks.evaluate import evaluate
+from tasks.gate import Gate
 from tasks.labelled import split_table
 from tasks.listing import check_folder, default_name
 from tasks.prepare import Pictures, prepare
-from tasks.promote import Gate, promote
+from tasks.promote import promote
 from tasks.reports import decision as decisions
 from tasks.reports import retraining
 from tasks.reports.progress import report_key
@@ -119,8 +119,8 @@ def retrain(
         minimum_accuracy: Accuracy on the test split below which no model is promoted. 0 to 1.
         significance: Chance of promoting a model that is just as good as the champion, by McNemar's exact test. Above
             0, to 1; with 1 any gain promotes.
-        max_recall_drop: By how much the recall of any class may be below the champion's, beyond chance. 0 to 1; with 1
-            it does not matter.
+        max_recall_drop: By how much the recall of any class may be below the champion's, where that is beyond chance
+            or more than half of the class. 0 to 1; with 1 it does not matter.
         execution: graph: the training loop is compiled. eager: step by step, for debugging, many times slower.
         device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
         train_on: here: in this run's own process. gpu pool: as a run of train/gpu, for which this run waits; both
@@ -169,22 +169,41 @@ def retrain(
     epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
     seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
     produced = {"dataset": dataset_ref, "weights": weights_ref, "metrics": metrics_ref}
-    runs.record(store.disk, str(flow_run.id), produced)
+    decided = aliases.event_key("weights", Ref.parse(weights_ref).name, "champion", decision["decision"])
+    runs.record(store.disk, str(flow_run.id), {**produced, "decision": decided})
     result = {**produced, "accuracy": numbers["accuracy"], "loss": numbers["loss"], "seconds": seconds, **decision}
     _report("decision", called, decisions.markdown(store, result), f"Decision on the champion of {called}")
     _report("retrain", called, retraining.markdown(store, result), f"Retraining of {called}")
     return result
 
 
-def _judged(store: Store, dataset: str, settings: dict[str, Any], gate: Gate) -> Event | None:
-    """The newest decision, when it was about weights that were trained from these data with these settings, and made by
-    this gate or by a person."""
+@dataclass(frozen=True)
+class _Judged:
+    """weights: a ref; champion: which one stays; why: what became of the weights, as the end of a sentence."""
+
+    weights: str
+    champion: str
+    why: str
+
+
+def _judged(store: Store, dataset: str, settings: dict[str, Any], gate: Gate) -> _Judged | None:
+    """Weights that were trained from these data with these settings, when the newest decision was about them or left
+    them champion, and was made by this gate or by a person."""
     events = aliases.history(store.disk, "weights", Ref.parse(dataset).name, "champion")
-    if events and any(events[-1].numbers.get(name, asked) != asked for name, asked in asdict(gate).items()):
+    if not events or any(events[-1].numbers.get(name, asked) != asked for name, asked in asdict(gate).items()):
         return None
-    for ref in (events[-1].challenger, events[-1].ref) if events else ():
-        if _trained_so(store, Ref.parse(ref), dataset, settings):
-            return events[-1]
+    newest = events[-1]
+    if _trained_so(store, Ref.parse(newest.challenger), dataset, settings):
+        if rollback := aliases.withdrawn(events).get(newest.challenger):
+            why = (
+                f"and was withdrawn by the rollback that is decision {rollback.number} ({rollback.reason}); "
+                f"`lookbook promote {newest.challenger} --reason ...` makes it champion again"
+            )
+        else:
+            why = f"and was judged already ({newest.reason})"
+        return _Judged(newest.challenger, newest.ref, why)
+    if _trained_so(store, Ref.parse(newest.ref), dataset, settings):
+        return _Judged(newest.ref, newest.ref, "and is champion")
     return None
 
 
@@ -206,15 +225,15 @@ def _trained_so(store: Store, weights: Ref, dataset: str, settings: dict[str, An
     return False
 
 
-def _nothing_changed(store: Store, dataset: str, judged: Event) -> Any:
+def _nothing_changed(store: Store, dataset: str, judged: _Judged) -> Any:
     """End here: the training would give again what was judged already."""
-    reason = f"nothing changed: {judged.challenger} was trained from {dataset} with these settings"
+    reason = f"nothing changed: {judged.weights} was trained from {dataset} with these settings, {judged.why}"
     get_run_logger().info(reason)
-    produced = {"dataset": dataset, "weights": judged.challenger}
+    produced = {"dataset": dataset, "weights": judged.weights}
     runs.record(store.disk, str(flow_run.id), produced)
-    told = {**produced, "champion": judged.ref}
+    told = {**produced, "champion": judged.champion}
     name = Ref.parse(dataset).name
-    _report("retrain", name, retraining.unchanged(f"{reason} ({judged.reason})", told), f"Retraining of {name}")
+    _report("retrain", name, retraining.unchanged(reason, told), f"Retraining of {name}")
     return Completed(message=reason, data={**told, "promoted": False, "reason": reason})
 
 

@@ -3,6 +3,7 @@
 import time
 from contextlib import suppress
 
+import numpy as np
 from prefect import get_run_logger, task
 
 from artifacts import dataset as datasets
@@ -17,6 +18,7 @@ from artifacts.weights import Weights
 from tasks import model
 from tasks.reports import evaluation
 from tasks.retries import RETRIES
+from tasks.vision.duplicates import firsts
 from tasks.vision.metrics import evaluate as measure
 
 
@@ -38,7 +40,8 @@ def evaluate(weights: str, dataset: str) -> str:
 
 
 def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
-    """Predict the test split now, and publish what came out. Raises NotFound, Corrupt, WeightsError and Mismatch."""
+    """Predict the test split now, and publish what came out: the probabilities of every image, and numbers in which
+    each content counts once. Raises NotFound, Corrupt, WeightsError and Mismatch."""
     started = time.perf_counter()
     data = datasets.load(store, dataset)
     measured = published_weights.load(store, weights)
@@ -51,7 +54,8 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
         )
     learned_from = _learned_from(store, measured)
     probabilities = model.load(store, weights).predict(data.test.images)
-    numbers = measure(probabilities, data.test.labels, measured.classes, measured.temperature)
+    counted = np.unique(firsts(data.test.images, data.test.labels))
+    numbers = measure(probabilities, data.test.labels, measured.classes, measured.temperature, counted)
     return metrics.save(
         store,
         dataset.name,

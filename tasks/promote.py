@@ -1,17 +1,19 @@
 """The stage that decides whether a challenger becomes champion. Every decision is written down, `keep` too.
 
 Both are evaluated on the same test split in the same run, and compared item by item: a challenger is promoted when it
-is right where the champion is wrong more often than chance would have it.
+is right where the champion is wrong more often than chance would have it (`gate.py`). What a person took back stays so.
 """
 
 import hashlib
 import heapq
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from prefect import get_run_logger, task
+from prefect.runtime import flow_run
 
 from artifacts import aliases, metrics
 from artifacts import dataset as datasets
@@ -23,22 +25,10 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.evaluate import evaluate_weights
+from tasks.fairness import FairTest, fair_test
+from tasks.gate import Comparison, Gate, accuracy_of, compare, judge, sentence, unfit, unprotected
+from tasks.reports.numbers import many
 from tasks.retries import RETRIES
-from tasks.vision.metrics import mcnemar
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What a challenger must pass.
-
-    minimum_accuracy: 0 to 1; significance: above 0, to 1, the chance of promoting one that is as good as the champion
-    (1: any gain promotes); max_recall_drop: 0 to 1, by how much the recall of any class may be below the champion's,
-    where that is beyond chance, too: of a few images one is much.
-    """
-
-    minimum_accuracy: float = 0.0
-    significance: float = 0.05
-    max_recall_drop: float = 0.1
 
 
 @task(
@@ -50,7 +40,7 @@ class Gate:
 def promote(challenger: str, gate: Gate) -> dict[str, Any]:
     """`challenger` is a metrics ref. Returns promoted (did the champion change?), reason, champion (a ref), numbers:
     what the decision was made by, and decision: its number in the champion's history."""
-    event = decide_promotion(Store(Settings().store), Ref.parse(challenger), gate)
+    event = decide_promotion(Store(Settings().store), Ref.parse(challenger), gate, str(flow_run.id))
     get_run_logger().info("%s: %s", event.action, event.reason)
     return {
         "promoted": event.action == "promote",
@@ -61,102 +51,91 @@ def promote(challenger: str, gate: Gate) -> dict[str, Any]:
     }
 
 
-def decide_promotion(store: Store, challenger: Ref, gate: Gate) -> Event:
+def decide_promotion(store: Store, challenger: Ref, gate: Gate, run: str | None = None) -> Event:
     """Judge the weights behind the metrics `challenger`, and write the decision into the champion's history.
 
+    run: the id of the flow run that asks. A run that is started again gets back what it decided about these weights.
     Raises NotPromotable for weights that may not be champion when there is none to keep.
     """
     measured = metrics.load(store, challenger)
     inputs = measured.artifact.identity["inputs"]
     weights, dataset = Ref.parse(inputs["weights"]), Ref.parse(inputs["dataset"])
-    sample = _sample(datasets.load(store, dataset).test)
+    test = datasets.load(store, dataset).test
+    sample = _sample(test)
     evaluated: dict[Ref, Metrics] = {}
 
     def choose(events: list[Event]) -> Choice:
+        if run and (decided := _decided(events, run, weights)):
+            return decided
         champion = Ref.parse(events[-1].ref) if events else None
+        accuracy = measured.numbers["accuracy"]
         told = {key: measured.numbers[key] for key in ("accuracy", "loss", "items")}
-        told |= {"metrics": str(challenger), **asdict(gate)}
+        told |= {"metrics": str(challenger), **asdict(gate), **({"run": run} if run else {})}
         told |= {"test_split": sample, "decisions": _decisions(events, sample)}
         if champion is None:
-            return _first(weights, told, gate)
+            if objection := unfit(accuracy, gate):
+                raise NotPromotable(
+                    f"{weights} can't be the first champion: {objection}; train with other settings or data"
+                )
+            reason = f"the first model, {accuracy_of(accuracy)}"
+            return Choice("promote", str(weights), str(weights), reason, told)
         if champion == weights:
-            reason = f"the same weights version came out, which is champion already, {_accuracy(told)}"
+            reason = f"the same weights version came out, which is champion already, {accuracy_of(accuracy)}"
             return _keep(champion, weights, reason, told)
-        if unfair := _differing(store, champion, weights) or _learned(store, champion, weights, dataset):
+        if unfair := _withdrawn(store, events, weights) or _differing(store, champion, weights):
             return _keep(champion, weights, unfair, told)
+        fair = fair_test(store, test, (champion, weights))
+        told |= {"copies": fair.copies, "seen": fair.seen, "unknown": fair.unknown}
+        if 2 * len(fair.items) < fair.contents:
+            return _keep(champion, weights, _too_few(fair, weights), told)
         if champion not in evaluated:
             evaluated[champion] = metrics.load(store, evaluate_weights(store, champion, dataset))
-        told |= compare(measured, evaluated[champion], store.open(weights).facts["classes"])
-        if objection := judge(told, gate):
-            return _keep(champion, weights, objection, told)
-        return Choice("promote", str(weights), str(weights), f"better: {_comparison(told)}", told)
+        before, classes = evaluated[champion], store.open(weights).facts["classes"]
+        compared = compare(_hits(measured, fair), _hits(before, fair), test.labels[fair.items], classes)
+        told |= asdict(compared)
+        told |= {"champion_loss": before.numbers["loss"], "champion_metrics": str(before.ref)}
+        told |= {"unprotected": sorted(unprotected(compared, gate)), "uncompared": _uncompared(test, fair, classes)}
+        if objection := judge(compared, gate):
+            return _keep(champion, weights, objection + _beside(fair, told), told)
+        reason = f"better: {sentence(compared)}{_beside(fair, told)}{_to_look_at(compared, gate)}"
+        return Choice("promote", str(weights), str(weights), reason, told)
 
     return aliases.decide(store.disk, "weights", weights.name, "champion", choose)
 
 
-def compare(challenger: Metrics, champion: Metrics, classes: Sequence[str]) -> dict[str, Any]:
-    """What two evaluations on the same items say of each other.
-
-    gains, losses: items that only the challenger, only the champion tells rightly; p_value: of McNemar's test (None
-    where one of the two answers NaN); recalls: of each class, the champion's, the challenger's, and the chance of so
-    many losses among its images, were both equally good.
-    """
-    theirs = champion.numbers
-    told: dict[str, Any] = {"champion_accuracy": theirs["accuracy"], "champion_loss": theirs["loss"]}
-    told |= {"champion_metrics": str(champion.ref), "gains": None, "losses": None, "p_value": None}
-    if challenger.numbers["accuracy"] is None or theirs["accuracy"] is None:
-        return told
-    ours, before = challenger.hits(), champion.hits()
-    gains, losses = int((ours & ~before).sum()), int((before & ~ours).sum())
-    told["recalls"] = {}
-    for label, name in enumerate(classes):
-        items = challenger.labels() == label
-        if items.any():
-            chance = mcnemar(int((before & ~ours & items).sum()), int((ours & ~before & items).sum()))
-            recalls = [float(hits[items].mean()) for hits in (before, ours)]
-            told["recalls"][name] = {"champion": recalls[0], "challenger": recalls[1], "p_value": chance}
-    return told | {"gains": gains, "losses": losses, "p_value": mcnemar(gains, losses)}
-
-
-def judge(told: dict[str, Any], gate: Gate) -> str | None:
-    """Why the champion stays; None when the challenger is better. `told`: accuracy, items, and what `compare` gives."""
-    if objection := _unfit(told, gate):
-        return objection
-    if told["champion_accuracy"] is None:
-        return None
-    if told["gains"] <= told["losses"]:
-        return f"not better: {_comparison(told)}"
-    if told["p_value"] > gate.significance:
-        return f"not better beyond chance: {_comparison(told)}; a significance of {gate.significance:g} is asked"
-    for name, recall in sorted(told["recalls"].items(), key=lambda each: each[1]["challenger"] - each[1]["champion"]):
-        drop = recall["champion"] - recall["challenger"]
-        if drop > gate.max_recall_drop + _ROUNDING and recall["p_value"] <= gate.significance:
-            return (
-                f"better, but for {name}: its recall fell from {recall['champion']:.2%} to {recall['challenger']:.2%}, "
-                f"by more than {gate.max_recall_drop:.2%}; {_comparison(told)}"
-            )
-    return None
-
-
-_ROUNDING = 1e-9  # 8 of 10 less 6 of 10 is a little more than 0.2
-
-
-def _first(weights: Ref, told: dict[str, Any], gate: Gate) -> Choice:
-    if objection := _unfit(told, gate):
-        raise NotPromotable(f"{weights} can't be the first champion: {objection}; train with other settings or data")
-    return Choice("promote", str(weights), str(weights), f"the first model, {_accuracy(told)}", told)
-
-
-def _unfit(told: dict[str, Any], gate: Gate) -> str | None:
-    if told["accuracy"] is None:
-        return "its predictions are not numbers (NaN)"
-    if told["accuracy"] < gate.minimum_accuracy:
-        return f"{_accuracy(told)} is below the minimum of {gate.minimum_accuracy:.2%}"
-    return None
+def _decided(events: Sequence[Event], run: str, weights: Ref) -> Event | None:
+    """What an earlier attempt of this run wrote down, before it was interrupted."""
+    mine = (event for event in reversed(events) if event.numbers.get("run") == run)
+    return next((event for event in mine if event.challenger == str(weights)), None)
 
 
 def _keep(champion: Ref, weights: Ref, reason: str, told: dict[str, Any]) -> Choice:
     return Choice("keep", ref=str(champion), challenger=str(weights), reason=reason, numbers=told)
+
+
+def _withdrawn(store: Store, events: Sequence[Event], weights: Ref) -> str | None:
+    """What a person took back comes out again of the same data and settings, on another machine with other last
+    bits: that it is better on the test split was known then."""
+    for ref, event in aliases.withdrawn(events).items():
+        if ref == str(weights):
+            what = "it is the version that was withdrawn"
+        elif _made_from(store, Ref.parse(ref)) == _made_from(store, weights):
+            what = f"it was trained from the same data with the same settings as {ref}, which was withdrawn"
+        else:
+            continue
+        return (
+            f"{what} by the rollback that is decision {event.number} ({event.reason}), and stays so until a person "
+            f"promotes it: {_by_hand(weights)}"
+        )
+    return None
+
+
+def _made_from(store: Store, weights: Ref) -> tuple[Any, Any] | Ref:
+    """Dataset and settings; of weights that are gone themselves, which equal no others."""
+    with suppress(NotFound, Corrupt):
+        identity = store.open(weights).identity
+        return identity["inputs"], identity["settings"]
+    return weights
 
 
 def _differing(store: Store, champion: Ref, weights: Ref) -> str | None:
@@ -173,23 +152,51 @@ def _differing(store: Store, champion: Ref, weights: Ref) -> str | None:
     return None
 
 
-def _learned(store: Store, champion: Ref, weights: Ref, dataset: Ref) -> str | None:
-    """A champion that has seen the test images in its training would win by memory."""
-    with suppress(NotFound, Corrupt):
-        learned = datasets.load(store, Ref.parse(store.open(champion).identity["inputs"]["dataset"])).train.sha256
-        tested = datasets.load(store, dataset).test.sha256
-        if learned is not None and tested is not None:
-            known = set(map(str, learned))
-            if seen := sum(str(each) in known for each in tested):
-                return (
-                    f"the champion has learned from {seen:,} of the {len(tested):,} test images, so no comparison is "
-                    f"fair: {_by_hand(weights)}"
-                )
-    return None
+def _too_few(fair: FairTest, weights: Ref) -> str:
+    """Half of the split must be left: the rest would be another split, and a smaller one than somebody chose."""
+    return (
+        f"the models have learned from {fair.seen:,} of the {fair.contents:,} test images, which leaves fewer than "
+        f"half to compare them on: {_by_hand(weights)}"
+    )
 
 
 def _by_hand(weights: Ref) -> str:
     return f"where that is meant, `lookbook promote {weights} --reason ...`"
+
+
+def _hits(measured: Metrics, fair: FairTest) -> np.ndarray | None:
+    return None if measured.numbers["accuracy"] is None else measured.hits()[fair.items]
+
+
+def _uncompared(test: Split, fair: FairTest, classes: Sequence[str]) -> list[str]:
+    """The classes of whose test images none is left."""
+    gone = set(test.labels.tolist()) - set(test.labels[fair.items].tolist())
+    return [classes[label] for label in sorted(gone)]
+
+
+def _beside(fair: FairTest, told: dict[str, Any]) -> str:
+    """What a person must know of the images that were compared on, and of those that were not."""
+    parts = []
+    if fair.copies:
+        parts.append(f"copies among the test images, which do not count: {fair.copies:,}")
+    if fair.seen:
+        parts.append(f"left out, as a model has learned from them: {fair.seen:,}")
+    if told["uncompared"]:
+        parts.append(f"no image is left of {', '.join(told['uncompared'])}: look at that yourself")
+    if fair.unknown:
+        parts.append(
+            f"whether a model has learned from these images is not known, as {', '.join(fair.unknown)} can't be read"
+        )
+    return "".join(f"; {part}" for part in parts)
+
+
+def _to_look_at(compared: Comparison, gate: Gate) -> str:
+    fell = [
+        f"{name} ({many(round(recall.champion * recall.items), 'image')} right before, "
+        f"{round(recall.challenger * recall.items)} now, of {recall.items})"
+        for name, recall in unprotected(compared, gate).items()
+    ]
+    return f"; too few test images to judge by, so look at {', '.join(fell)}" if fell else ""
 
 
 def _sample(test: Split) -> list[str]:
@@ -214,16 +221,3 @@ def _decisions(events: Sequence[Event], sample: list[str]) -> int:
     what came out again, or what can't be compared, is none."""
     used = (event for event in events if event.action == "promote" or "p_value" in event.numbers)
     return sum(2 * len({*event.numbers.get("test_split", ())} & {*sample}) >= len(sample) for event in used)
-
-
-def _accuracy(told: dict[str, Any]) -> str:
-    return "accuracy none (NaN)" if told["accuracy"] is None else f"accuracy {told['accuracy']:.2%}"
-
-
-def _comparison(told: dict[str, Any]) -> str:
-    theirs = "no number (NaN)" if told["champion_accuracy"] is None else f"{told['champion_accuracy']:.2%}"
-    compared = f"{_accuracy(told)}, the champion's {theirs} on the same {told['items']:,} test images"
-    if told["p_value"] is None:
-        return compared
-    apart = told["gains"] + told["losses"]
-    return f"{compared}; just one is right on {apart:,}: this one on {told['gains']:,} (p = {told['p_value']:.2g})"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CODE_PATHS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
 """Variables that make TensorFlow compute by other instructions, with other last bits (docs/training.md)."""
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Of the code that trains. When its numbers change this grows, and no state of an older one is gone on with."""
 
 

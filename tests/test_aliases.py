@@ -60,6 +60,30 @@ def test_rollback_goes_back_one_reign_at_a_time(store):
     assert len(history(store)) == 6
 
 
+def test_what_was_withdrawn_is_not_gone_back_to(store):
+    """A, B, A again; A is withdrawn, and so is B: the first reign of A is none to go back to."""
+    for ref in (A, B, A):
+        aliases.promote(store.disk, ref, "next")
+    assert Ref.parse(aliases.rollback(store.disk, "shoes", "bad pictures").ref) == B
+    assert aliases.withdrawn(history(store)).keys() == {str(A)}
+    with pytest.raises(NotFound, match="every champion of shoes before this one was withdrawn; .* promote one by hand"):
+        aliases.rollback(store.disk, "shoes", "worse")
+    aliases.promote(store.disk, A, "it was the pictures")
+    assert aliases.withdrawn(history(store)) == {}
+    assert Ref.parse(aliases.rollback(store.disk, "shoes", "no, it was not").ref) == B
+    aliases.promote(store.disk, C, "another")
+    assert Ref.parse(aliases.rollback(store.disk, "shoes", "no better").ref) == B
+    assert aliases.withdrawn(history(store)).keys() == {str(A), str(C)}
+
+
+def test_an_event_that_is_there_is_given_back_and_not_written_again(store):
+    aliases.promote(store.disk, A, "first")
+    event = aliases.promote(store.disk, B, "second")
+    assert aliases.decide(store.disk, "weights", "shoes", "champion", lambda events: events[1]) == event
+    assert len(history(store)) == 2
+    assert store.disk.exists(aliases.event_key("weights", "shoes", "champion", 2))
+
+
 def test_two_promotions_at_once_are_numbered_and_both_see_the_other(store):
     def promote(index):
         return aliases.promote(store.disk, (A, B, C)[index % 3], str(index)).number

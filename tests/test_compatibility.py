@@ -49,7 +49,8 @@ def make() -> None:
 
     from tasks.deadline import Deadline
     from tasks.evaluate import evaluate_weights
-    from tasks.promote import Gate, decide_promotion
+    from tasks.gate import Gate
+    from tasks.promote import decide_promotion
     from tasks.reports.progress import TrainingProgress
     from tasks.train import train_weights
     from tasks.vision.training import TrainingSettings

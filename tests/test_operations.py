@@ -88,7 +88,8 @@ def test_a_retraining_on_the_gpu_pool_gives_weights_by_the_runs_record(up, champ
     made = runs.find(up.store.disk, champion)
     assert runs.find(up.store.disk, child["id"]) == {"dataset": made["dataset"], "weights": made["weights"]}
     assert up.store.open(Ref.parse(made["weights"])).identity["inputs"] == {"dataset": made["dataset"]}
-    assert set(made) == {"dataset", "weights", "metrics"}
+    assert set(made) == {"dataset", "weights", "metrics", "decision"}
+    assert made["decision"] == "aliases/weights/fashion-mnist/champion/00000001.json"
     assert parent["name"].startswith("retrain-fashion-mnist-20")
     assert child["name"].startswith("train-fashion-mnist-20")
     assert set(parent["tags"]) == {"lookbook", "training"}
@@ -100,8 +101,9 @@ def test_the_report_tells_what_was_promoted_and_why(up, champion):
         assert part in report
     assert report.count("data:image/png;base64,") == 2
     assert len(report) < 200_000
-    for ref in runs.find(up.store.disk, champion).values():
-        assert f"`{ref}`" in report
+    made = runs.find(up.store.disk, champion)
+    for kind in ("dataset", "weights", "metrics"):
+        assert f"`{made[kind]}`" in report
 
 
 def test_the_report_s_confused_classes_are_those_of_the_metrics(up, champion):

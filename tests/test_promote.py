@@ -1,15 +1,20 @@
 """pytest tests/test_promote.py: the gate: what it lets through, what it keeps back, and what it writes down."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import NotPromotable
 from tasks import promote as stage
 from tasks.evaluate import Mismatch, evaluate_weights
-from tasks.promote import Gate, decide_promotion, judge
+from tasks.gate import Comparison, Gate, Recall, compare, judge, unprotected
+from tasks.promote import decide_promotion
+from tasks.reports import decision
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 
@@ -17,24 +22,28 @@ CLASSES = ["circle", "square", "line"]
 ANY_GAIN = Gate(significance=1, max_recall_drop=1)
 
 
-def told(**given):
-    """What `compare` gives of a challenger that is better beyond chance."""
+def compared(**given):
+    """A challenger that is better beyond chance."""
     recalls = {
-        "shoe": {"champion": 0.5, "challenger": 0.9, "p_value": 1.0},
-        "boot": {"champion": 8 / 10, "challenger": 6 / 10, "p_value": 0.03},
-        "rare": {"champion": 1.0, "challenger": 0.0, "p_value": 0.0625},
+        "shoe": Recall(champion=0.5, challenger=0.9, p_value=1.0, items=40),
+        "boot": Recall(champion=8 / 10, challenger=6 / 10, p_value=0.03, items=10),
+        "rare": Recall(champion=1.0, challenger=0.5, p_value=0.0625, items=8),
     }
     good = {"accuracy": 0.9, "champion_accuracy": 0.8, "items": 100, "gains": 15, "losses": 5, "p_value": 0.0207}
-    return {**good, "recalls": recalls, **given}
+    return Comparison(**{**good, "recalls": recalls, **given})
+
+
+NAN = {"p_value": None, "gains": None, "losses": None, "recalls": {}}
 
 
 @pytest.mark.parametrize(
     ("given", "gate", "objection"),
     [
         ({}, Gate(max_recall_drop=0.2), None),
-        ({"accuracy": None}, Gate(), "its predictions are not numbers (NaN)"),
-        ({"champion_accuracy": None, "p_value": None, "gains": None, "losses": None}, Gate(), None),
+        ({"accuracy": None, **NAN}, Gate(), "its predictions are not numbers (NaN)"),
+        ({"champion_accuracy": None, **NAN}, Gate(), None),
         ({}, Gate(minimum_accuracy=0.95), "accuracy 90.00% is below the minimum of 95.00%"),
+        ({"champion_accuracy": None, **NAN}, Gate(minimum_accuracy=0.95), "accuracy 90.00% is below the minimum of"),
         ({}, Gate(minimum_accuracy=0.9, max_recall_drop=0.2), None),
         (
             {},
@@ -46,13 +55,77 @@ def told(**given):
         ({"gains": 5, "losses": 5, "p_value": 0.623}, Gate(significance=1), "not better: "),
         ({"gains": 0, "losses": 0, "p_value": 1.0}, Gate(significance=1), "not better: "),
         ({}, Gate(max_recall_drop=0.15), "better, but for boot: its recall fell from 80.00% to 60.00%, by more than"),
-        ({}, Gate(significance=0.025), None),
-        ({"gains": 15, "losses": 5}, Gate(significance=1, max_recall_drop=0.3), "better, but for rare: "),
+        ({}, Gate(significance=0.025), "better, but for boot: "),
+        ({}, Gate(significance=1), "better, but for boot: "),
     ],
 )
 def test_what_the_gate_says(given, gate, objection):
-    found = judge(told(**given), gate)
+    found = judge(compared(**given), gate)
     assert found is None if objection is None else str(found).startswith(objection)
+
+
+def with_a_rare_class(items, right_before, right_now):
+    """A challenger that is better on 100 images of a common class, and is this on a rare one."""
+    labels = np.array([0] * 100 + [1] * items)
+    ours, theirs = np.ones(100 + items, bool), np.ones(100 + items, bool)
+    theirs[:60] = False
+    ours[100 + right_now :] = theirs[100 + right_before :] = False
+    return compare(ours, theirs, labels, ["common", "rare"])
+
+
+@pytest.mark.parametrize("significance", [1, 0.05, 0.01, 0.001])
+@pytest.mark.parametrize(
+    ("items", "before", "now", "why"),
+    [
+        (6, 6, 0, "its recall fell from 100.00% to 0.00%, by more than 10.00%; accuracy "),
+        (6, 6, 2, "its 6 test images are too few to tell that from chance (p = 0.062), and more than half of"),
+        (6, 6, 3, None),
+        (5, 5, 2, "its 5 test images are too few"),
+        (4, 4, 0, "its 4 test images are too few"),
+        (4, 4, 2, None),
+        (3, 3, 1, "its 3 test images are too few"),
+        (3, 2, 0, "its 3 test images are too few"),
+        (2, 2, 0, "its 2 test images are too few"),
+        (2, 2, 1, None),
+        (1, 1, 0, None),
+        (20, 20, 15, "its recall fell from 100.00% to 75.00%, by more than 10.00%; accuracy "),
+        (20, 20, 16, None),
+    ],
+)
+def test_a_rare_class_is_protected_however_sure_a_promotion_must_be(items, before, now, why, significance):
+    comparison = with_a_rare_class(items, before, now)
+    found = judge(comparison, Gate(significance=significance))
+    assert found is None if why is None else found.startswith("better, but for rare: ") and why in found
+    assert judge(comparison, Gate(significance=significance, max_recall_drop=1)) is None
+    looked_at = unprotected(comparison, Gate(significance=significance))
+    assert list(looked_at) == (["rare"] if why is None and items < 5 else [])
+
+
+limits = st.tuples(
+    st.sampled_from([0.0, 0.5, 0.8, 0.9, 1.0]),
+    st.sampled_from([1e-6, 0.001, 0.01, 0.05, 0.1, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.05, 0.1, 0.3, 0.5, 1.0]),
+)
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=120),
+    limits,
+    limits,
+)
+def test_a_stricter_gate_never_promotes_what_a_looser_one_keeps(items, one, other):
+    """Each limit by itself, and all of them together."""
+    labels, ours, theirs = (np.array(column) for column in zip(*items, strict=True))
+    comparison = compare(ours < 9, theirs < 6, labels, list("abcde"))
+    loose = Gate(min(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]))
+    strict = Gate(max(one[0], other[0]), min(one[1], other[1]), min(one[2], other[2]))
+    steps = [
+        dataclasses.replace(loose, **{field.name: getattr(strict, field.name)}) for field in dataclasses.fields(Gate)
+    ]
+    for each in (*steps, strict):
+        if judge(comparison, loose):
+            assert judge(comparison, each)
 
 
 def save(store, data, seed, weak=False):
@@ -132,25 +205,157 @@ def test_a_split_is_known_again_by_its_contents(store, shapes_dataset, shapes):
         assert decide(store, save(store, other, 1), other).numbers["decisions"] == decisions
 
 
-def test_a_champion_that_has_learned_from_the_test_images_is_no_measure(store, shapes_dataset, shapes):
-    def hashed(split, names):
-        return dataclasses.replace(split, sources=names, sha256=names)
+def hashed(split, names):
+    """Files of their own, known by these contents."""
+    return dataclasses.replace(split, sources=names, sha256=names)
 
-    train, test = (
-        hashed(shapes[side], [str(index) for index in places])
-        for side, places in (("train", range(300)), ("test", range(300, 360)))
-    )
-    spec = store.open(shapes_dataset).facts["image_spec"]
-    given = {"classes": CLASSES, "image_spec": spec, "settings": {}, "inputs": {}, "made": {}}
-    first = dataset.save(store, "shapes", train=train, test=test, **given)
-    decide(store, save(store, first, 0), first)
-    seen = hashed(shapes["test"], ["7", "8", *map(str, range(400, 458))])
-    second = dataset.save(store, "shapes", train=train, test=seen, **given)
+
+def numbered(split, places):
+    return hashed(split, [str(index) for index in places])
+
+
+def publish(store, like, **splits):
+    spec = store.open(like).facts["image_spec"]
+    return dataset.save(
+        store, "shapes", **splits, classes=CLASSES, image_spec=spec, settings={}, inputs={}, made={}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("seen", "compared_on"), [(2, 58), (30, 30), (31, None)])
+def test_test_images_that_a_champion_has_learned_from_are_left_out(store, shapes_dataset, shapes, seen, compared_on):
+    train, test = numbered(shapes["train"], range(300)), numbered(shapes["test"], range(300, 360))
+    first = publish(store, shapes_dataset, train=train, test=test)
+    decide(store, save(store, first, 0, weak=True), first)
+    moved = numbered(shapes["test"], [*range(seen), *range(400, 460 - seen)])
+    second = publish(store, shapes_dataset, train=hashed(shapes["train"], [f"new {n}" for n in range(300)]), test=moved)
     event = decide(store, save(store, second, 1), second)
-    assert event.action == "keep"
-    assert event.reason.startswith("the champion has learned from 2 of the 60 test images, so no comparison is fair: ")
-    assert f"`lookbook promote {event.challenger} --reason ...`" in event.reason
+    if compared_on is None:
+        assert event.action == "keep"
+        assert event.reason.startswith(
+            "the models have learned from 31 of the 60 test images, which leaves fewer than half to compare them on: "
+        )
+        assert f"`lookbook promote {event.challenger} --reason ...`" in event.reason
+        assert "p_value" not in event.numbers
+        return
+    assert event.action == "promote", event.reason
+    assert (event.numbers["items"], event.numbers["seen"]) == (compared_on, seen)
+    assert f"on the same {compared_on} test images; " in event.reason
+    assert f"left out, as a model has learned from them: {seen}" in event.reason
+
+
+def test_a_rare_class_whose_only_test_image_was_learned_from_does_not_stop_promotions(store, shapes_dataset, shapes):
+    train, test = numbered(shapes["train"], range(300)), numbered(shapes["test"], range(300, 360))
+    rare = [*np.flatnonzero(test.labels != 2), np.flatnonzero(test.labels == 2)[0]]
+    fewer = dataset.Split(test.images[rare], test.labels[rare], *[[test.sources[place] for place in rare]] * 2)
+    first = publish(store, shapes_dataset, train=train, test=fewer)
+    decide(store, save(store, first, 0, weak=True), first)
+    moved = hashed(fewer, [*fewer.sources[:-1], "17"])
+    second = publish(store, shapes_dataset, train=hashed(train, [f"new {n}" for n in range(300)]), test=moved)
+    event = decide(store, save(store, second, 1), second)
+    assert event.action == "promote"
+    assert event.numbers["uncompared"] == ["line"]
+    assert "no image is left of line: look at that yourself" in event.reason
+
+
+def test_images_that_are_no_files_are_known_by_their_pixels(store, shapes_dataset, shapes):
+    decide(store, save(store, shapes_dataset, 0, weak=True), shapes_dataset)
+    test, train = shapes["test"], shapes["train"]
+    images, labels = test.images.copy(), test.labels.copy()
+    images[:3], labels[:3] = train.images[:3], train.labels[:3]
+    second = publish(store, shapes_dataset, train=shapes["train"], test=dataset.Split(images, labels, test.sources))
+    assert decide(store, save(store, second, 1), second).numbers["seen"] == 3
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged"])
+def test_a_champion_whose_dataset_can_not_be_read_is_told(store, shapes_dataset, shapes, damage):
+    decide(store, save(store, shapes_dataset, 0, weak=True), shapes_dataset)
+    other = publish(store, shapes_dataset, train=shapes["train"], test=numbered(shapes["test"], range(60)))
+    challenger = save(store, other, 1)
+    if damage == "missing":
+        shutil.rmtree(store.open(shapes_dataset).folder)
+    else:
+        path = store.open(shapes_dataset).folder / "train.arrow"
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-1])
+    event = decide(store, challenger, other)
+    assert event.numbers["unknown"] == [str(shapes_dataset)]
+    assert f"whether a model has learned from these images is not known, as {shapes_dataset} can't be" in event.reason
+    assert "is missing or damaged" in report(store, event)
+
+
+def report(store, event):
+    result = {"numbers": event.numbers, "weights": event.challenger, "champion": event.ref, "reason": event.reason}
+    return decision.markdown(store, {**result, "promoted": event.action == "promote"})
+
+
+def test_copies_among_the_test_images_count_once(store, shapes_dataset, shapes):
+    """Each five times: five times as many gains would be beyond any chance."""
+    few = dataclasses.replace(
+        shapes["test"], images=shapes["test"].images[:20], labels=shapes["test"].labels[:20],
+        sources=shapes["test"].sources[:20],
+    )  # fmt: skip
+    many = dataset.Split(*(np.repeat(each, 5, axis=0) for each in (few.images, few.labels)), [*few.sources] * 5)
+    once, five = (publish(store, shapes_dataset, train=shapes["train"], test=test) for test in (few, many))
+    weak, other = save(store, once, 0, weak=True), save(store, once, 1, weak=True)
+    told = [metrics.load(store, evaluate_weights(store, weak, data)) for data in (once, five)]
+    assert told[1].numbers == {**told[0].numbers, "copies": 80, "mistakes": told[1].numbers["mistakes"],
+                               "label_errors": told[1].numbers["label_errors"]}  # fmt: skip
+    assert "copies" not in told[0].numbers
+    assert len(told[1].labels()) == 100, "the probabilities of each are there"
+    for listed in ("mistakes",):
+        for one, other_one in zip(told[0].numbers[listed], told[1].numbers[listed], strict=True):
+            assert other_one["item"] == 5 * one["item"]
+    page = told[1].artifact.read("report.html").decode()
+    assert "20 test images (80 more are copies, not counted)" in page
+    assert "20 test images (80 more are copies, not counted)" in told[1].artifact.read("model-card.md").decode()
+    decide(store, weak, five)
+    event = decide(store, other, five)
+    assert (event.numbers["items"], event.numbers["copies"]) == (20, 80)
+    decide_once = compare(
+        *(metrics.load(store, evaluate_weights(store, each, once)).hits() for each in (other, weak)),
+        few.labels, CLASSES,
+    )  # fmt: skip
+    assert event.numbers["p_value"] == decide_once.p_value
+    assert "copies among the test images, which do not count: 80" in event.reason
+    assert "80 of the test images are copies of others" in report(store, event)
+
+
+def test_what_was_withdrawn_stays_so_until_a_person_promotes_it(store, shapes_dataset):
+    weak, strong = save(store, shapes_dataset, 0, weak=True), save(store, shapes_dataset, 1)
+    for each in (weak, strong):
+        assert decide(store, each, shapes_dataset).action == "promote"
+    aliases.rollback(store.disk, "shapes", "bad on real pictures")
+    event = decide(store, strong, shapes_dataset)
+    assert (event.action, event.ref, event.challenger) == ("keep", str(weak), str(strong))
+    assert event.reason == (
+        "it is the version that was withdrawn by the rollback that is decision 3 (bad on real pictures), and stays so "
+        f"until a person promotes it: where that is meant, `lookbook promote {strong} --reason ...`"
+    )
     assert "p_value" not in event.numbers
+    published = weights.load(store, strong)
+    nearly = {name: np.nextafter(tensor, np.float32(1)) for name, tensor in published.tensors.items()}
+    again = weights.save(
+        store, "shapes", tensors=nearly, history=published.history, classes=CLASSES, image_spec=published.image_spec,
+        settings=published.settings, dataset=shapes_dataset, made={},
+    )  # fmt: skip
+    event = decide(store, again, shapes_dataset)
+    assert event.reason.startswith(f"it was trained from the same data with the same settings as {strong}, which was")
+    aliases.promote(store.disk, strong, "it was the pictures")
+    assert decide(store, again, shapes_dataset).reason.startswith("not better: "), "as any other"
+
+
+def test_a_run_that_is_started_again_finds_its_own_decision(store, shapes_dataset):
+    """Killed between the decision and the record of the run."""
+    weak, strong = (evaluate_weights(store, each, shapes_dataset) for each in (
+        save(store, shapes_dataset, 0, weak=True), save(store, shapes_dataset, 1)))  # fmt: skip
+    first = decide_promotion(store, weak, Gate(), "run 1")
+    second = decide_promotion(store, strong, ANY_GAIN, "run 2")
+    kept = decide_promotion(store, weak, ANY_GAIN, "run 3")
+    assert [each.action for each in (first, second, kept)] == ["promote", "promote", "keep"]
+    for run, measured, event in (("run 2", strong, second), ("run 1", weak, first), ("run 3", weak, kept)):
+        assert decide_promotion(store, measured, ANY_GAIN, run) == event
+    assert len(aliases.history(store.disk, "weights", "shapes", "champion")) == 3
+    assert decide_promotion(store, weak, ANY_GAIN, "run 2").number == 4, "other weights are another decision"
 
 
 def test_the_champion_is_evaluated_in_the_same_run(store, shapes_dataset, monkeypatch):

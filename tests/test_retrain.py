@@ -1,7 +1,9 @@
 """pytest tests/test_retrain.py: the main job, as a person runs it: the real images, real servers, real signals."""
 
+import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from conftest import answer, asked, complaint
 from PIL import Image
 
-from artifacts import dataset, metrics, weights
+from artifacts import aliases, dataset, metrics, runs, weights
 from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.vision.recipes import settings_for
@@ -241,3 +243,102 @@ def test_a_convolutional_network_of_ones_own_pictures(lookbook, tmp_path):
     assert {"validation_loss", "validation_accuracy"} < published.history[0].keys()
     predicted = answer(lookbook("predict", tmp_path / "pictures/left/0.png", "--json", **own))
     assert predicted["results"][0]["label"] == "left"
+
+
+FLOW = """
+import json, os, signal, sys
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import Pending
+from prefect.utilities.callables import get_call_parameters
+from artifacts import runs
+from flows.retrain import retrain
+record = runs.record
+def die(disk, run, produced):
+    os.kill(os.getpid(), signal.SIGKILL) if "metrics" in produced else record(disk, run, produced)
+with get_client(sync_client=True) as client:
+    asked, again = json.loads(sys.argv[1]), sys.argv[2:]
+    runs.record = die if asked.pop("die", False) else record
+    given = get_call_parameters(retrain.fn, (), asked)
+    run = again[0] if again else client.create_flow_run(retrain, parameters=given, state=Pending()).id
+    client.set_flow_run_state(run, Pending(), force=True)
+    print(run, flush=True)
+    state = run_flow(retrain, flow_run=client.read_flow_run(run), parameters=given, return_type="state")
+    print(json.dumps({"message": state.message, **state.result()}))
+"""
+
+
+@pytest.fixture
+def run_flow(server, shared_environment, tmp_path):
+    """Run the flow with what only forms ask for, and as a worker that starts a run again: (run id, result)."""
+    random = np.random.default_rng(0)
+    for name, colour in (("red", (200, 40, 40)), ("blue", (40, 60, 200))):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for index in range(40):
+            pixels = random.integers(165, 255, (16, 16, 3), dtype=np.uint8)
+            if index % 10:
+                pixels[4:12, 4:12] = colour
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
+    roots = {"pictures": str(tmp_path / "pictures")}
+    environment = {
+        **shared_environment, "PREFECT_API_URL": server, "LOOKBOOK_STORE": str(tmp_path / "store"),
+        "LOOKBOOK_IMAGE_ROOTS": json.dumps(roots), "PYTHONPATH": str(Path(__file__).parents[1]),
+    }  # fmt: skip
+
+    def run(*again, **asked):
+        given = {"images": "pictures:", "name": "things", "image_size": 16, **asked}
+        said = subprocess.run(
+            [sys.executable, "-c", FLOW, json.dumps(given), *again], env=environment, capture_output=True, text=True,
+            timeout=300,
+        )  # fmt: skip
+        lines = said.stdout.splitlines()
+        assert said.returncode == (-signal.SIGKILL if asked.get("die") else 0), said.stderr
+        return lines[0], None if asked.get("die") else json.loads(lines[-1])
+
+    return run, Store(tmp_path / "store")
+
+
+def test_killed_between_the_decision_and_its_record_a_run_tells_its_own_decision(run_flow):
+    run, store = run_flow
+    flow_run, _ = run(epochs=2, die=True)
+    [event] = aliases.history(store.disk, "weights", "things", "champion")
+    assert runs.find(store.disk, flow_run) is None
+    _, result = run(flow_run, epochs=2)
+    assert (result["promoted"], result["reason"]) == (True, event.reason)
+    assert result["decision"] == 1
+    assert aliases.history(store.disk, "weights", "things", "champion") == [event]
+    made = runs.find(store.disk, flow_run)
+    assert made == {
+        **{kind: result[kind] for kind in ("dataset", "weights", "metrics")},
+        "decision": "aliases/weights/things/champion/00000001.json",
+    }
+    assert store.disk.exists(made["decision"])
+
+
+def test_nothing_changed_names_the_weights_that_came_of_these_settings(run_flow):
+    run, store = run_flow
+    gate = {"significance": 1.0, "max_recall_drop": 1.0, "if_unchanged": "stop"}
+    weak, strong = {"epochs": 1, "learning_rate": 0.0001, **gate}, {"epochs": 8, **gate}
+    champion, trial = run(**strong)[1], run(**weak)[1]
+    assert trial["champion"] == champion["weights"] != trial["weights"]
+    flow_run, again = run(**strong)
+    assert again["weights"] == again["champion"] == champion["weights"]
+    assert again["message"] == (
+        f"nothing changed: {champion['weights']} was trained from {champion['dataset']} with these settings, and is "
+        "champion"
+    )
+    assert runs.find(store.disk, flow_run)["weights"] == champion["weights"]
+    again = run(**weak)[1]
+    assert (again["weights"], again["champion"]) == (trial["weights"], champion["weights"])
+    assert f"{trial['weights']} was trained from" in again["message"]
+    assert f"and was judged already ({trial['reason']})" in again["message"]
+
+    aliases.promote(store.disk, Ref.parse(trial["weights"]), "a trial")
+    event = aliases.rollback(store.disk, "things", "bad on real pictures")
+    again = run(**weak)[1]
+    assert again["champion"] == champion["weights"]
+    assert (
+        f"and was withdrawn by the rollback that is decision {event.number} (bad on real pictures); `lookbook promote "
+        f"{trial['weights']} --reason ...`" in again["message"]
+    )
+    assert len(aliases.history(store.disk, "weights", "things", "champion")) == 4

@@ -14,8 +14,9 @@ from artifacts.errors import AlreadyExists, NotPromotable
 from artifacts.settings import Settings
 from tasks.deadline import Deadline
 from tasks.evaluate import evaluate_weights
+from tasks.gate import Gate
 from tasks.prepare import prepare_dataset
-from tasks.promote import Gate, decide_promotion
+from tasks.promote import decide_promotion
 from tasks.reports.progress import TrainingProgress
 from tasks.train import train_weights
 from tasks.vision.errors import SourceError

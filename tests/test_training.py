@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasks.vision.device import tf
 from tasks.vision.errors import DeviceError, Diverged, SettingsError, WeightsError
@@ -23,6 +25,11 @@ SHORT_CONV = settings_for("conv", epochs=1, batch_size=32, learning_rate=0.05)
 
 def train(split, settings=SHORT, **more):
     return fit(split.images, split.labels, classes=3, spec=SPEC, settings=settings, **more)
+
+
+def held_out(labels, share, seed):
+    """The split where no image is a copy."""
+    return split(labels, share, seed, np.arange(len(labels)))
 
 
 def same(one, other):
@@ -203,7 +210,7 @@ def test_progress_is_told_every_100_batches_and_at_the_end_of_an_epoch(shapes):
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_the_very_last_step_may_diverge_too(shapes, share):
     """Losses are from before each step: of one step alone none is wrong."""
-    size = len(split(shapes["train"].labels, share, 0)[0])
+    size = len(held_out(shapes["train"].labels, share, 0)[0])
     settings = TrainingSettings(
         epochs=1, batch_size=size, learning_rate=1e37, schedule="constant", weight_decay=1e4, validation=share
     )
@@ -436,20 +443,70 @@ def test_large_images_come_in_small_chunks(shapes):
 
 def test_the_held_out_share_is_of_each_class_and_the_seeds():
     labels = np.repeat(np.arange(3, dtype=np.int32), [100, 50, 9])
-    learned, held = split(labels, 0.1, seed=0)
+    learned, held = held_out(labels, 0.1, seed=0)
     assert np.bincount(labels[held]).tolist() == [10, 5, 1]
-    assert len(split(labels[:100], 0.29, seed=0)[1]) == 29
+    assert len(held_out(labels[:100], 0.29, seed=0)[1]) == 29
     assert sorted([*learned, *held]) == list(range(159))
-    assert (split(labels, 0.1, seed=0)[1] == held).all()
-    assert (split(labels, 0.1, seed=1)[1] != held).any()
-    assert len(split(labels, 0.0, seed=0)[1]) == 0
+    assert (held_out(labels, 0.1, seed=0)[1] == held).all()
+    assert (held_out(labels, 0.1, seed=1)[1] != held).any()
+    assert len(held_out(labels, 0.0, seed=0)[1]) == 0
+
+
+def split_by_index(labels, share, seed):
+    """As it was before copies were kept together."""
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        items = np.flatnonzero(labels == label)
+        order = np.random.default_rng([seed, 1 << 32, int(label)]).permutation(items)
+        held[order[: round(share * len(items))]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.floats(0.001, 0.5), st.integers(0, 9), st.data())
+def test_copies_stay_on_one_side_and_without_any_the_split_is_that_of_before(labels, share, seed, data):
+    labels = np.array(labels, np.int32)
+    alone = split(labels, share, seed, np.arange(len(labels)))
+    for found, expected in zip(alone, split_by_index(labels, share, seed), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    contents = np.array(data.draw(st.lists(st.integers(0, 30), min_size=len(labels), max_size=len(labels))))
+    first = np.unique(contents, return_index=True)[1][np.unique(contents, return_inverse=True)[1]]
+    labels = labels[first]  # equal contents have equal labels
+    learned, held = split(labels, share, seed, first)
+    assert not set(contents[learned]) & set(contents[held])
+    assert len(set(contents[held])) == len(held), "of the held out each content once"
+    gone = np.bincount(labels, minlength=5) - np.bincount(labels[learned], minlength=5)
+    assert (gone <= np.round(share * np.bincount(labels, minlength=5))).all(), "never more than the share"
+
+
+def test_copies_of_what_is_learned_are_not_held_out():
+    """150 pictures that nothing can be learned of but by heart, each four times: who has seen one knows it."""
+    random = np.random.default_rng(0)
+    images = np.repeat(random.integers(0, 256, (150, 8, 8, 1), dtype=np.uint8), 4, axis=0)
+    labels = np.repeat(random.integers(0, 3, 150).astype(np.int32), 4)
+    settings = TrainingSettings(epochs=60, batch_size=16, validation=0.2, patience=5)
+    trained = fit(images, labels, classes=3, spec=SPEC, settings=settings)
+    assert max(entry["validation_accuracy"] for entry in trained.history) < 0.75
+    assert len(trained.history) < 60, "patience ends it"
+    assert trained.temperature is not None
+    assert trained.history[0]["items"] == pytest.approx(480, abs=12)
+
+
+def test_what_is_mostly_copies_of_one_image_holds_out_others():
+    labels = np.zeros(40, np.int32)
+    first = np.array([0] * 30 + list(range(30, 40)))
+    held = split(labels, 0.1, 0, first)[1]
+    assert len(held) == 4
+    assert held.min() >= 30
+    with pytest.raises(SettingsError, match="which is none of any \\(copies of an image stay together\\); raise it"):
+        fit(np.zeros((40, 8, 8, 1), np.uint8), labels[:] + np.arange(40) // 20, classes=2, spec=SPEC,
+            settings=TrainingSettings(epochs=1, batch_size=2, validation=0.1))  # fmt: skip
 
 
 def test_held_out_images_are_looked_at_and_not_learned_from(shapes):
     settings = dataclasses.replace(SHORT, validation=0.2)
     whole, shared = train(shapes["train"]), train(shapes["train"], settings)
     labels = shapes["train"].labels
-    _, held = split(labels, 0.2, 0)
+    _, held = held_out(labels, 0.2, 0)
     assert shared.history[0]["items"] == 300 - len(held) < whole.history[0]["items"]
     assert not same(whole.tensors, shared.tensors)
     network = Dense(SPEC, 3)
@@ -469,7 +526,7 @@ def test_patience_ends_a_training_and_takes_the_best_epoch(shapes):
     assert trained.best_epoch == 1 + int(np.argmin(losses)) == len(losses) - 3
     network = Dense(SPEC, 3)
     network.assign(trained.tensors)
-    _, held = split(labels, 0.3, 0)
+    _, held = held_out(labels, 0.3, 0)
     assert evaluate(Predictor(network)(shapes["train"].images[held]), labels[held], "abc")["loss"] == min(losses)
 
 
@@ -641,7 +698,7 @@ def test_the_temperature_is_that_of_the_held_out_images(shapes):
     trained = fit(train.images, train.labels, classes=3, spec=SPEC, settings=settings)
     network = Dense(SPEC, 3)
     network.assign(trained.tensors)
-    held = split(train.labels, 0.5, 0)[1]
+    held = held_out(train.labels, 0.5, 0)[1]
     assert trained.temperature is not None
     assert trained.temperature == fit_temperature(Predictor(network)(train.images[held]), train.labels[held])
     scaled = Predictor(network, trained.temperature)(train.images[held])

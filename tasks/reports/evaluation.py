@@ -9,9 +9,10 @@ import numpy as np
 from artifacts.dataset import Dataset
 from artifacts.weights import Weights
 from tasks.reports.model_card import model_card
-from tasks.reports.numbers import shown
+from tasks.reports.numbers import shown, without_copies
 from tasks.reports.pages import gallery, page, rows, text
 from tasks.reports.pictures import confusion_matrix, data_uri, learning_curve, mistakes, reliability, thumbnail
+from tasks.vision.duplicates import firsts
 from tasks.vision.metrics import calibration, scale
 
 _CELLS = 100  # classes up to which the matrix is a table to click on
@@ -31,6 +32,8 @@ def draw(
     learned_from: what the weights were trained on, None when that is gone; dataset: whose test split they are measured
     on; numbers: what `metrics.evaluate` gives; probabilities: float32 [items, classes] of the test split.
     """
+    test = dataset.test
+    counted = np.unique(firsts(test.images, test.labels)) if numbers.get("copies") else np.arange(len(test.labels))
     made = weights.artifact.manifest["provenance"]
     pictures = {"confusion-matrix.png": confusion_matrix(numbers["confusion_matrix"], weights.classes)}
     if weights.history:
@@ -38,14 +41,14 @@ def draw(
     if numbers["accuracy"] is not None:
         scaled = None
         if weights.temperature is not None:
-            scaled = calibration(scale(probabilities, weights.temperature), dataset.test.labels)
+            scaled = calibration(scale(probabilities[counted], weights.temperature), test.labels[counted])
         pictures["reliability.png"] = reliability(numbers["calibration"], scaled)
         worst = numbers["mistakes"][:_WORST]
         captions = [(each["is"], f"called {each['called']}", f"{each['confidence']:.0%}") for each in worst]
         pictures["mistakes.png"] = mistakes([dataset.test.images[each["item"]] for each in worst], captions)
     card = model_card(weights, learned_from, dataset, numbers)
     return {
-        "report.html": _page(weights, learned_from, dataset, numbers, probabilities, pictures),
+        "report.html": _page(weights, learned_from, dataset, numbers, probabilities, counted, pictures),
         "model-card.md": card.encode(),
         **pictures,
     }
@@ -57,10 +60,11 @@ def _page(
     dataset: Dataset,
     numbers: Mapping[str, Any],
     probabilities: np.ndarray,
+    counted: np.ndarray,
     pictures: Mapping[str, bytes],
 ) -> bytes:
     classes, test = weights.classes, dataset.test
-    items = f"{numbers['items']:,} test images"
+    items = f"{numbers['items']:,} test images{without_copies(numbers)}"
     parts = [
         f"<h1>{text(weights.ref.name)}</h1>",
         f"<p>What <code>{weights.ref}</code> does on the {items} of <code>{dataset.artifact.ref}</code>.</p>",
@@ -68,7 +72,7 @@ def _page(
         *_warnings(dataset),
         "<h2>Confusion matrix</h2>",
         "<p>Test images: a row is what they are, a column what they were called.</p>",
-        *_matrix(classes, numbers, test.images, test.labels, test.sources, probabilities, pictures),
+        *_matrix(classes, numbers, test.images, test.labels, test.sources, probabilities, counted, pictures),
         "<h2>Classes</h2>",
         rows(
             ("class", "precision", "recall", "F1", "images"),
@@ -133,6 +137,7 @@ def _matrix(
     labels: np.ndarray,
     sources: Sequence[str],
     probabilities: np.ndarray,
+    counted: np.ndarray,
     pictures: Mapping[str, bytes],
 ) -> Iterator[str]:
     """The matrix as a table of links, and below it the images of each cell, of which the one that was clicked shows."""
@@ -163,7 +168,7 @@ def _matrix(
     predicted = probabilities.argmax(axis=1)
     confidence = np.nan_to_num(probabilities.max(axis=1))
     cells: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for item in np.argsort(-confidence, kind="stable").tolist():
+    for item in counted[np.argsort(-confidence[counted], kind="stable")].tolist():
         cells[int(labels[item]), int(predicted[item])].append(item)
     reachable = [(places[each["is"]], places[each["called"]]) for each in confused]
     shown_cells = cells if len(classes) <= _CELLS else {cell: cells[cell] for cell in reachable}

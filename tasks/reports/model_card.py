@@ -8,7 +8,7 @@ from typing import Any
 
 from artifacts.dataset import Dataset
 from artifacts.weights import Weights
-from tasks.reports.numbers import shown
+from tasks.reports.numbers import shown, without_copies
 from tasks.reports.tables import cell, table
 
 _SMALL_SUPPORT = 30
@@ -95,7 +95,7 @@ def _metrics(weights: Weights, numbers: Mapping[str, Any]) -> list[str]:
         for told_of in (numbers["per_class"][name],)
     ]
     return [
-        f"On {numbers['items']:,} test images, the interval with 95 % confidence:",
+        f"On {numbers['items']:,} test images{without_copies(numbers)}, the interval with 95 % confidence:",
         table(("metric", "value"), told),
         table(("class", "precision", "recall", "F1"), rows),
     ]

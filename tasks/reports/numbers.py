@@ -18,3 +18,9 @@ def with_interval(numbers: Mapping[str, Any]) -> str:
     if not (interval := numbers.get("accuracy_interval")):
         return shown(numbers["accuracy"])
     return f"{numbers['accuracy']:.2%} ({interval[0]:.2%} to {interval[1]:.2%})"
+
+
+def without_copies(numbers: Mapping[str, Any]) -> str:
+    """What follows a number of test images in a sentence, where some of the split's images are copies of others."""
+    copies = numbers.get("copies", 0)
+    return f" ({copies:,} more {'is a copy' if copies == 1 else 'are copies'}, not counted)" if copies else ""

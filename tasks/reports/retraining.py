@@ -7,7 +7,7 @@ from artifacts import dataset as datasets
 from artifacts import metrics, weights
 from artifacts.refs import Ref
 from artifacts.store import Store
-from tasks.reports.numbers import shown, with_interval
+from tasks.reports.numbers import shown, with_interval, without_copies
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
 
@@ -39,8 +39,9 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
                 ("expected calibration error", shown(numbers.get("calibration", {}).get("error"), "{:.2%}")),
             ],
         ),
-        f"Accuracy is the share of the {numbers['items']:,} test images that were named rightly, and where it lies "
-        "with 95 % confidence; loss is the mean of -log(probability of the right class): smaller is better.",
+        f"Accuracy is the share of the {numbers['items']:,} test images{without_copies(numbers)} that were named "
+        "rightly, and where it lies with 95 % confidence; loss is the mean of -log(probability of the right class): "
+        "smaller is better.",
         *(["## Odd about the data", "\n".join(f"- {cell(each['text'])}" for each in findings)] if findings else []),
         "## Learning curve",
         "On the training images, an epoch at a time; each image is counted before the step that learns from it."

@@ -14,20 +14,30 @@ _TEMPERATURES = (0.05, 20.0)
 
 
 def evaluate(
-    probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], temperature: float | None = None
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    temperature: float | None = None,
+    counted: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """All that is told of predictions.
 
-    probabilities: float32 [items, classes]; labels: int32 [items]. What has no value (a precision without predictions,
-    the loss of a model that answers NaN) is None. Raises ValueError without items.
+    probabilities: float32 [items, classes]; labels: int32 [items]; counted: int64, ascending, the places of the items
+    that count, None for all of them. The others are copies: a content that counted twice would make an interval too
+    narrow. What has no value (a precision without predictions, the loss of a model that answers NaN) is None. Raises
+    ValueError without items.
 
     accuracy, and accuracy_interval: 95 %, Wilson's score interval (1927); top_k: k -> share of items whose label is
     among the k most probable; loss: mean of -log p(label) in nats; brier: mean over items of the sum over classes of
     (p - [is it])^2, 0 to 2; per_class: precision, recall, f1, support; confusion_matrix[i][j]: items of class i that
     were called j; calibration: see `calibration`; calibrated: loss and calibration error after scaling by the
     `temperature`, where there is one; most_confused: the larger numbers beside the matrix's diagonal; mistakes: items
-    that were called something else, the most certain first; label_errors: see `label_errors`.
+    that were called something else, the most certain first; label_errors: see `label_errors`;
+    items: how many count; copies: how many do not, where there are any.
     """
+    places = np.arange(len(labels)) if counted is None else counted
+    copies = len(labels) - len(places)
+    probabilities, labels = probabilities[places], labels[places]
     if not len(labels):
         raise ValueError("expected at least one item to evaluate, found none")
     predicted = probabilities.argmax(axis=1)
@@ -41,6 +51,7 @@ def evaluate(
         "loss": log_loss(probabilities, labels) if sound else None,
         "brier": brier(probabilities, labels) if sound else None,
         "items": len(labels),
+        **({"copies": copies} if copies else {}),
         "per_class": {name: _class_metrics(matrix, index) for index, name in enumerate(classes)},
         "confusion_matrix": matrix.tolist(),
         "most_confused": most_confused(matrix, classes),
@@ -62,6 +73,8 @@ def evaluate(
                 "loss": log_loss(scaled, labels),
                 "error": calibration(scaled, labels)["error"],
             }
+        for each in (*numbers["mistakes"], *numbers["label_errors"]["listed"]):
+            each["item"] = int(places[each["item"]])  # in the split, copies and all
     return numbers
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from tasks.vision import device
 from tasks.vision.device import tf
+from tasks.vision.duplicates import firsts
 from tasks.vision.errors import Diverged, SettingsError, WeightsError
 from tasks.vision.images import ImageSpec
 from tasks.vision.inference import BATCH, Predictor
@@ -101,7 +102,8 @@ def fit(
     images, labels = _checked(images, labels, spec)
     check_labels(labels, [f"number {index}" for index in range(classes)])
     labels = labels.astype(np.int32)
-    learned_from, held_out = split(labels, settings.validation, settings.seed)
+    contents = firsts(images) if settings.validation else np.arange(len(labels))
+    learned_from, held_out = split(labels, settings.validation, settings.seed, contents)
     _check_sizes(settings, len(learned_from), len(held_out))
     place = device.choose(on)
     device.use_threads(1)  # steps are too small to share: 64 x 784 take 1.4 times as long with two (2-core AMD EPYC)
@@ -152,18 +154,27 @@ def check_labels(labels: np.ndarray, names: Sequence[str]) -> None:
         raise SettingsError(f"expected training images of every class, found none of {', '.join(missing)}; add some")
 
 
-def split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the items to learn from, and of those held out: `share` of each class, rounded, by the seed.
+def split(labels: np.ndarray, share: float, seed: int, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the items to learn from, and of those held out: of each class up to `share`, rounded, by the seed.
 
-    Both ascend, int64. The same labels, share and seed give the same split.
+    first: int64 [items], for each item the first one with the same content (`duplicates.firsts`). Copies stay together:
+    nothing that is held out is learned from. Of those that are held out the first alone is looked at, and a content
+    with more copies than still fit the share is learned from. Both ascend, int64. The same labels, share, seed and
+    contents give the same split.
     """
+    copies = np.bincount(first, minlength=len(labels))
+    contents = np.flatnonzero(copies)
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels) if share else ():
-        items = np.flatnonzero(labels == label)
-        held[np.random.default_rng([seed, _HELD_OUT, int(label)]).permutation(items)[: round(share * len(items))]] = (
-            True
-        )
-    return np.flatnonzero(~held), np.flatnonzero(held)
+        left = round(share * np.count_nonzero(labels == label))
+        mine = contents[labels[contents] == label]
+        for content in np.random.default_rng([seed, _HELD_OUT, int(label)]).permutation(mine):
+            if copies[content] <= left:
+                held[content] = True
+                left -= copies[content]
+            if not left:
+                break
+    return np.flatnonzero(~held[first]), np.flatnonzero(held)
 
 
 _HELD_OUT, _FLIPS = 1 << 32, 1 << 33  # beside the epochs' numbers, for seeds of their own
@@ -461,7 +472,7 @@ def _check_sizes(settings: TrainingSettings, items: int, held_out: int) -> None:
     if settings.validation and not held_out:
         raise SettingsError(
             f"expected a validation share that holds out an image of some class, found {settings.validation:g} of "
-            f"{items} images, which is none of any; raise it, or add images"
+            f"{items} images, which is none of any (copies of an image stay together); raise it, or add images"
         )
 
 
