@@ -17,12 +17,17 @@ FINAL = ", ".join(f"[class*=bg-state-{state}]" for state in ("completed", "faile
 
 
 @contextmanager
-def open_page(url: str) -> Iterator[Page]:
-    """A new browser at `url`, which can reach nothing else: the page must work without the internet."""
+def open_page(url: str, *others: str, resolve: str = "") -> Iterator[Page]:
+    """A new browser at `url`, which can reach nothing but that and `others`: the page must work without the internet.
+
+    `resolve` says how names are resolved: MAP NAME ADDRESS.
+    """
+    reachable = (url, *others, "data:", "blob:")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        flags = [*FLAGS, f"--host-resolver-rules={resolve}"] if resolve else FLAGS
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
-        context.route(lambda to: not to.startswith((url, "data:", "blob:")), lambda route: route.abort())
+        context.route(lambda to: not to.startswith(reachable), lambda route: route.abort())
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.goto(url)
