@@ -1,6 +1,5 @@
 """Who has a port, and whose process is at the other end of a connection: what the kernel's tables say (Linux)."""
 
-import os
 import pwd
 import socket
 import sys

@@ -132,10 +132,10 @@ def _child() -> Iterator[_Child]:
             env={
                 **os.environ,
                 "PREFECT_UI_ENABLED": "0",
-                "PREFECTSERVER_ANALYTICS_ENABLED": "0",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
                 "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
-                "PREFECT_SERVER_EPHEMERAL": "1",
-                "PREFECT_SERVER_FINAL": "1",
+                "PREFECT__SERVER_EPHEMERAL": "1",
+                "PREFECT__SERVER_FINAL": "1",
             },
         )
         port = listening.getsockname()[1]

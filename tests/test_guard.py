@@ -4,11 +4,14 @@ Whoever reaches the API can run code on the workers, so each way in is tried: an
 that was bound to 127.0.0.1, requests that browsers send without asking first, another user of the machine.
 """
 
+import asyncio
 import os
 import subprocess
+import sys
 import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +20,8 @@ from browser import open_page
 from conftest import asked
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+
+from flows.guard import Guard, own_origins
 
 ELSEWHERE = "evil.example"
 JSON = {"content-type": "application/json"}
@@ -191,4 +196,77 @@ def test_another_user_of_this_machine_is_refused(up):
 
     assert curl() == "true"
     refused = curl("setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups")
-    assert refused.startswith("refused: expected a process of user 0, found one of user 12345")
+    assert refused.startswith("refused: expected a process of user root, found one of user 12345")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_who_does_not_wait_for_the_answer_is_refused(up, name):
+    """A connection that its process has closed belongs to nobody; the kernel's table says root."""
+    port = urlsplit(up.url).port
+    body = f'{{"name": "{name}", "value": 1}}'
+    program = (
+        "import socket, sys\n"
+        "for _ in range(20):\n"
+        "    with socket.create_connection(('127.0.0.1', int(sys.argv[1]))) as at: at.sendall(sys.argv[2].encode())"
+    )
+    request = f"POST /api/variables/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    another = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
+    subprocess.run([*another, "/usr/bin/env", "python3", "-c", program, str(port), request], check=True)
+    assert httpx.get(f"{up.api}/health").json() is True
+    assert written(up, name) == []
+
+
+def test_the_server_beside_a_run_is_guarded_too(tmp_path):
+    """In a folder of its own that has a package `flows`: the server runs the code of its parent."""
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/__init__.py").write_text("raise SystemExit('not this one')")
+    program = (
+        "import sys; from flows.server import prefect_api\n"
+        "with prefect_api() as api:\n"
+        "    api.wait()\n"
+        "    from prefect.settings import PREFECT_API_URL\n"
+        "    print(PREFECT_API_URL.value(), flush=True); sys.stdin.read()"
+    )
+    root = Path(__file__).parents[1]
+    run = subprocess.Popen(
+        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{program}"],
+        cwd=tmp_path,
+        env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    api = run.stdout.readline().strip()
+    try:
+        assert httpx.post(f"{api}/flow_runs/filter", json={}).status_code == 200
+        for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"host": "evil.example"}):
+            assert httpx.post(f"{api}/flow_runs/filter", json={}, headers=headers).status_code == 403
+    finally:
+        run.communicate("", timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("password", "headers", "status"),
+    [
+        (True, {"host": "prefect.example", "origin": "https://prefect.example"}, 200),
+        (True, {"host": "127.0.0.1:4200", "origin": "https://prefect.example"}, 200),  # the proxy says its own name
+        (True, {"host": "server:4200"}, 200),
+        (True, {"host": "server:4200", "origin": "http://server:4200"}, 200),
+        (True, {"host": "server:4200", "origin": "https://evil.example"}, 403),
+        (False, {"host": "prefect.example"}, 403),  # a proxy runs as another user: without a password nobody is told
+        (False, {"host": "server:4200"}, 403),
+    ],
+)
+def test_behind_a_proxy_the_password_decides(password, headers, status):
+    async def prefect(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask():
+        guard = Guard(prefect, own_origins("127.0.0.1", 4200) | {"https://prefect.example"}, password)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard, client=("127.0.0.1", 9))) as client:
+            return await client.get("http://127.0.0.1:4200/", headers=headers)
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == status
+    assert status == 200 or "PREFECT_SERVER_" in answer.text
