@@ -32,8 +32,10 @@ _PAYLOAD = """{
 
 
 def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) -> None:
-    """Make both, or bring those that are there up to date. Without a `notify_url` the second is removed, and the address
-    with it: names and errors of runs go nowhere that is not asked for."""
+    """Make both, or bring those that are there up to date.
+
+    Without a `notify_url` the second is removed with its address: names and errors of runs go nowhere unasked.
+    """
     _put(client, _crashed())
     if notify_url is not None:
         block: Any = Webhook(method="POST", url=notify_url)
@@ -43,8 +45,7 @@ def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) 
         client.delete_automation(automation.id)
     with suppress(ObjectNotFound):
         kept = client.read_block_document_by_name(_BLOCK, Webhook.get_block_type_slug(), include_secrets=False)
-        if kept.id:
-            client.delete_block_document(kept.id)
+        client.delete_block_document(kept.id)
 
 
 def _crashed() -> AutomationCore:

@@ -116,8 +116,9 @@ def lookbook(lookbook_command, lookbook_environment):
 
 # A proxy that answers nothing: what is on this machine never goes through one.
 DEAD_PROXIES = {
-    **{name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")},
-    **{"NO_PROXY": "somewhere.example", "no_proxy": ""},
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9"),
+    "NO_PROXY": "somewhere.example",
+    "no_proxy": "",
 }
 
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import numpy as np
@@ -16,7 +17,9 @@ import pytest
 from conftest import answer, asked, bring_down, bring_up, complaint, free_port
 from PIL import Image
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Pending
 from pydantic import SecretStr
 
 from artifacts import aliases, metrics, runs, weights
@@ -401,23 +404,23 @@ def test_a_retraining_with_a_server_of_its_own_needs_no_proxy(up, lookbook, tmp_
 
 
 def test_only_this_machine_s_runs_are_scheduled_again(up, champion):
-    """Runs are taken as a worker takes them: pending, then its name in their labels; here by hand, from a paused pool."""
-    httpx.patch(f"{up.api}/work_pools/cpu", json={"is_paused": True}).raise_for_status()
-    ours, theirs, unnamed = (up.start("score/folder", folder="photos:shapes") for _ in range(3))
-    for run, name in ((ours, worker_name("cpu")), (theirs, "somebody@elsewhere-cpu"), (unnamed, None)):
-        pend = {"state": {"type": "PENDING"}, "force": True}
-        httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=pend).raise_for_status()
-        if name:
-            httpx.patch(f"{up.api}/flow_runs/{run}/labels", json={"prefect.worker.name": name}).raise_for_status()
-    with temporary_settings({PREFECT_API_URL: up.api}):
-        assert {str(run) for run in pending()} == {ours, unnamed}
-        beat = {"name": "somebody@elsewhere-cpu"}
-        httpx.post(f"{up.api}/work_pools/cpu/workers/heartbeat", json=beat).raise_for_status()
-        assert {str(run) for run in pending()} == {ours}, "the other may be about to write its name"
-    for run in (ours, theirs, unnamed):
-        httpx.delete(f"{up.api}/flow_runs/{run}").raise_for_status()
-    httpx.delete(f"{up.api}/work_pools/cpu/workers/somebody@elsewhere-cpu").raise_for_status()
-    httpx.patch(f"{up.api}/work_pools/cpu", json={"is_paused": False}).raise_for_status()
+    """Runs are taken by hand as a worker takes them, from a paused pool: pending, then its name in their labels."""
+    elsewhere = "somebody@elsewhere-cpu"
+    with temporary_settings({PREFECT_API_URL: up.api}), get_client(sync_client=True) as client:
+        client.update_work_pool("cpu", WorkPoolUpdate(is_paused=True))
+        try:
+            ours, theirs, unnamed = (UUID(up.start("score/folder", folder="photos:shapes")) for _ in range(3))
+            for run in (ours, theirs, unnamed):
+                client.set_flow_run_state(run, Pending(), force=True)
+            client.update_flow_run_labels(ours, {"prefect.worker.name": worker_name("cpu")})
+            client.update_flow_run_labels(theirs, {"prefect.worker.name": elsewhere})
+            assert pending() == {ours, unnamed}
+            client.send_worker_heartbeat("cpu", elsewhere)
+            assert pending() == {ours}, "the other may be about to write its name"
+            for run in (ours, theirs, unnamed):
+                client.delete_flow_run(run)
+        finally:
+            client.update_work_pool("cpu", WorkPoolUpdate(is_paused=False))
 
 
 def test_a_user_without_a_name_has_workers(monkeypatch):
