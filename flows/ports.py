@@ -1,16 +1,23 @@
-"""Who has a port, and whose process is at the other end of a connection: what the kernel's tables say (Linux)."""
+"""Who has a port, and whose process is at the other end of a connection: what the kernel says (Linux)."""
 
 import pwd
 import socket
+import struct
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from typing import Any
 
 _LISTENS = "0A"
 _TRIES = 3  # the kernel writes its table while others connect, so a reading may miss a row
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _REQUEST, _ANY = 4, 20, 1, 0xFFFFFFFF  # of Linux's headers
+_HEAD, _USER = 16, 64  # bytes of a message's head, and where the user is behind it (struct inet_diag_msg)
+
+Address = IPv4Address | IPv6Address
+End = tuple[Address, int]
 
 
 @dataclass(frozen=True)
@@ -55,19 +62,15 @@ def holder(port: int) -> Holder | None:
     return None
 
 
-def user_of(client: Sequence[object], server: Sequence[object]) -> int | None:
+def user_of(client: Sequence[Any], server: Sequence[Any]) -> int | None:
     """Id of the user whose process made a connection on this machine, from both its ends (host, port).
 
-    None where the tables don't tell: the connection comes from another machine, or was closed already. A socket that
-    its process has closed belongs to nobody, which the table writes as root and no file: that is None, too.
+    None where the kernel doesn't tell: the connection comes from another machine, or was closed already. A socket that
+    its process has closed belongs to nobody, which the kernel writes as root and no file: that is None, too.
     """
-    wanted = [f" {here} {there} " for here, there in zip(_written(client), _written(server), strict=True)]
-    for _ in range(_TRIES):
-        for line in _tables():
-            if any(each in line for each in wanted):
-                fields = line.split()
-                return int(fields[7]) if fields[9] != "0" else None
-    return None
+    ends = [(_address(end[0]), int(end[1])) for end in (client, server)]
+    found = _asked(*ends) or _looked_up(*ends)
+    return found[0] if found and found[1] else None
 
 
 def user_name(user: int) -> str:
@@ -84,10 +87,43 @@ def _tables() -> Iterator[str]:
             yield from Path(f"/proc/net/{table}").read_text().splitlines()[1:]
 
 
-def _written(end: Sequence[object]) -> tuple[str, str]:
+def _address(written: str) -> Address:
+    address = ip_address(written)
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _asked(client: End, server: End) -> tuple[int, int] | None:
+    """User and file of a connection's first end, by one question (netlink's sock_diag(7): 0.02 ms, a table takes 1)."""
+    family = socket.AF_INET if client[0].version == 4 else socket.AF_INET6
+    ports = struct.pack("!HH", client[1], server[1])
+    addresses = b"".join(address.packed.ljust(16, b"\0") for address, _ in (client, server))
+    question = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, _ANY) + ports + addresses
+    question += struct.pack("=III", 0, _ANY, _ANY)  # of any interface, with any cookie
+    head = struct.pack("=IHHII", _HEAD + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, 0, 0)
+    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
+        kernel.sendall(head + question)
+        answer = kernel.recv(4096)
+        if struct.unpack_from("=H", answer, 4) == (_SOCK_DIAG_BY_FAMILY,):
+            user, file = struct.unpack_from("=II", answer, _HEAD + _USER)
+            return user, file
+    return None
+
+
+def _looked_up(client: End, server: End) -> tuple[int, int] | None:
+    """The same from the tables, for kernels that answer no such questions."""
+    wanted = [f" {here} {there} " for here, there in zip(_written(client), _written(server), strict=True)]
+    for _ in range(_TRIES):
+        for line in _tables():
+            if any(each in line for each in wanted):
+                fields = line.split()
+                return int(fields[7]), int(fields[9])
+    return None
+
+
+def _written(end: End) -> tuple[str, str]:
     """One end of a connection as the tables write it, in that of IPv4 and in that of IPv6."""
-    address, port = ip_address(str(end[0])), int(str(end[1]))
-    mapped = address.packed if isinstance(address, IPv6Address) else b"\0" * 10 + b"\xff\xff" + address.packed
+    address, port = end
+    mapped = address.packed if address.version == 6 else b"\0" * 10 + b"\xff\xff" + address.packed
     return f"{_words(address.packed)}:{port:04X}", f"{_words(mapped)}:{port:04X}"
 
 

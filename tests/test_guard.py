@@ -6,11 +6,13 @@ that was bound to 127.0.0.1, requests that browsers send without asking first, a
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +23,7 @@ from conftest import asked
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from flows import ports
 from flows.guard import Guard, own_origins
 
 ELSEWHERE = "evil.example"
@@ -181,8 +184,8 @@ def test_the_own_page_and_programs_are_answered(up, headers):
 
 def test_a_socket_from_elsewhere_is_refused(up):
     address = f"{up.api.replace('http', 'ws')}/events/out"
-    with connect(address, subprotocols=["prefect"], proxy=None) as socket:
-        assert socket.subprotocol == "prefect"
+    with connect(address, subprotocols=["prefect"], proxy=None) as own:
+        assert own.subprotocol == "prefect"
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
         with pytest.raises(InvalidStatus, match="403"), connect(address, origin=origin, proxy=None):
             pass
@@ -270,3 +273,20 @@ def test_behind_a_proxy_the_password_decides(password, headers, status):
     answer = asyncio.run(ask())
     assert answer.status_code == status
     assert status == 200 or "PREFECT_SERVER_" in answer.text
+
+
+@pytest.mark.parametrize("way", [ports._asked, ports._looked_up])
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_the_kernel_tells_whose_a_connection_is(way, family, host):
+    with (
+        socket.create_server((host, 0), family=family) as server,
+        socket.create_connection(server.getsockname()[:2]) as client,
+        server.accept()[0] as accepted,
+    ):
+        here, there = ((ip_address(end[0]), end[1]) for end in (client.getsockname(), accepted.getsockname()))
+        inode = os.fstat(client.fileno()).st_ino
+        assert way(here, there) == (os.geteuid(), inode)
+        assert ports.user_of(client.getsockname()[:2], accepted.getsockname()[:2]) == os.geteuid()
+        client.close()
+        assert ports.user_of((host, here[1]), (host, there[1])) is None
+    assert way(here, (there[0], 1)) is None
