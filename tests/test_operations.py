@@ -63,6 +63,15 @@ def test_what_up_makes(up):
     }
 
 
+def test_the_processes_run_this_checkout_s_code_whatever_is_installed(up):
+    root = str(Path(__file__).parents[1])
+    for words in ("flows.serving", "worker start --pool cpu", "worker start --pool gpu"):
+        [process] = up.processes(words)
+        environment = Path(f"/proc/{process}/environ").read_text().split("\0")
+        assert any(each.partition(os.pathsep)[0] == f"PYTHONPATH={root}" for each in environment), words
+        assert " -P -m " in Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+
+
 def test_the_weekly_run_is_on_the_calendar(up):
     """With SQLAlchemy 2.1 Prefect's scheduler fails without a word on any page."""
     until = time.monotonic() + 60
