@@ -1,5 +1,6 @@
 """What Prefect does by itself: a run whose machine died is marked crashed, a scheduled run that failed sends word."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import CallWebhook, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
 from pydantic import SecretStr
 
 from flows.notices import FAILED
@@ -30,11 +32,20 @@ _PAYLOAD = """{
 
 
 def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) -> None:
-    """Make both, or bring those that are there up to date; the second only with a `notify_url`."""
+    """Make both, or bring those that are there up to date.
+
+    Without a `notify_url` the second is removed with its address: names and errors of runs go nowhere unasked.
+    """
     _put(client, _crashed())
     if notify_url is not None:
         block: Any = Webhook(method="POST", url=notify_url)
         _put(client, _notify(block.save(_BLOCK, overwrite=True)))
+        return
+    for automation in client.read_automations_by_name(_NOTIFY):
+        client.delete_automation(automation.id)
+    with suppress(ObjectNotFound):
+        kept = client.read_block_document_by_name(_BLOCK, Webhook.get_block_type_slug(), include_secrets=False)
+        client.delete_block_document(kept.id)
 
 
 def _crashed() -> AutomationCore:

@@ -402,14 +402,15 @@ def up() -> Result:
     """Hold up a Prefect server, a worker for each of the work pools cpu and gpu, and the deployments, until Ctrl-C.
 
     Runs then start by schedule, or from the page at the address that is printed. A server that PREFECT_API_URL names,
-    or that runs where Prefect starts one, is used. Ctrl-C ends the workers, then the server; a run that was at work
-    goes on the next time.
+    or one of yours that runs where Prefect starts one, is used. Ctrl-C ends the workers, then the server; a run that
+    was at work goes on the next time.
 
-    This is one machine for one person: the server listens on 127.0.0.1 and keeps its history in SQLite. Whoever
-    reaches it can run code here. For more: PostgreSQL (PREFECT_API_DATABASE_CONNECTION_URL), a password
-    (PREFECT_SERVER_API_AUTH_STRING, and PREFECT_API_AUTH_STRING for workers) whenever it listens elsewhere, its own
-    origin alone (PREFECT_SERVER_CORS_ALLOWED_ORIGINS), workers on several machines (prefect worker start --pool gpu
-    --limit 1) and a store that all of them share (LOOKBOOK_STORE). docs/operations.md walks through it.
+    This is one machine for one person: the server listens on 127.0.0.1, answers its own page and your programs alone,
+    and keeps its history in SQLite. Whoever reaches it can run code here. For more: PostgreSQL
+    (PREFECT_API_DATABASE_CONNECTION_URL), a password (PREFECT_SERVER_API_AUTH_STRING, and PREFECT_API_AUTH_STRING for
+    workers) whenever it listens elsewhere, its own origin alone (PREFECT_SERVER_CORS_ALLOWED_ORIGINS), workers on
+    several machines (prefect worker start --pool gpu --limit 1) and a store that all of them share (LOOKBOOK_STORE).
+    docs/operations.md walks through it.
 
     \b
     Example:

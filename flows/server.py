@@ -5,29 +5,20 @@ imports Prefect and TensorFlow on the other core, and that touches nothing until
 Prefect's own settings have told the parent whether a server is needed at all.
 """
 
-import fcntl
 import os
 import socket
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import IO
 
-from artifacts.errors import LookbookError
-from tasks.turns import lock_now
+from flows.serving import SERVE, ServerError, command, only_server, reach_loopback_directly
+from flows.standing import standing_api
 
 START_SECONDS = 120
 STOP_SECONDS = 30
-_SERVE = b"serve\n"
-
-
-class ServerError(LookbookError):
-    """The temporary Prefect server did not start."""
 
 
 @contextmanager
@@ -38,6 +29,7 @@ def prefect_api() -> Iterator["Api"]:
     server at a time uses that database: another command waits here, and says so. Call `wait` on what this yields before
     the first flow; it leaves time for imports.
     """
+    reach_loopback_directly()
     with ExitStack() as stack:
         upheld = standing_api()
         child = None if os.environ.get("PREFECT_API_URL") or upheld else stack.enter_context(_child())
@@ -75,7 +67,7 @@ class Api:
         until = time.monotonic() + START_SECONDS
         while True:
             try:
-                if httpx.get(url, timeout=START_SECONDS, trust_env=self._child is None).is_success:
+                if httpx.get(url, timeout=START_SECONDS).is_success:
                     return
                 problem = "it doesn't answer /health with success"
             except httpx.HTTPError as error:
@@ -101,7 +93,7 @@ class _Child:
     def serve(self) -> None:
         assert self._process.stdin
         with suppress(BrokenPipeError):  # it ended already: `wait` tells why
-            self._process.stdin.write(_SERVE)
+            self._process.stdin.write(SERVE)
             self._process.stdin.flush()
 
     def ended(self) -> bool:
@@ -131,13 +123,7 @@ def _child() -> Iterator[_Child]:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "flows.server",
-                str(listening.fileno()),
-            ],  # -P: nothing from the current folder
+            command([listening], beside_a_run=True),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -161,44 +147,6 @@ def _child() -> Iterator[_Child]:
             child.stop()
 
 
-@contextmanager
-def only_server(home: Path) -> Iterator[None]:
-    """Hold the lock of the database in Prefect's home; wait, and say so, while another server of ours uses it."""
-    home.mkdir(parents=True, exist_ok=True)
-    with open(home / "lookbook-server.lock", "wb") as lock:
-        if not lock_now(lock.fileno()):
-            print("another lookbook command uses Prefect's database; waiting until it is done", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def address_file() -> Path:
-    """Where a `lookbook up` of this user writes down the address of its API."""
-    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "lookbook-up.txt"
-
-
-def standing_api() -> str | None:
-    """The API of a `lookbook up` of this user, when one is at work: it holds the lock of the file."""
-    try:
-        with open(address_file()) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        api = address_file().read_text()
-        return api if api and healthy(api) else None
-    except OSError:
-        pass
-    return None
-
-
-def healthy(api: str) -> bool:
-    """Whether a Prefect server answers at `api` (http://host:port/api)."""
-    import httpx
-
-    with suppress(httpx.HTTPError, ValueError):
-        return httpx.get(f"{api}/health", timeout=5).json() is True
-    return False
-
-
 def _send_what_is_left() -> None:
     """Logs and events travel in the background; the history is whole when they have arrived."""
     from prefect.events.worker import EventsWorker
@@ -206,25 +154,3 @@ def _send_what_is_left() -> None:
 
     APILogWorker.drain_all(timeout=5)
     EventsWorker.drain_all(timeout=5)
-
-
-def _serve(listening: socket.socket) -> None:
-    """The child: import, wait for the word, serve until standard input ends."""
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    app = create_app(ephemeral=True)
-    if sys.stdin.buffer.readline() != _SERVE:
-        return
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-
-    def end_with_parent() -> None:
-        sys.stdin.buffer.read()
-        server.should_exit = True
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    server.run(sockets=[listening])
-
-
-if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))

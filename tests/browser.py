@@ -17,12 +17,17 @@ FINAL = ", ".join(f"[class*=bg-state-{state}]" for state in ("completed", "faile
 
 
 @contextmanager
-def open_page(url: str) -> Iterator[Page]:
-    """A new browser at `url`, which can reach nothing else: the page must work without the internet."""
+def open_page(url: str, *others: str, resolve: str = "") -> Iterator[Page]:
+    """A new browser at `url`, which can reach nothing but that and `others`: the page must work without the internet.
+
+    `resolve` says how names are resolved: MAP NAME ADDRESS.
+    """
+    reachable = (url, *others, "data:", "blob:")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        flags = [*FLAGS, f"--host-resolver-rules={resolve}"] if resolve else FLAGS
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
-        context.route(lambda to: not to.startswith((url, "data:", "blob:")), lambda route: route.abort())
+        context.route(lambda to: not to.startswith(reachable), lambda route: route.abort())
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.goto(url)
@@ -70,11 +75,11 @@ def fill(page: Page, name: str, value: object) -> None:
 
 
 def submit(page: Page) -> None:
-    """Press Submit, and follow the notice to the run's page."""
+    """Press Submit, and go to the run's page; the notice with a link to it vanishes after a while."""
     name = page.get_by_role("textbox", name="Run Name").input_value()
-    page.get_by_role("button", name="Submit").click()
-    page.get_by_role("link", name="View run").first.click()
-    page.wait_for_url("**/runs/flow-run/**")
+    with page.expect_response("**/create_flow_run") as made:
+        page.get_by_role("button", name="Submit").click()
+    page.goto(f"{page.url.partition('/deployments/')[0]}/runs/flow-run/{made.value.json()['id']}")
     page.get_by_label("breadcrumb").locator("[data-slot=breadcrumb-page]").filter(
         has_text=re.compile(rf"{re.escape(name)}|-20\d\d-")
     ).wait_for()

@@ -114,6 +114,14 @@ def lookbook(lookbook_command, lookbook_environment):
     return run
 
 
+# A proxy that answers nothing: what is on this machine never goes through one.
+DEAD_PROXIES = {
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"), "http://127.0.0.1:9"),
+    "NO_PROXY": "somewhere.example",
+    "no_proxy": "",
+}
+
+
 @pytest.fixture
 def without_roots_rights() -> list[str]:
     return WITHOUT_ROOTS_RIGHTS
@@ -301,6 +309,7 @@ def upheld_environment(tmp_path_factory, fashion_mnist, listener) -> dict[str, s
         "LOOKBOOK_STORE": str(top / "store"),
         "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(top / "photos")}),
         "LOOKBOOK_NOTIFY_URL": listener[0],
+        **DEAD_PROXIES,
     }
 
 

@@ -5,20 +5,30 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import numpy as np
 import pytest
 from conftest import answer, asked, bring_down, bring_up, complaint, free_port
 from PIL import Image
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Pending
+from pydantic import SecretStr
 
 from artifacts import aliases, metrics, runs, weights
 from artifacts.refs import Ref
+from flows.automations import create_automations
+from flows.workers import pending, worker_name
 from tasks.reports.tables import cell
 
+NOTIFY = "Lookbook: a scheduled run that failed sends word"
 LONG = {"epochs": 3000, "if_unchanged": "train"}  # minutes: whoever starts it ends it
 
 
@@ -51,6 +61,15 @@ def test_what_up_makes(up):
         "Lookbook: a run whose process died is marked crashed",
         "Lookbook: a scheduled run that failed sends word",
     }
+
+
+def test_the_processes_run_this_checkout_s_code_whatever_is_installed(up):
+    root = str(Path(__file__).parents[1])
+    for words in ("flows.serving", "worker start --pool cpu", "worker start --pool gpu"):
+        [process] = up.processes(words)
+        environment = Path(f"/proc/{process}/environ").read_text().split("\0")
+        assert any(each.partition(os.pathsep)[0] == f"PYTHONPATH={root}" for each in environment), words
+        assert " -P -m " in Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
 
 
 def test_the_weekly_run_is_on_the_calendar(up):
@@ -313,7 +332,7 @@ def test_killed_with_its_worker_a_run_is_crashed_and_its_rerun_goes_on(up, champ
 def test_a_server_that_is_killed_comes_back_and_the_training_goes_on(up, champion):
     run = up.start("retrain/weekly", epochs=150, seed=31)
     up.wait_for_log(up.inner(run)["id"], "epoch 2/150")
-    for pid in up.processes("server start"):
+    for pid in up.processes("flows.serving"):
         os.kill(pid, signal.SIGKILL)
     until = time.monotonic() + 60
     while True:
@@ -336,7 +355,7 @@ def test_ctrl_c_ends_all_and_the_next_up_goes_on(up, upheld_environment, tmp_pat
     run = first.start("retrain/weekly", images="photos:shapes", epochs=10_000, train_on="gpu pool")
     child = first.inner(run)["id"]
     first.wait_for_log(child, "epoch 2/10000")
-    names = ("prefect worker start", "prefect server start", "prefect.engine")
+    names = ("prefect worker start", "flows.serving", "prefect.engine")
     processes = [pid for name in names for pid in first.processes(name)]
     assert len(processes) >= 5
     assert bring_down(first) < 40
@@ -361,4 +380,75 @@ def test_up_says_what_is_in_its_way(lookbook, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         told = complaint(lookbook("up", **elsewhere, PREFECT_SERVER_API_PORT=str(port)))
-    assert f"expected a Prefect server on port {port}, it does not start" in told
+    assert (
+        f"expected to listen at http://127.0.0.1:{port}, found: Address already in use (process {os.getpid()} (" in told
+    )
+    assert ") of user " in told
+    assert told.endswith("PREFECT_SERVER_API_PORT names another port")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_s_server_is_not_joined_by_accident(lookbook, tmp_path):
+    """It would be deployed to, and its workers would bring runs into the other's store."""
+    program = (
+        "from http.server import *\n"
+        "class Healthy(BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b'true')\n"
+        "server = HTTPServer(('127.0.0.1', 0), Healthy); print(server.server_port, flush=True); server.serve_forever()"
+    )
+    another = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
+    other = subprocess.Popen([*another, "/usr/bin/env", "python3", "-c", program], stdout=subprocess.PIPE, text=True)
+    port = other.stdout.readline().strip()
+    elsewhere = {"PREFECT_HOME": str(tmp_path), "LOOKBOOK_CACHE": str(tmp_path / "cache")}
+    told = complaint(lookbook("up", **elsewhere, PREFECT_SERVER_API_PORT=port))
+    other.kill()
+    other.communicate()
+    assert f"(process {other.pid} (python3) of user 12345 has the port)" in told
+    assert f"PREFECT_API_URL=http://127.0.0.1:{port}/api uses what is there, if that is a Prefect server" in told
+
+
+def test_a_retraining_with_a_server_of_its_own_needs_no_proxy(up, lookbook, tmp_path):
+    """The environment of the `up` fixture has dead proxies, too."""
+    alone = {"PREFECT_HOME": str(tmp_path / "prefect"), "LOOKBOOK_STORE": str(tmp_path / "store")}
+    shapes = up.top / "photos/shapes"
+    assert answer(lookbook("retrain", "--images", shapes, "--epochs", "1", "--json", **alone))["promoted"]
+
+
+def test_only_this_machine_s_runs_are_scheduled_again(up, champion):
+    """Runs are taken by hand as a worker takes them, from a paused pool: pending, then its name in their labels."""
+    elsewhere = "somebody@elsewhere-cpu"
+    with temporary_settings({PREFECT_API_URL: up.api}), get_client(sync_client=True) as client:
+        client.update_work_pool("cpu", WorkPoolUpdate(is_paused=True))
+        try:
+            ours, theirs, unnamed = (UUID(up.start("score/folder", folder="photos:shapes")) for _ in range(3))
+            for run in (ours, theirs, unnamed):
+                client.set_flow_run_state(run, Pending(), force=True)
+            client.update_flow_run_labels(ours, {"prefect.worker.name": worker_name("cpu")})
+            client.update_flow_run_labels(theirs, {"prefect.worker.name": elsewhere})
+            assert pending() == {ours, unnamed}
+            client.send_worker_heartbeat("cpu", elsewhere)
+            assert pending() == {ours}, "the other may be about to write its name"
+            for run in (ours, theirs, unnamed):
+                client.delete_flow_run(run)
+        finally:
+            client.update_work_pool("cpu", WorkPoolUpdate(is_paused=False))
+
+
+def test_a_user_without_a_name_has_workers(monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert worker_name("cpu").startswith("12345@")
+
+
+def test_without_the_setting_no_notice_goes_to_the_old_address(up):
+    def made():
+        automations = {each["name"] for each in asked(up.api, "automations")}
+        blocks = {each["name"] for each in asked(up.api, "block_documents")}
+        return NOTIFY in automations, "lookbook-notify" in blocks
+
+    with temporary_settings({PREFECT_API_URL: up.api}), get_client(sync_client=True) as client:
+        assert made() == (True, True)
+        create_automations(client, None)
+        assert made() == (False, False)
+        create_automations(client, None)
+        create_automations(client, SecretStr(up.environment["LOOKBOOK_NOTIFY_URL"]))
+        assert made() == (True, True)

@@ -15,7 +15,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
 
 from flows.automations import FLOWS
-from flows.up import NIGHTLY, NIGHTLY_ROOT, pools
+from flows.deployments import NIGHTLY, NIGHTLY_ROOT
+from flows.workers import pools
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "prefect.yaml").read_text())

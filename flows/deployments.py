@@ -1,0 +1,51 @@
+"""What `lookbook up` deploys: prefect.yaml, its schedules, the automations."""
+
+import os
+import subprocess
+
+from artifacts.settings import HOME, Settings
+from flows.crew import Say
+from flows.serving import ServerError, with_our_code
+from flows.workers import PREFECT
+
+NIGHTLY = "score/nightly"
+NIGHTLY_ROOT = "nightly"
+
+
+def deploy(settings: Settings, api: str, say: Say) -> None:
+    """What prefect.yaml says, and the automations. A schedule that somebody paused stays so; that of `score/nightly` is
+    awake when there is a folder for it."""
+    from prefect.client.orchestration import get_client
+
+    from flows.automations import create_automations
+
+    with get_client(sync_client=True) as client:
+        known = client.read_deployments()
+        paused = {(each.id, schedule.slug) for each in known for schedule in each.schedules if not schedule.active}
+    # Without LOOKBOOK_HOME: `prefect deploy` would write this machine's folder into the pull steps of all workers.
+    environment = {name: value for name, value in os.environ.items() if name != "LOOKBOOK_HOME"}
+    home = settings.home.absolute()
+    if home != HOME:
+        say(f"runs use the code of LOOKBOOK_HOME {home}, this command that of {HOME}")
+    deployed = subprocess.run(
+        [*PREFECT, "--no-prompt", "deploy", "--all"],
+        cwd=home,
+        env=with_our_code({**environment, "PREFECT_API_URL": api}, home),
+        capture_output=True,
+        text=True,
+    )
+    if deployed.returncode:
+        last = (deployed.stdout + deployed.stderr).strip().splitlines()[-3:]
+        raise ServerError(f"`prefect deploy --all` failed in {home}: {' '.join(last)}")
+    with get_client(sync_client=True) as client:
+        create_automations(client, settings.notify_url)
+        nightly = client.read_deployment_by_name(NIGHTLY).id
+        for each in client.read_deployments():
+            for schedule in each.schedules:
+                awake = (
+                    NIGHTLY_ROOT in settings.image_roots
+                    if each.id == nightly
+                    else (each.id, schedule.slug) not in paused
+                )
+                if schedule.active != awake:
+                    client.update_deployment_schedule(each.id, schedule.id, active=awake)

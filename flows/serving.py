@@ -1,0 +1,140 @@
+"""The process of a Prefect server of ours: beside a run, or of `lookbook up`. `python -m flows.serving` is its program.
+
+Its sockets come from its parent, so that a port that is taken is known before anything is imported, and stays the
+server's own while that is started again.
+"""
+
+import fcntl
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artifacts.errors import LookbookError
+from tasks.turns import lock_now
+
+if TYPE_CHECKING:
+    from flows.guard import Guard
+
+SERVE = b"serve\n"
+_BESIDE = "--beside-a-run"
+_ROOT = Path(__file__).absolute().parents[1]
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class ServerError(LookbookError):
+    """A Prefect server is not there, does not start, or is another's."""
+
+
+def command(sockets: Sequence[socket.socket], *, beside_a_run: bool = False) -> list[str]:
+    """What starts the server. Pass it the descriptors of the sockets, and `with_our_code` of an environment."""
+    flags = [_BESIDE] if beside_a_run else []
+    # -P: nothing from the current folder
+    return [sys.executable, "-P", "-m", "flows.serving", *flags, *(str(each.fileno()) for each in sockets)]
+
+
+def with_our_code(environment: dict[str, str], root: Path = _ROOT) -> dict[str, str]:
+    """The environment of a child that runs the code below `root`, whatever is installed, and wherever from."""
+    return {**environment, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [environment.get("PYTHONPATH")])])}
+
+
+def reach_loopback_directly() -> None:
+    """Keep this machine's own addresses out of proxies, here and in children; what is elsewhere still goes through."""
+    for name in ("NO_PROXY", "no_proxy"):
+        given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        known = [each.strip() for each in given.split(",") if each.strip()]
+        os.environ[name] = ",".join([*known, *(each for each in LOOPBACK if each not in known)])
+
+
+def healthy(api: str) -> bool:
+    """Whether a Prefect server answers at `api` (http://host:port/api)."""
+    import httpx
+
+    with suppress(httpx.HTTPError, ValueError):
+        return httpx.get(f"{api}/health", timeout=5).json() is True
+    return False
+
+
+@contextmanager
+def only_server(home: Path) -> Iterator[None]:
+    """Hold the lock of the database in Prefect's home; wait, and say so, while another server of ours uses it."""
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / "lookbook-server.lock", "wb") as lock:
+        if not lock_now(lock.fileno()):
+            print("another lookbook command uses Prefect's database; waiting until it is done", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _serve_beside_a_run(listening: socket.socket) -> None:
+    """Import, wait for the word on standard input, serve until that ends."""
+    import uvicorn
+
+    with _guarded([listening], beside_a_run=True) as app:
+        if sys.stdin.buffer.readline() != SERVE:
+            return
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+
+        def end_with_parent() -> None:
+            sys.stdin.buffer.read()
+            server.should_exit = True
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
+        server.run(sockets=[listening])
+
+
+def _serve(sockets: list[socket.socket]) -> None:
+    """Serve as `prefect server start` does it, until a signal ends it."""
+    import uvicorn
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings().server
+    with _guarded(sockets, beside_a_run=False) as app, suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on
+        config = uvicorn.Config(
+            app,
+            log_level=settings.logging_level.lower(),
+            timeout_keep_alive=settings.api.keepalive_timeout,
+            ws_ping_interval=settings.api.websocket_ping_interval,
+            ws_ping_timeout=settings.api.websocket_ping_timeout,
+        )
+        uvicorn.Server(config).run(sockets=sockets)
+
+
+@contextmanager
+def _guarded(sockets: list[socket.socket], beside_a_run: bool) -> Iterator["Guard"]:
+    """Prefect's application behind our guard. The settings hold for as long as it serves."""
+    from prefect.server.api.server import create_app
+    from prefect.settings import (
+        PREFECT_SERVER_API_AUTH_STRING,
+        PREFECT_SERVER_API_HOST,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+        PREFECT_UI_API_URL,
+        PREFECT_UI_URL,
+        temporary_settings,
+    )
+
+    from flows.guard import Guard, origin_of, own_origins
+
+    port = sockets[0].getsockname()[1]
+    if beside_a_run:
+        origins = own_origins("127.0.0.1", port)
+    else:
+        given = PREFECT_SERVER_CORS_ALLOWED_ORIGINS.value().split(",")  # `*` is Prefect's default
+        named = [PREFECT_UI_API_URL.value(), PREFECT_UI_URL.value(), *(each.strip() for each in given)]
+        origins = own_origins(PREFECT_SERVER_API_HOST.value(), port)
+        origins |= {origin_of(each) for each in named if each and each != "*"}
+    with temporary_settings({PREFECT_SERVER_CORS_ALLOWED_ORIGINS: ",".join(sorted(origins))}):
+        app = create_app(ephemeral=beside_a_run, final=True)
+        yield Guard(app, origins, password=bool(PREFECT_SERVER_API_AUTH_STRING.value()))
+
+
+if __name__ == "__main__":
+    given = [socket.socket(fileno=int(each)) for each in sys.argv[1:] if each != _BESIDE]
+    if _BESIDE in sys.argv:
+        _serve_beside_a_run(given[0])
+    else:
+        _serve(given)

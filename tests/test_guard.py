@@ -1,0 +1,292 @@
+"""pytest tests/test_guard.py: whom the Prefect server answers: its own page and this user's programs, nobody else.
+
+Whoever reaches the API can run code on the workers, so each way in is tried: another origin in a real Chromium, a name
+that was bound to 127.0.0.1, requests that browsers send without asking first, another user of the machine.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from browser import open_page
+from conftest import asked
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from flows import ports
+from flows.guard import Guard, own_origins
+
+ELSEWHERE = "evil.example"
+JSON = {"content-type": "application/json"}
+
+# What a page can do without a person: each kind of request writes a variable whose name tells which one it was.
+ATTACK = """async ([api, name]) => {
+  const body = kind => JSON.stringify({name: `${name}_${kind}`, value: kind})
+  const send = (kind, init) => fetch(`${api}/variables/`, {method: "POST", ...init}).then(
+    answer => `${kind}: ${answer.type} ${answer.status}`, error => `${kind}: ${error.message}`)
+  const form = document.createElement("form")
+  const frame = document.createElement("iframe")
+  frame.name = "answer"
+  Object.assign(form, {action: `${api}/variables/`, method: "POST", enctype: "text/plain", target: "answer"})
+  const input = document.createElement("input")
+  input.name = body("form").replace("}", ', "tags": ["')
+  input.value = '"]}'
+  form.append(input)
+  document.documentElement.append(frame, form)
+  form.submit()
+  return Promise.all([
+    send("json", {body: body("json"), headers: {"content-type": "application/json"}}),
+    send("text", {body: body("text"), mode: "no-cors", headers: {"content-type": "text/plain"}}),
+    send("blob", {body: new Blob([body("blob")]), mode: "no-cors"}),
+    fetch(`${api}/variables/filter`, {method: "POST", body: new Blob(["{}"])}).then(
+      answer => `read: ${answer.status}`, error => `read: ${error.message}`),
+    new Promise(done => {
+      const socket = new WebSocket(`${api.replace("http", "ws")}/events/out`)
+      socket.onopen = () => done("socket: open")
+      socket.onerror = () => done("socket: refused")
+    }),
+  ])
+}"""
+
+
+@pytest.fixture(scope="module")
+def other_page():
+    """The port of another server on this machine, with a page of its own."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def written(up, name):
+    """The variables that an attack wrote."""
+    return [each["name"] for each in asked(up.api, "variables") if each["name"].startswith(name)]
+
+
+@pytest.fixture
+def name():
+    return f"attack_{uuid.uuid4().hex}"
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "api_host"),
+    [
+        ("127.0.0.1", "other", "127.0.0.1"),
+        ("localhost", "other", "127.0.0.1"),
+        ("localhost", "other", "localhost"),
+        (ELSEWHERE, "other", "127.0.0.1"),
+        (ELSEWHERE, "same", ELSEWHERE),  # a name that is bound anew to 127.0.0.1: the same origin for the browser
+    ],
+)
+def test_no_other_page_in_a_browser_reads_or_writes(up, other_page, name, host, port, api_host):
+    own = urlsplit(up.url).port
+    page_port = own if port == "same" else other_page
+    with open_page(
+        f"http://{host}:{page_port}/robots", f"http://{api_host}:{own}", resolve=f"MAP {ELSEWHERE} 127.0.0.1"
+    ) as page:
+        said = page.evaluate(ATTACK, [f"http://{api_host}:{own}/api", name])
+        page.wait_for_timeout(500)  # the form's answer is in a frame that can't be looked into
+    assert written(up, name) == [], said
+    assert not any("200" in each or "201" in each or each == "socket: open" for each in said), said
+
+
+def test_the_page_is_in_no_other_page_s_frame(up, other_page):
+    """Framed, its buttons could be pressed by a person who sees something else."""
+    with open_page(f"http://127.0.0.1:{other_page}/", up.url) as page:
+        with page.expect_response(f"{up.url}/**") as answer:
+            page.evaluate(
+                "url => document.body.append(Object.assign(document.createElement('iframe'), {src: url}))",
+                f"{up.url}/v2/deployments",
+            )
+        assert answer.value.status == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_own_page_works_by_both_names(up, host):
+    own = f"http://{host}:{urlsplit(up.url).port}"
+    with open_page(own, up.url) as page:
+        page.get_by_role("link", name="Deployments", exact=True).first.click()
+        page.get_by_text("weekly", exact=True).wait_for()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example", **JSON},
+        {"origin": "https://evil.example", "content-type": "text/plain"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://127.0.0.1:1", **JSON},
+        {"origin": "http://127.0.0.1.evil.example:{port}", **JSON},
+        {"host": "evil.example", **JSON},
+        {"host": "evil.example:{port}", **JSON},
+        {"host": "127.0.0.1.evil.example:{port}", **JSON},
+        {"host": "evil.example:{port}", "origin": "http://evil.example:{port}", **JSON},
+        {"host": "", **JSON},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
+    ],
+    ids=str,
+)
+def test_a_request_from_elsewhere_is_refused_in_a_line(up, name, headers):
+    headers = {key: value.replace("{port}", str(urlsplit(up.url).port)) for key, value in headers.items()}
+    body = f'{{"name": "{name}", "value": 1}}'.encode()
+    answer = httpx.post(f"{up.api}/variables/", content=body, headers=headers)
+    assert answer.status_code == 403
+    assert answer.text.startswith("refused: expected ")
+    assert len(answer.text.splitlines()) == 1
+    assert "access-control-allow-origin" not in answer.headers
+    assert httpx.get(up.url, headers=headers).status_code == 403
+    assert written(up, name) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"host": "localhost:{port}"},
+        {"host": "[::1]:{port}"},
+        {"origin": "http://127.0.0.1:{port}"},
+        {"origin": "http://localhost:{port}"},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+        {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"},
+    ],
+    ids=str,
+)
+def test_the_own_page_and_programs_are_answered(up, headers):
+    headers = {key: value.replace("{port}", str(urlsplit(up.url).port)) for key, value in headers.items()}
+    answer = httpx.post(f"{up.api}/variables/filter", json={}, headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers.get("access-control-allow-origin") == headers.get("origin")
+
+
+def test_a_socket_from_elsewhere_is_refused(up):
+    address = f"{up.api.replace('http', 'ws')}/events/out"
+    with connect(address, subprotocols=["prefect"], proxy=None) as own:
+        assert own.subprotocol == "prefect"
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+        with pytest.raises(InvalidStatus, match="403"), connect(address, origin=origin, proxy=None):
+            pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_of_this_machine_is_refused(up):
+    def curl(*behind):
+        ask = [*behind, "curl", "--silent", "--noproxy", "*", "--max-time", "20", f"{up.api}/health"]
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout
+
+    assert curl() == "true"
+    refused = curl("setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups")
+    assert refused.startswith("refused: expected a process of user root, found one of user 12345")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_user_who_does_not_wait_for_the_answer_is_refused(up, name):
+    """A connection that its process has closed belongs to nobody; the kernel's table says root."""
+    port = urlsplit(up.url).port
+    body = f'{{"name": "{name}", "value": 1}}'
+    program = (
+        "import socket, sys\n"
+        "for _ in range(20):\n"
+        "    with socket.create_connection(('127.0.0.1', int(sys.argv[1]))) as at: at.sendall(sys.argv[2].encode())"
+    )
+    request = f"POST /api/variables/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+    another = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
+    subprocess.run([*another, "/usr/bin/env", "python3", "-c", program, str(port), request], check=True)
+    assert httpx.get(f"{up.api}/health").json() is True
+    assert written(up, name) == []
+
+
+def test_the_server_beside_a_run_is_guarded_too(tmp_path):
+    """In a folder of its own that has a package `flows`: the server runs the code of its parent."""
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/__init__.py").write_text("raise SystemExit('not this one')")
+    program = (
+        "import sys; from flows.server import prefect_api\n"
+        "with prefect_api() as api:\n"
+        "    api.wait()\n"
+        "    from prefect.settings import PREFECT_API_URL\n"
+        "    print(PREFECT_API_URL.value(), flush=True); sys.stdin.read()"
+    )
+    root = Path(__file__).parents[1]
+    run = subprocess.Popen(
+        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{program}"],
+        cwd=tmp_path,
+        env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    api = run.stdout.readline().strip()
+    try:
+        assert httpx.post(f"{api}/flow_runs/filter", json={}).status_code == 200
+        for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {"host": "evil.example"}):
+            assert httpx.post(f"{api}/flow_runs/filter", json={}, headers=headers).status_code == 403
+    finally:
+        run.communicate("", timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("password", "headers", "status"),
+    [
+        (True, {"host": "prefect.example", "origin": "https://prefect.example"}, 200),
+        (True, {"host": "127.0.0.1:4200", "origin": "https://prefect.example"}, 200),  # the proxy says its own name
+        (True, {"host": "server:4200"}, 200),
+        (True, {"host": "server:4200", "origin": "http://server:4200"}, 200),
+        (True, {"host": "server:4200", "origin": "https://evil.example"}, 403),
+        (False, {"host": "prefect.example"}, 403),  # a proxy runs as another user: without a password nobody is told
+        (False, {"host": "server:4200"}, 403),
+    ],
+)
+def test_behind_a_proxy_the_password_decides(password, headers, status):
+    async def prefect(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask():
+        guard = Guard(prefect, own_origins("127.0.0.1", 4200) | {"https://prefect.example"}, password)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard, client=("127.0.0.1", 9))) as client:
+            return await client.get("http://127.0.0.1:4200/", headers=headers)
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == status
+    assert status == 200 or "PREFECT_SERVER_" in answer.text
+
+
+@pytest.mark.parametrize("way", [ports._asked, ports._looked_up])
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+def test_the_kernel_tells_whose_a_connection_is(way, family, host):
+    with (
+        socket.create_server((host, 0), family=family) as server,
+        socket.create_connection(server.getsockname()[:2]) as client,
+        server.accept()[0] as accepted,
+    ):
+        here, there = ((ip_address(end[0]), end[1]) for end in (client.getsockname(), accepted.getsockname()))
+        inode = os.fstat(client.fileno()).st_ino
+        assert way(here, there) == (os.geteuid(), inode)
+        assert ports.user_of(client.getsockname()[:2], accepted.getsockname()[:2]) == os.geteuid()
+        client.close()
+        assert ports.user_of((host, here[1]), (host, there[1])) is None
+    assert way(here, (there[0], 1)) is None
