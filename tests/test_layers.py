@@ -19,6 +19,7 @@ WITHOUT_TENSORFLOW = (
     "decoder",
     "metrics",
     "duplicates",
+    "stability",
     "recipes",
     "errors",
 )

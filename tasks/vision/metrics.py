@@ -187,16 +187,6 @@ def mcnemar(gains: int, losses: int) -> float:
     return tail / (1 << items)
 
 
-def stability_index(expected: np.ndarray, found: np.ndarray) -> float:
-    """Population stability index of two histograms over the same bins: the sum of (q - p) ln(q / p) over their shares.
-
-    0 for equal shares. An empty bin counts as half an item, so that the logarithm exists. It is the symmetric
-    Kullback-Leibler divergence (Jeffreys, 1946), with the name and the thresholds that credit scoring gave it.
-    """
-    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (expected, found))
-    return float(((q - p) * np.log(q / p)).sum())
-
-
 def _told(
     item: int, called: int, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
