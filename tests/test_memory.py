@@ -8,9 +8,7 @@ import pytest
 
 from tasks.vision.images import ImageSpec
 from tasks.vision.inference import BATCH, Predictor, batch_of
-from tasks.vision.metrics import evaluate
 from tasks.vision.network import ARCHITECTURES, make_network
-from tasks.vision.recipes import settings_for
 
 PREDICT = """
 import resource, sys

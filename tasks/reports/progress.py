@@ -17,10 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from tasks.reports.printable import printable
+from tasks.reports.printable import make_logs_printable, printable
 
 if TYPE_CHECKING:
     from tasks.vision import training
+
+make_logs_printable()  # here, as whatever names files or classes in a log imports this: a worker starts no code of ours
 
 
 class DownloadProgress:
@@ -155,7 +157,7 @@ class TrainingProgress:
 
     def tell(self, line: str) -> None:
         """A line above the bar, and in the log."""
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(Text(printable(line)), highlight=False, soft_wrap=True)
         self._log(line)
 
 
