@@ -4,6 +4,12 @@
 class LookbookError(Exception):
     """A failure that a user can act on: its text is shown as one line, without a traceback."""
 
+    def __str__(self) -> str:
+        """The message without what a terminal would obey: it holds names of files and classes, and goes to terminals,
+        logs, tracebacks and the states of runs."""
+        message = super().__str__()
+        return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in message)
+
 
 class InvalidRef(LookbookError):
     """The text is no ref, and no short form of one."""

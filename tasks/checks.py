@@ -16,12 +16,11 @@ from artifacts.dataset import Dataset, Split
 from artifacts.errors import LookbookError
 from tasks.reports.numbers import many
 from tasks.vision.duplicates import blank, near_duplicates
-from tasks.vision.metrics import stability_index
+from tasks.vision.stability import MUCH, shift
 
 IMBALANCE = 10  # times as many pictures of one class as of another
 FEW_TO_TRAIN, FEW_TO_TEST = 20, 10  # of a class
 SHRUNK = 0.5  # of the images that there were
-SHIFT = 0.25  # population stability index above which two samples differ much, by credit scoring's rule
 _SHOWN = 10
 _BINS = np.linspace(0, 256, 17)
 
@@ -145,21 +144,21 @@ def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset)
         yield _finding("shrunk", f"{items:,} images, where {version} has {earlier:,}")
     if list(classes) == before.classes:
         counts = [np.bincount(split.labels, minlength=len(classes)) for split in (before.train, train)]
-        if (shift := stability_index(*counts)) > _much(*counts):
+        if (found := shift(*counts)).above(MUCH):
             shares = [each / each.sum() for each in counts]
             moved = int(np.abs(shares[1] - shares[0]).argmax())
             yield _finding(
                 "class shares",
-                f"the classes' shares differ much from {version} (population stability index {shift:.2f}): "
+                f"the classes' shares differ much from {version} (population stability index {found.index:.2f}): "
                 f"{classes[moved]} {shares[0][moved]:.1%} before, {shares[1][moved]:.1%} now",
             )
     if train.images.shape[1:] == before.train.images.shape[1:]:
         then, now = brightness(before.train.images), brightness(train.images)
-        if (shift := stability_index(then, now)) > _much(then, now):
+        if (found := shift(then, now)).above(MUCH):
             means = [float(before.train.images.mean()), float(train.images.mean())]
             yield _finding(
                 "pixels",
-                f"the images' brightness differs much from {version} (population stability index {shift:.2f}): "
+                f"the images' brightness differs much from {version} (population stability index {found.index:.2f}): "
                 f"mean {means[0]:.0f} before, {means[1]:.0f} now, of 255",
             )
     if before.train.sha256 is not None and test.sha256 is not None:
@@ -168,12 +167,6 @@ def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset)
         if seen:
             text = f"{many(len(seen), 'image')} to test with that {version} trained on: its models have seen them"
             yield _finding("moved", text, map(str, seen))
-
-
-def _much(before: np.ndarray, now: np.ndarray) -> float:
-    """The index above which two histograms differ much: by small samples alone, it is (bins - 1) (1/n + 1/m) on average
-    (Yurdakul, "Statistical properties of population stability index", 2018)."""
-    return float(SHIFT + (len(now) - 1) * (1 / before.sum() + 1 / now.sum()))
 
 
 def _finding(name: str, text: str, examples: Iterable[str] = ()) -> Finding:

@@ -22,7 +22,7 @@ from tasks import model
 if TYPE_CHECKING:
     from tasks.vision.exporting import Format
 
-CHECKED = 1000  # test images that a graph is compared on
+CHECKED, CHECKED_BYTES = 1000, 256 << 20  # test images that a graph is compared on, and their bytes at most
 NEEDED = {"saved-model": (), "tflite": (), "onnx": ("onnx", "onnxruntime", "tf2onnx")}  # packages beside TensorFlow's
 PATTERNS = "*?[\\"  # TensorFlow looks for a SavedModel's variables by pattern, and finds none below such folders
 
@@ -141,6 +141,7 @@ def _check(target: Path, output: Path, forbidden: str) -> None:
 
 
 def _spread(images: np.ndarray) -> np.ndarray:
-    """At most CHECKED images, evenly from all."""
-    chosen: np.ndarray = images[np.linspace(0, len(images) - 1, min(CHECKED, len(images))).astype(int)]
+    """At most CHECKED images of CHECKED_BYTES together, evenly from all."""
+    most = min(CHECKED, max(1, CHECKED_BYTES // images[0].nbytes), len(images))
+    chosen: np.ndarray = images[np.linspace(0, len(images) - 1, most).astype(int)]
     return chosen

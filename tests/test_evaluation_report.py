@@ -278,3 +278,22 @@ def test_the_report_of_a_real_training(first, home):
         if SCREENSHOTS:
             page.set_viewport_size({"width": 1000, "height": 1000})
             page.screenshot(path=Path(SCREENSHOTS) / "evaluation-report.png", full_page=True)
+
+
+def test_a_thousand_classes_have_no_matrix_but_what_is_confused_and_the_weakest(tmp_path):
+    classes = [f"class {index}" for index in range(1000)]
+    store, ref = publish(tmp_path, classes=classes, items=4000, temperature=None)
+    numbers = metrics.load(store, ref).numbers
+    assert numbers["confusion_matrix"] is None
+    assert len(numbers["per_class"]) == 1000
+    confused = [each["items"] for each in numbers["most_confused"]]
+    assert len(confused) == 100
+    assert confused == sorted(confused, reverse=True)
+    artifact = store.open(ref)
+    assert "confusion-matrix.png" not in artifact.manifest["rendered"]
+    html, card = (artifact.read(name).decode() for name in ("report.html", "model-card.md"))
+    assert "1,000 classes are too many for a matrix" in html
+    assert len(re.findall("<section class=cell", html)) == 100
+    for text in (html, card):
+        assert "The 100 classes with the lowest F1 of 1,000" in text
+    assert sum(artifact.files[name]["bytes"] for name in artifact.manifest["rendered"]) < 4_000_000

@@ -21,6 +21,7 @@ WITHOUT_TENSORFLOW = (
     "confinement",
     "metrics",
     "duplicates",
+    "stability",
     "recipes",
     "errors",
 )

@@ -435,6 +435,8 @@ def test_only_this_machine_s_runs_are_scheduled_again(up, champion):
 
 
 def test_a_user_without_a_name_has_workers(monkeypatch):
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     assert worker_name("cpu").startswith("12345@")
 

@@ -9,7 +9,7 @@ import numpy as np
 from artifacts.dataset import Dataset
 from artifacts.weights import Weights
 from tasks.reports.model_card import model_card
-from tasks.reports.numbers import shown, without_copies
+from tasks.reports.numbers import shown, weakest, without_copies
 from tasks.reports.pages import gallery, page, rows, text
 from tasks.reports.pictures import confusion_matrix, data_uri, learning_curve, mistakes, reliability, thumbnail
 from tasks.vision.duplicates import firsts
@@ -35,7 +35,9 @@ def draw(
     test = dataset.test
     counted = np.unique(firsts(test.images, test.labels)) if numbers.get("copies") else np.arange(len(test.labels))
     made = weights.artifact.manifest["provenance"]
-    pictures = {"confusion-matrix.png": confusion_matrix(numbers["confusion_matrix"], weights.classes)}
+    pictures = {}
+    if matrix := numbers["confusion_matrix"]:  # None with many hundred classes
+        pictures["confusion-matrix.png"] = confusion_matrix(matrix, weights.classes)
     if weights.history:
         pictures["learning-curve.png"] = learning_curve(weights.history, made.get("best_epoch"))
     if numbers["accuracy"] is not None:
@@ -65,6 +67,7 @@ def _page(
 ) -> bytes:
     classes, test = weights.classes, dataset.test
     items = f"{numbers['items']:,} test images{without_copies(numbers)}"
+    listed, others = weakest(numbers["per_class"], classes)
     parts = [
         f"<h1>{text(weights.ref.name)}</h1>",
         f"<p>What <code>{weights.ref}</code> does on the {items} of <code>{dataset.artifact.ref}</code>.</p>",
@@ -74,11 +77,12 @@ def _page(
         "<p>Test images: a row is what they are, a column what they were called.</p>",
         *_matrix(classes, numbers, test.images, test.labels, test.sources, probabilities, counted, pictures),
         "<h2>Classes</h2>",
+        *([f"<p>{others}</p>"] if others else []),
         rows(
             ("class", "precision", "recall", "F1", "images"),
             [
                 (text(name), *(shown(told[key]) for key in ("precision", "recall", "f1")), f"{told['support']:,}")
-                for name in classes
+                for name in listed
                 for told in (numbers["per_class"][name],)
             ],
         ),
@@ -141,8 +145,10 @@ def _matrix(
     pictures: Mapping[str, bytes],
 ) -> Iterator[str]:
     """The matrix as a table of links, and below it the images of each cell, of which the one that was clicked shows."""
-    counts = np.asarray(numbers["confusion_matrix"])
-    if len(classes) <= _CELLS:
+    if numbers["confusion_matrix"] is None:
+        yield f"<p id=matrix>{len(classes):,} classes are too many for a matrix.</p>"
+    elif len(classes) <= _CELLS:
+        counts = np.asarray(numbers["confusion_matrix"])
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         head = "".join(f"<th><span>{text(name)}</span>" for name in classes)
         body = "".join(

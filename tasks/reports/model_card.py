@@ -8,10 +8,10 @@ from typing import Any
 
 from artifacts.dataset import Dataset
 from artifacts.weights import Weights
-from tasks.reports.numbers import shown, without_copies
+from tasks.reports.numbers import CLASSES, shown, weakest, without_copies
 from tasks.reports.tables import cell, table
 
-_SMALL_SUPPORT = 30
+_SMALL_SUPPORT, _FEW_SHOWN = 30, 100
 
 
 def model_card(weights: Weights, learned_from: Dataset | None, dataset: Dataset, numbers: Mapping[str, Any]) -> str:
@@ -65,9 +65,10 @@ def _data(weights: Weights, learned_from: Dataset | None, source: str, dataset: 
             ("class", "to train on", "to test with"),
             [
                 (cell(name), shown(trained["per_class"].get(name), "{:,}"), f"{tested['per_class'][name]:,}")
-                for name in weights.classes
+                for name in weights.classes[:CLASSES]
             ],
         ),
+        *([f"... and {len(weights.classes) - CLASSES:,} more classes."] if len(weights.classes) > CLASSES else []),
         *[f"- {cell(each['text'])}" for each in dataset.findings],
     ]
 
@@ -89,14 +90,16 @@ def _metrics(weights: Weights, numbers: Mapping[str, Any]) -> list[str]:
     ]
     if scaled := numbers.get("calibrated"):
         told.append((f"the same at temperature {scaled['temperature']:.3f}", f"{scaled['error']:.2%}"))
+    listed, others = weakest(numbers["per_class"], weights.classes)
     rows = [
         (cell(name), *("-" if told_of[key] is None else f"{told_of[key]:.2%}" for key in ("precision", "recall", "f1")))
-        for name in weights.classes
+        for name in listed
         for told_of in (numbers["per_class"][name],)
     ]
     return [
         f"On {numbers['items']:,} test images{without_copies(numbers)}, the interval with 95 % confidence:",
         table(("metric", "value"), told),
+        *([others] if others else []),
         table(("class", "precision", "recall", "F1"), rows),
     ]
 
@@ -109,7 +112,8 @@ def _limits(weights: Weights, numbers: Mapping[str, Any]) -> list[str]:
     ]
     few = [name for name in weights.classes if numbers["per_class"][name]["support"] < _SMALL_SUPPORT]
     if few:
-        told.append(f"- Fewer than {_SMALL_SUPPORT} test images of {cell(', '.join(few))}: their numbers say little.")
+        named = ", ".join(few[:_FEW_SHOWN]) + (f" and {len(few) - _FEW_SHOWN:,} more" if len(few) > _FEW_SHOWN else "")
+        told.append(f"- Fewer than {_SMALL_SUPPORT} test images of {cell(named)}: their numbers say little.")
     told.append("- Nothing was measured on pictures from elsewhere, by group, or under attack.")
     if weights.temperature is None:
         told.append("- Confidence is as the network gives it: no images were held out to calibrate it on.")

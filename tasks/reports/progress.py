@@ -1,6 +1,7 @@
 """What a person sees while a stage works: bars on a terminal, plain lines elsewhere, all of it on stderr; and the
 share that is done as a progress report in Prefect's UI."""
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from tasks.reports.printable import printable
+from tasks.reports.printable import make_logs_printable, printable
 
 if TYPE_CHECKING:
     from tasks.vision import training
+
+make_logs_printable()  # here, as whatever names files or classes in a log imports this: a worker starts no code of ours
 
 
 class DownloadProgress:
@@ -62,8 +65,16 @@ def warn(text: str, log: Callable[[str], None]) -> None:
 
 
 def report_key(*words: str) -> str:
-    """The key of a report in Prefect's UI: a-z, 0-9 and dashes, the same every time, so that history builds up."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
+    """The key of a report in Prefect's UI: a-z, 0-9 and dashes, the same every time, so that history builds up.
+
+    Words of other characters end in a digest, so that `a.b`, `a-b` and `a_b` have histories of their own.
+    """
+    return "-".join(_key_part(word) for word in words)
+
+
+def _key_part(word: str) -> str:
+    plain = re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-")
+    return plain if plain == word else f"{plain}-{hashlib.sha256(word.encode()).hexdigest()[:8]}".strip("-")
 
 
 class _ShareReport:
@@ -155,7 +166,7 @@ class TrainingProgress:
 
     def tell(self, line: str) -> None:
         """A line above the bar, and in the log."""
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(Text(printable(line)), highlight=False, soft_wrap=True)
         self._log(line)
 
 

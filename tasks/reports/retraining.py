@@ -47,9 +47,7 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
         "On the training images, an epoch at a time; each image is counted before the step that learns from it."
         f"{held_out}",
         _chart(measured, "learning-curve.png"),
-        "## Confusion matrix",
-        "Test images: a row is what they are, a column what they were called.",
-        _chart(measured, "confusion-matrix.png"),
+        *(_matrix(measured) if numbers["confusion_matrix"] else []),
         *(["Most often confused:", table(("is", "was called", "images"), worst)] if worst else []),
         "## The whole report",
         f"`{measured.artifact.folder}/report.html` has the images behind each of these numbers, most certain mistakes, "
@@ -60,6 +58,12 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
         f"Trained on {cell(str(made['device']))}.",
     ]
     return "\n\n".join(parts)
+
+
+def _matrix(measured: metrics.Metrics) -> list[str]:
+    """None is drawn of many hundred classes."""
+    rows = "Test images: a row is what they are, a column what they were called."
+    return ["## Confusion matrix", rows, _chart(measured, "confusion-matrix.png")]
 
 
 def unchanged(reason: str, refs: Mapping[str, str]) -> str:

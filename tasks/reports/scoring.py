@@ -19,13 +19,15 @@ from artifacts.predictions import Part
 from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.listing import to_bytes
+from tasks.reports.numbers import many
 from tasks.reports.pages import gallery
 from tasks.reports.pages import page as whole_page
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
 from tasks.vision.decoding import CHUNK, DecoderPool, Files
 from tasks.vision.images import ImageSpec
-from tasks.vision.metrics import scale, stability_index
+from tasks.vision.metrics import scale
+from tasks.vision.stability import LITTLE, MUCH, Shift, shift
 
 THUMBNAIL = ImageSpec(height=64, width=64, channels=3, background=255)
 _A_CLASS, _UNSURE, _ERRORS = 6, 18, 5
@@ -49,8 +51,8 @@ class Row:
 
 @dataclass
 class Summary:
-    """Counts and samples. `class_shift` and `confidence_shift` are population stability indices against the test split
-    (None where its predictions are not in the store): below 0.1 little changed, above 0.25 much did."""
+    """Counts and samples. `class_shift` and `confidence_shift` compare with the test split; they are None where its
+    predictions are not in the store, and where nothing was predicted."""
 
     rows: int = 0
     classes: dict[str, int] = field(default_factory=dict)
@@ -60,8 +62,8 @@ class Summary:
     examples: dict[str, list[Row]] = field(default_factory=dict)
     confidence: list[int] = field(default_factory=lambda: [0] * 10)
     temperature: float | None = None
-    class_shift: float | None = None
-    confidence_shift: float | None = None
+    class_shift: Shift | None = None
+    confidence_shift: Shift | None = None
 
     def shown(self) -> list[Row]:
         """The rows that the page has pictures of."""
@@ -108,10 +110,10 @@ def summarize(
     summary.classes = dict(zip(classes, counts.tolist(), strict=True))
     summary.confidence = bins.tolist()
     summary.unsure = [row for _, _, row in sorted(unsure, reverse=True)]
-    if (expected := _test_split(store, weights, dataset)) is not None:
+    if bins.any() and (expected := _test_split(store, weights, dataset)) is not None:
         expected = expected if temperature is None else scale(expected, temperature)
-        summary.class_shift = stability_index(np.bincount(expected.argmax(1), minlength=len(classes)), counts)
-        summary.confidence_shift = stability_index(np.histogram(expected.max(1), _BINS)[0], bins)
+        summary.class_shift = shift(np.bincount(expected.argmax(1), minlength=len(classes)), counts)
+        summary.confidence_shift = shift(np.histogram(expected.max(1), _BINS)[0], bins)
     return summary
 
 
@@ -225,23 +227,38 @@ def _calibrated(summary: Summary) -> str:
 
 def _shift(summary: Summary) -> str:
     if summary.class_shift is None or summary.confidence_shift is None:
-        return "<p>No evaluation of these weights is in the store to compare with.</p>"
+        return "<p>Nothing to compare: no evaluation of these weights is in the store, or nothing was predicted.</p>"
     lines = [
-        f"<li>{what}: <b>{value:.2f}</b>, {_meaning(value)}"
-        for what, value in (("shares of the classes", summary.class_shift), ("confidence", summary.confidence_shift))
+        f"<li>{what}: <b>{found.index:.2f}</b>, {_meaning(found, *words)}"
+        for what, found, words in (
+            ("shares of the classes", summary.class_shift, _SHARES),
+            ("confidence", summary.confidence_shift, _CONFIDENCE),
+        )
     ]
     return (
-        "<h2>Compared with the test split</h2><ul>"
-        + "".join(lines)
-        + "</ul><p class=small>Population stability index: "
-        "below 0.1 little changed, 0.1 to 0.25 look closer, above 0.25 these are other pictures.</p>"
+        f"<h2>Compared with the test split</h2><ul>{''.join(lines)}</ul>"
+        f"<p class=small>Population stability index: below {LITTLE:g} little changed, above {MUCH:g} much did, where "
+        "it is above what so few images give by chance, too (in 99 of 100 cases).</p>"
     )
 
 
-def _meaning(value: float) -> str:
-    return (
-        "much as in the test split" if value < 0.1 else "look closer" if value <= 0.25 else "these are other pictures"
-    )
+_SHARES = (
+    "somewhat other shares than in the test split",
+    "other shares than in the test split. That alone is no sign of other pictures: the test split may have been "
+    "balanced by hand",
+)
+_CONFIDENCE = ("look closer: somewhat other than on the test split", "these are other pictures")
+
+
+def _meaning(found: Shift, somewhat: str, much: str) -> str:
+    """In words: `somewhat` above LITTLE, `much` above MUCH, and neither when chance alone may be the reason."""
+    if found.above(MUCH):
+        return much
+    if found.above(LITTLE):
+        return somewhat
+    if found.index > LITTLE:
+        return f"within what {many(found.sizes[1], 'image')} vary by chance (up to {found.chance:.2f})"
+    return "much as in the test split"
 
 
 def _bars(counts: dict[str, int], whole: int) -> str:

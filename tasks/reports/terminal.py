@@ -9,7 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from artifacts.refs import Ref
-from tasks.reports.numbers import many, shown, with_interval
+from tasks.reports.numbers import CLASSES, many, shown, with_interval
 from tasks.reports.printable import printable
 
 
@@ -98,11 +98,12 @@ def _measured(numbers: dict[str, Any]) -> dict[str, str]:
     told |= {f"in the top {k}": f"{value:.2%}" for k, value in numbers.get("top_k", {}).items()}
     told |= {"Brier score": f"{numbers['brier']:.4f}"} if numbers.get("brier") is not None else {}
     told |= {"calibration": f"{numbers['calibration']['error']:.2%} off"} if "calibration" in numbers else {}
-    told["classes"] = "\n".join(
+    lines = [
         f"{name}: precision {shown(each['precision'])}, recall {shown(each['recall'])}, F1 {shown(each['f1'])}, "
         f"{each['support']:,} images"
         for name, each in numbers["per_class"].items()
-    )
+    ]
+    told["classes"] = _some(lines, CLASSES)
     if confused := numbers.get("most_confused"):
         told["confused"] = _some([f"{each['is']} called {each['called']}: {each['items']:,}" for each in confused], 5)
     if doubtful := numbers.get("label_errors"):

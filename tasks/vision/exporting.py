@@ -14,7 +14,7 @@ import numpy as np
 
 from tasks.vision.device import tf, without_greeting
 from tasks.vision.errors import ExportError
-from tasks.vision.inference import BATCH
+from tasks.vision.inference import Predictor
 from tasks.vision.network import Network
 
 Format = Literal["saved-model", "tflite", "onnx"]
@@ -59,14 +59,15 @@ def load(file_format: Format, folder: Path) -> Predict:
     return _LOADERS[file_format](folder / FILES[file_format])
 
 
-def difference(predict: Predict, graph: Predict, images: np.ndarray) -> float:
-    """The largest absolute difference of a probability; the graph is given one image, then batches of 256.
+def difference(predict: Predictor, graph: Predict, images: np.ndarray) -> float:
+    """The largest absolute difference of a probability; the graph is given one image, then batches as large as the
+    predictor's.
 
     images: uint8 [items, height, width, channels]. Raises ExportError when a label differs, or the difference is above
     1e-5.
     """
     expected = predict(images)
-    found = np.concatenate([graph(part) for part in np.split(images, range(1, len(images), BATCH))])
+    found = np.concatenate([graph(part) for part in np.split(images, range(1, len(images), predict.batch))])
     return compare(expected, found)
 
 

@@ -1,6 +1,6 @@
 """Numbers about predictions, in plain NumPy: what is right, what is sure of itself and wrong, and who is better."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ CALIBRATION_BINS = 15  # as in Guo et al. (2017)
 MISTAKES_TO_FIT = 10
 LISTED = 100  # mistakes and likely label errors that are listed, the gravest first
 TOP_K = (2, 3, 5)
+MATRIX_CLASSES = 500  # up to which the confusion matrix is written down: with 10,000 it would be 10^8 numbers
+_AT_ONCE = 1 << 21  # probabilities that are looked at at once: a table of 10,000 classes is large enough by itself
 _Z = 1.959964  # 97.5 % of the normal distribution lie below: 95 % between both ends
 _TEMPERATURES = (0.05, 20.0)
 
@@ -30,20 +32,24 @@ def evaluate(
     accuracy, and accuracy_interval: 95 %, Wilson's score interval (1927); top_k: k -> share of items whose label is
     among the k most probable; loss: mean of -log p(label) in nats; brier: mean over items of the sum over classes of
     (p - [is it])^2, 0 to 2; per_class: precision, recall, f1, support; confusion_matrix[i][j]: items of class i that
-    were called j; calibration: see `calibration`; calibrated: loss and calibration error after scaling by the
-    `temperature`, where there is one; most_confused: the larger numbers beside the matrix's diagonal; mistakes: items
-    that were called something else, the most certain first; label_errors: see `label_errors`;
-    items: how many count; copies: how many do not, where there are any.
+    were called j, None with more than MATRIX_CLASSES classes; calibration: see `calibration`; calibrated: loss and
+    calibration error after scaling by the `temperature`, where there is one; most_confused: the larger numbers beside
+    the matrix's diagonal, 10 of them, or LISTED where the matrix is None; mistakes: items that were called something
+    else, the most certain first; label_errors: see `label_errors`; items: how many count; copies: how many do not,
+    where there are any.
     """
-    places = np.arange(len(labels)) if counted is None else counted
-    copies = len(labels) - len(places)
-    probabilities, labels = probabilities[places], labels[places]
+    copies = 0
+    if counted is not None:
+        copies = len(labels) - len(counted)
+        probabilities, labels = probabilities[counted], labels[counted]
     if not len(labels):
         raise ValueError("expected at least one item to evaluate, found none")
     predicted = probabilities.argmax(axis=1)
-    matrix = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
-    sound = bool(np.isfinite(probabilities).all())
+    matrix = None
+    if len(classes) <= MATRIX_CLASSES:
+        matrix = np.zeros((len(classes), len(classes)), np.int64)
+        np.add.at(matrix, (labels, predicted), 1)
+    sound = all(np.isfinite(probabilities[part]).all() for part in _parts(probabilities))
     hits = int(np.sum(predicted == labels))
     numbers: dict[str, Any] = {
         "accuracy": hits / len(labels) if sound else None,
@@ -52,9 +58,9 @@ def evaluate(
         "brier": brier(probabilities, labels) if sound else None,
         "items": len(labels),
         **({"copies": copies} if copies else {}),
-        "per_class": {name: _class_metrics(matrix, index) for index, name in enumerate(classes)},
-        "confusion_matrix": matrix.tolist(),
-        "most_confused": most_confused(matrix, classes),
+        "per_class": _class_metrics(labels, predicted, classes),
+        "confusion_matrix": None if matrix is None else matrix.tolist(),
+        "most_confused": most_confused(labels, predicted, classes, LISTED if matrix is None else 10),
     }
     if sound:
         wrong = np.flatnonzero(predicted != labels)
@@ -73,8 +79,9 @@ def evaluate(
                 "loss": log_loss(scaled, labels),
                 "error": calibration(scaled, labels)["error"],
             }
-        for each in (*numbers["mistakes"], *numbers["label_errors"]["listed"]):
-            each["item"] = int(places[each["item"]])  # in the split, copies and all
+        if counted is not None:
+            for each in (*numbers["mistakes"], *numbers["label_errors"]["listed"]):
+                each["item"] = int(counted[each["item"]])  # in the split, copies and all
     return numbers
 
 
@@ -86,7 +93,9 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def brier(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Brier's score of 1950: 0 for a sure and right model, 2 for a sure and wrong one."""
-    squares = np.square(probabilities, dtype=np.float64).sum(axis=1)
+    squares = np.concatenate(
+        [np.square(probabilities[part], dtype=np.float64).sum(axis=1) for part in _parts(probabilities)]
+    )
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float((squares - 2 * chosen + 1).mean())
 
@@ -95,8 +104,12 @@ def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int) -> flo
     """Share of items whose label is among the `k` most probable classes; of equally probable ones the first counts, as
     for the prediction."""
     chosen = probabilities[np.arange(len(labels)), labels][:, None]
-    before = np.arange(probabilities.shape[1]) < labels[:, None]
-    return float(np.mean(((probabilities > chosen) | ((probabilities == chosen) & before)).sum(axis=1) < k))
+    hits = 0
+    for part in _parts(probabilities):
+        before = np.arange(probabilities.shape[1]) < labels[part, None]
+        some, theirs = probabilities[part], chosen[part]
+        hits += int(np.sum(((some > theirs) | ((some == theirs) & before)).sum(axis=1) < k))
+    return hits / len(labels)
 
 
 def wilson_interval(hits: int, items: int) -> tuple[float, float]:
@@ -128,10 +141,12 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Softmax of log p / temperature, float32: what dividing the logits gives, as p is their softmax."""
-    logits = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny)) / temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scaled: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return scaled.astype(np.float32)
+    scaled = np.empty(probabilities.shape, np.float32)
+    for part in _parts(probabilities):
+        logits = np.log(np.maximum(probabilities[part].astype(np.float64), np.finfo(np.float32).tiny)) / temperature
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        scaled[part] = powers / powers.sum(axis=1, keepdims=True)
+    return scaled
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
@@ -142,12 +157,15 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | No
     """
     if np.sum(probabilities.argmax(axis=1) != labels) < MISTAKES_TO_FIT:
         return None
-    logits = np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
-    chosen = logits[np.arange(len(labels)), labels]
+
+    def slopes(part: slice, inverse: float) -> np.ndarray:
+        logits = np.log(np.maximum(probabilities[part].astype(np.float64), np.finfo(np.float32).tiny))
+        chosen = logits[np.arange(len(logits)), labels[part]]
+        powers = np.exp(inverse * (logits - logits.max(axis=1, keepdims=True)))
+        return np.asarray((powers * logits).sum(axis=1) / powers.sum(axis=1) - chosen)
 
     def slope(inverse: float) -> float:
-        powers = np.exp(inverse * (logits - logits.max(axis=1, keepdims=True)))
-        return float(((powers * logits).sum(axis=1) / powers.sum(axis=1) - chosen).mean())
+        return float(np.concatenate([slopes(part, inverse) for part in _parts(probabilities)]).mean())
 
     low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
     for _ in range(40):
@@ -156,15 +174,16 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | No
     return round(float(1 / np.sqrt(low * high)), 6)
 
 
-def most_confused(matrix: np.ndarray, classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    """The largest numbers beside the diagonal: {is, called, items}, most items first."""
-    beside = matrix * (1 - np.eye(len(classes), dtype=np.int64))
-    order = np.argsort(-beside, axis=None, kind="stable")[:most]
-    pairs = [(int(place) // len(classes), int(place) % len(classes)) for place in order]
+def most_confused(
+    labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], most: int = 10
+) -> list[dict[str, Any]]:
+    """The largest numbers beside the confusion matrix's diagonal: {is, called, items}, most items first."""
+    wrong = labels != predicted
+    places, items = np.unique(labels[wrong].astype(np.int64) * len(classes) + predicted[wrong], return_counts=True)
+    order = np.argsort(-items, kind="stable")[:most]
     return [
-        {"is": classes[is_], "called": classes[called], "items": int(beside[is_, called])}
-        for is_, called in pairs
-        if beside[is_, called]
+        {"is": classes[place // len(classes)], "called": classes[place % len(classes)], "items": count}
+        for place, count in zip(places[order].tolist(), items[order].tolist(), strict=True)
     ]
 
 
@@ -177,9 +196,11 @@ def label_errors(probabilities: np.ndarray, labels: np.ndarray, classes: Sequenc
     held = np.bincount(labels, minlength=len(classes))
     own = np.bincount(labels, probabilities[np.arange(len(labels)), labels].astype(np.float64), len(classes))
     thresholds = np.where(held > 0, own / np.maximum(held, 1), np.inf)
-    above = np.where(probabilities >= thresholds, probabilities, -1)
-    rather = above.argmax(axis=1)
-    doubtful = np.flatnonzero((above.max(axis=1) >= 0) & (rather != labels))
+    rather, sure = np.zeros(len(labels), np.int64), np.zeros(len(labels), bool)
+    for part in _parts(probabilities):
+        above = np.where(probabilities[part] >= thresholds, probabilities[part], -1)
+        rather[part], sure[part] = above.argmax(axis=1), above.max(axis=1) >= 0
+    doubtful = np.flatnonzero(sure & (rather != labels))
     margin = probabilities[doubtful, rather[doubtful]] - probabilities[doubtful, labels[doubtful]]
     order = doubtful[np.argsort(-margin, kind="stable")]
     listed = [_told(item, rather[item], probabilities, labels, classes) for item in order[:LISTED]]
@@ -200,16 +221,6 @@ def mcnemar(gains: int, losses: int) -> float:
     return tail / (1 << items)
 
 
-def stability_index(expected: np.ndarray, found: np.ndarray) -> float:
-    """Population stability index of two histograms over the same bins: the sum of (q - p) ln(q / p) over their shares.
-
-    0 for equal shares. An empty bin counts as half an item, so that the logarithm exists. It is the symmetric
-    Kullback-Leibler divergence (Jeffreys, 1946), with the name and the thresholds that credit scoring gave it.
-    """
-    p, q = (np.maximum(counts, 0.5) / np.maximum(counts, 0.5).sum() for counts in (expected, found))
-    return float(((q - p) * np.log(q / p)).sum())
-
-
 def _told(
     item: int, called: int, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
@@ -218,11 +229,23 @@ def _told(
     return {"item": int(item), "is": classes[labels[item]], "called": classes[called], "confidence": confidence}
 
 
-def _class_metrics(matrix: np.ndarray, index: int) -> dict[str, float | int | None]:
-    hits, support, called = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
+def _class_metrics(
+    labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
+) -> dict[str, dict[str, float | int | None]]:
+    counted = (labels[labels == predicted], labels, predicted)
+    right, supports, calls = (np.bincount(items, minlength=len(classes)).tolist() for items in counted)
     return {
-        "precision": hits / called if called else None,
-        "recall": hits / support if support else None,
-        "f1": 2 * hits / (support + called) if support + called else None,
-        "support": support,
+        name: {
+            "precision": hits / called if called else None,
+            "recall": hits / support if support else None,
+            "f1": 2 * hits / (support + called) if support + called else None,
+            "support": support,
+        }
+        for name, hits, support, called in zip(classes, right, supports, calls, strict=True)
     }
+
+
+def _parts(probabilities: np.ndarray) -> Iterator[slice]:
+    """Slices of items, so that what is computed of one of them is small beside the table."""
+    items = max(1, _AT_ONCE // probabilities.shape[1])
+    return (slice(start, start + items) for start in range(0, len(probabilities), items))

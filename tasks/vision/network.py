@@ -40,6 +40,12 @@ class Network(tf.Module):
     def learned(self) -> dict[str, tf.Variable]:
         return {name: weight for name, weight in self.weights.items() if weight.trainable}
 
+    @property
+    def widest(self) -> int:
+        """Bytes of the largest tensor that the forward pass makes of one image: of its pixels as float32, unless a
+        layer is wider."""
+        return 4 * int(np.prod(self.image_shape))
+
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 [batch, height, width, channels] -> logits float32 [batch, classes]."""
         weights = {name: tf.convert_to_tensor(weight) for name, weight in self.weights.items()}
@@ -144,6 +150,12 @@ class Conv(Network):
             before = channels
         self._add("output/kernel", glorot_uniform((before, classes), (seed, len(CHANNELS))))
         self._add("output/bias", tf.zeros(classes))
+
+    @property
+    def widest(self) -> int:
+        """Bytes of what the first convolution makes of one image, before it is pooled."""
+        height, width, _ = self.image_shape
+        return 4 * height * width * CHANNELS[0]
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
         return self._forward(images, weights, None)

@@ -17,7 +17,7 @@ from tasks.vision.device import tf
 from tasks.vision.duplicates import firsts
 from tasks.vision.errors import Diverged, SettingsError, WeightsError
 from tasks.vision.images import ImageSpec
-from tasks.vision.inference import BATCH, Predictor
+from tasks.vision.inference import Predictor
 from tasks.vision.metrics import fit_temperature, log_loss
 from tasks.vision.network import Network, Tensors, make_network
 from tasks.vision.optimizers import SGD, make_optimizer
@@ -365,7 +365,8 @@ def _one_ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
 
 def _predict_items(predict: Predictor, images: np.ndarray, items: np.ndarray) -> np.ndarray:
     """The probabilities of some images, read a batch at a time."""
-    return np.concatenate([predict(images[part]) for part in np.split(items, range(BATCH, len(items), BATCH))])
+    parts = np.split(items, range(predict.batch, len(items), predict.batch))
+    return np.concatenate([predict(images[part]) for part in parts])
 
 
 class _Run:

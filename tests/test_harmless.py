@@ -1,0 +1,87 @@
+"""pytest tests/test_harmless.py: names that a terminal would obey reach no terminal, no log and no state of a run."""
+
+import logging
+import sqlite3
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from artifacts.errors import NotFound
+from tasks.reports import progress
+from tasks.vision.errors import ImageError, SettingsError
+
+OBEYED = "\x1b]0;pwned\x07"
+QUICK = ("--image-size", "8", "--epochs", "1")
+
+
+def draw(folder, count=30):
+    folder.mkdir(parents=True)
+    for index in range(count):
+        random = np.random.default_rng([index, len(folder.name)])
+        Image.fromarray(random.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+
+
+def stored(home):
+    """All that Prefect's database holds of logs and states."""
+    held = [("log", "message"), ("flow_run", "name"), ("flow_run_state", "message"), ("task_run_state", "message"),
+            ("artifact", "data")]  # fmt: skip
+    with sqlite3.connect(home / "prefect.db") as database:
+        rows = [row for table, column in held for row in database.execute(f"select {column} from {table}")]
+    return "\n".join(str(value) for [value] in rows)
+
+
+def run(lookbook, tmp_path, *arguments):
+    """What a command printed, and what Prefect keeps of it."""
+    home = tmp_path / "prefect"
+    said = lookbook(*arguments, PREFECT_HOME=str(home), PREFECT_API_URL="", COLUMNS="400")
+    kept = stored(home)
+    for text in (said.stdout, said.stderr, kept):
+        assert "\x1b]" not in text
+        assert "\x07" not in text
+    return said, kept
+
+
+def test_file_names_in_warnings(lookbook, tmp_path):
+    for name in ("red", "blue"):
+        draw(tmp_path / "things" / name)
+    (tmp_path / f"things/red/no{OBEYED}picture.txt").write_text("no picture")
+    said, kept = run(
+        lookbook, tmp_path, "retrain", "--images", tmp_path / "things", *QUICK, "--max-bad", "0.5", "--verbose"
+    )
+    assert said.returncode == 0, said.stderr
+    for text in (said.stderr, kept):
+        assert "left out: unsupported" in text
+        assert "no\ufffd]0;pwned\ufffdpicture.txt" in text
+
+
+def test_class_names_in_failures(lookbook, tmp_path):
+    draw(tmp_path / "things" / "red")
+    draw(tmp_path / "things" / f"blue{OBEYED}", 1)
+    said, kept = run(lookbook, tmp_path, "retrain", "--images", tmp_path / "things", *QUICK, "--verbose")
+    assert said.returncode == 1
+    for text in (said.stderr, kept):
+        assert "blue\ufffd]0;pwned\ufffd" in text
+
+
+@pytest.mark.parametrize("error", [NotFound(OBEYED), SettingsError(OBEYED), ImageError("corrupt", OBEYED)])
+def test_errors_tell_their_text_without_what_a_terminal_obeys(error):
+    assert str(error).endswith("\ufffd]0;pwned\ufffd")
+
+
+def test_every_logger_and_every_traceback(caplog):
+    assert progress  # whoever tells of pictures has made logs harmless
+    try:
+        raise RuntimeError(OBEYED)
+    except RuntimeError:
+        logging.getLogger("somebody.elses").exception("%s failed\n\tin a line of its own", OBEYED)
+    [record] = caplog.records
+    assert record.getMessage() == "\ufffd]0;pwned\ufffd failed\n\tin a line of its own"
+    assert "\x1b" not in logging.Formatter().format(record)
+    assert "RuntimeError: \ufffd]0;pwned\ufffd" in logging.Formatter().format(record)
+
+
+def test_lines_beside_a_bar(capsys):
+    with progress.TrainingProgress(1, lambda line: None, "key") as told:
+        told.tell(f"[bold]{OBEYED}[/bold]")
+    assert "[bold]\ufffd]0;pwned\ufffd[/bold]" in capsys.readouterr().err

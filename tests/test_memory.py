@@ -1,0 +1,65 @@
+"""pytest tests/test_memory.py: large pictures and many classes take little memory, and batches the same numbers."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tasks.vision.images import ImageSpec
+from tasks.vision.inference import BATCH, Predictor, batch_of
+from tasks.vision.network import ARCHITECTURES, make_network
+
+PREDICT = """
+import resource, sys
+import numpy as np
+from tasks.vision.images import ImageSpec
+from tasks.vision.inference import Predictor
+from tasks.vision.network import make_network
+size = int(sys.argv[2])
+predict = Predictor(make_network(sys.argv[1], ImageSpec(size, size, 3), 10, augmentation="flips"))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+predict(np.zeros((1, size, size, 3), np.uint8))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("size", [64, 512])
+def test_a_picture_of_any_size_takes_half_a_gigabyte(architecture, size):
+    done = subprocess.run([sys.executable, "-c", PREDICT, architecture, str(size)], capture_output=True, text=True)
+    assert int(done.stdout) < 1000 << 10, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "channels", "batch"),
+    [("dense", 28, 1, BATCH), ("dense", 128, 3, BATCH), ("dense", 512, 3, 32), ("conv", 28, 1, BATCH),
+     ("conv", 64, 3, BATCH), ("conv", 128, 3, 64), ("conv", 256, 3, 16), ("conv", 512, 1, 4), ("conv", 2048, 3, 4)],
+)  # fmt: skip
+def test_batches_are_smaller_for_larger_images_alone(architecture, size, channels, batch):
+    assert batch_of(make_network(architecture, ImageSpec(size, size, channels), 2)) == batch
+
+
+def test_in_a_smaller_batch_a_row_does_not_depend_on_its_neighbours_either():
+    predict = Predictor(make_network("conv", ImageSpec(160, 160, 3), 3, augmentation="flips"))
+    assert predict.batch == 32
+    images = np.random.default_rng(0).integers(0, 255, (predict.batch + 3, 160, 160, 3), dtype=np.uint8)
+    together = predict(images)
+    for item in (0, predict.batch - 1, predict.batch, len(images) - 1):
+        assert (predict(images[item : item + 1])[0] == together[item]).all()
+
+
+def test_ten_thousand_classes_are_evaluated_beside_little_more_than_their_table(tmp_path):
+    program = """
+import resource, sys
+import numpy as np
+from tasks.vision.metrics import evaluate
+probabilities = np.full((2_000, 10_000), 1e-4, np.float32)
+probabilities[np.arange(2_000), np.arange(2_000) // 2] += 1e-3
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+numbers = evaluate(probabilities, np.arange(2_000, dtype=np.int32), [str(each) for each in range(10_000)], 1.5)
+assert numbers["confusion_matrix"] is None and len(numbers["most_confused"]) == 100
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert int(done.stdout) < 300 << 10, done.stderr  # 77 MB are the scaled table
