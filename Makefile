@@ -55,6 +55,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/prepare.py
 	@$(BIN)/python benchmarks/evaluate.py
 	@$(BIN)/python benchmarks/gate.py
+	@$(BIN)/python benchmarks/memory.py
 
 lock: $(READY)
 	@$(BIN)/python -m venv .venv/lock && .venv/lock/bin/pip install --quiet --disable-pip-version-check pip-tools

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import IO
 
 from flows.serving import SERVE, ServerError, command, only_server, reach_loopback_directly
-from flows.standing import standing_api
+from flows.standing import check_home, standing_api
 
 START_SECONDS = 120
 STOP_SECONDS = 30
@@ -27,8 +27,9 @@ def prefect_api() -> Iterator["Api"]:
 
     The temporary server keeps its history in Prefect's own database, so that a server started later shows the run. One
     server at a time uses that database: another command waits here, and says so. Call `wait` on what this yields before
-    the first flow; it leaves time for imports.
+    the first flow; it leaves time for imports. Raises ServerError.
     """
+    check_home()
     reach_loopback_directly()
     with ExitStack() as stack:
         upheld = standing_api()

@@ -23,6 +23,21 @@ def address_file() -> Path:
     return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "lookbook-up.txt"
 
 
+def check_home() -> None:
+    """Raises ServerError when Prefect's home can't be made or written to: asked before Prefect is imported, which makes
+    it."""
+    try:
+        home = address_file().parent
+        home.mkdir(parents=True, exist_ok=True)
+        if not os.access(home, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(home))
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        found = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else "a user without a home"
+        raise ServerError(
+            f"expected a folder that Prefect can write to, found {found}; PREFECT_HOME names one, or HOME"
+        ) from None
+
+
 def standing_api() -> str | None:
     """The API of a `lookbook up` of this user, when one is at work: it holds the lock of the file."""
     try:

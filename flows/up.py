@@ -13,7 +13,7 @@ from artifacts.settings import Settings
 from flows.crew import Crew, Say
 from flows.deployments import deploy
 from flows.serving import ServerError, reach_loopback_directly
-from flows.standing import READY_SECONDS, address_file, standing_api, standing_server
+from flows.standing import READY_SECONDS, address_file, check_home, standing_api, standing_server
 from flows.workers import environment, heartbeats, make_pools, pending, schedule_again, wait_for_workers, workers
 from tasks.turns import lock_now
 
@@ -39,6 +39,7 @@ def running(say: Say) -> Iterator[tuple[Running, Crew]]:
 
     Where another `lookbook up` of this user is at work there is nothing to do but to name its address.
     """
+    check_home()
     reach_loopback_directly()
     settings = Settings()
     logs = settings.cache.absolute() / "up"

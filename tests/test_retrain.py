@@ -151,6 +151,16 @@ def test_a_server_that_is_not_there(lookbook, first):
     assert "expected a Prefect server at PREFECT_API_URL http://127.0.0.1:9/api, found: " in told
 
 
+@pytest.mark.parametrize("verb", [["retrain"], ["score", "."], ["up"]])
+def test_a_home_that_can_not_be_written_is_told_before_any_work(lookbook, without_roots_rights, tmp_path, verb):
+    """As under `docker --user` of a number that nobody has."""
+    (tmp_path / "locked").mkdir(mode=0o555)
+    locked = {"HOME": str(tmp_path / "locked"), "PREFECT_HOME": "", "PREFECT_API_URL": ""}
+    told = complaint(lookbook(*verb, behind=without_roots_rights, **locked))
+    assert "expected a folder that Prefect can write to, found " in told
+    assert "locked/.prefect: Permission denied; PREFECT_HOME names one, or HOME" in told
+
+
 def start(lookbook_command, environment, *arguments):
     return subprocess.Popen(
         [*lookbook_command, "retrain", *arguments],
