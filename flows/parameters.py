@@ -48,6 +48,8 @@ def training_settings(parameters: Mapping[str, Any], dataset: Artifact | None = 
     given = {field.name: parameters[field.name] for field in fields(TrainingSettings) if field.name in parameters}
     if dataset:
         given["per_class"] = dataset.facts["counts"]["train"]["per_class"].values()
+        spec = dataset.facts["image_spec"]
+        given["pixels"] = spec["height"] * spec["width"]
         given["pictures"] = dataset.identity["settings"].get("source") == "pictures"
     settings = settings_for(**given)
     settings.check()

@@ -64,15 +64,15 @@ def test_what_was_withdrawn_is_not_gone_back_to(store):
     """A, B, A again; A is withdrawn, and so is B: the first reign of A is none to go back to."""
     for ref in (A, B, A):
         aliases.promote(store.disk, ref, "next")
-    assert Ref.parse(aliases.rollback(store.disk, "shoes", "bad pictures").ref) == B
+    assert Ref.parse(rollback(store, "bad pictures").ref) == B
     assert aliases.withdrawn(history(store)).keys() == {str(A)}
     with pytest.raises(NotFound, match="every champion of shoes before this one was withdrawn; .* promote one by hand"):
-        aliases.rollback(store.disk, "shoes", "worse")
+        rollback(store, "worse")
     aliases.promote(store.disk, A, "it was the pictures")
     assert aliases.withdrawn(history(store)) == {}
-    assert Ref.parse(aliases.rollback(store.disk, "shoes", "no, it was not").ref) == B
+    assert Ref.parse(rollback(store, "no, it was not").ref) == B
     aliases.promote(store.disk, C, "another")
-    assert Ref.parse(aliases.rollback(store.disk, "shoes", "no better").ref) == B
+    assert Ref.parse(rollback(store, "no better").ref) == B
     assert aliases.withdrawn(history(store)).keys() == {str(A), str(C)}
 
 

@@ -324,7 +324,7 @@ def test_what_was_withdrawn_stays_so_until_a_person_promotes_it(store, shapes_da
     weak, strong = save(store, shapes_dataset, 0, weak=True), save(store, shapes_dataset, 1)
     for each in (weak, strong):
         assert decide(store, each, shapes_dataset).action == "promote"
-    aliases.rollback(store.disk, "shapes", "bad on real pictures")
+    aliases.rollback(store.disk, "shapes", "bad on real pictures", store.open)
     event = decide(store, strong, shapes_dataset)
     assert (event.action, event.ref, event.challenger) == ("keep", str(weak), str(strong))
     assert event.reason == (

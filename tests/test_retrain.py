@@ -344,7 +344,7 @@ def test_nothing_changed_names_the_weights_that_came_of_these_settings(run_flow)
     assert f"and was judged already ({trial['reason']})" in again["message"]
 
     aliases.promote(store.disk, Ref.parse(trial["weights"]), "a trial")
-    event = aliases.rollback(store.disk, "things", "bad on real pictures")
+    event = aliases.rollback(store.disk, "things", "bad on real pictures", store.open)
     again = run(**weak)[1]
     assert again["champion"] == champion["weights"]
     assert (

@@ -667,6 +667,12 @@ def test_a_recipe_fits_the_data():
     assert settings_for("conv", per_class=[15, 15], validation=0.2).batch_size == 24, "the others are held out"
     assert settings_for("dense", per_class=[6000] * 10) == TrainingSettings()
     assert settings_for("conv", per_class=[500], batch_size=128).batch_size == 128, "what is given stays"
+    large = {
+        side: settings_for("conv", per_class=[20_000] * 2, pixels=side**2).batch_size for side in (64, 128, 256, 512)
+    }
+    assert large == {64: 256, 128: 256, 256: 64, 512: 16}, "what a batch takes is bounded"
+    assert settings_for("conv", per_class=[500], pixels=512**2, batch_size=128).batch_size == 128
+    assert settings_for("dense", per_class=[20_000] * 2, pixels=512**2) == TrainingSettings()
     assert [settings_for(each, pictures=True).inputs for each in RECIPES] == ["centered", "plain"]
 
 

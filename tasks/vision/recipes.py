@@ -111,13 +111,22 @@ FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
 """`conv` on 1,000 images reached 57% with 48 steps of 256, and 84% with 384 of 32 (docs/training.md)."""
 
 
+CONV_BATCH_PIXELS = 1 << 22
+"""Pixels of all images of a batch, at most: `conv` takes some 320 bytes for each (benchmarks/memory.py), 1.4 GB."""
+
+
 def settings_for(
-    architecture: Architecture, per_class: Iterable[int] | None = None, pictures: bool = False, **given: Any
+    architecture: Architecture,
+    per_class: Iterable[int] | None = None,
+    pictures: bool = False,
+    pixels: int | None = None,
+    **given: Any,
 ) -> TrainingSettings:
     """The architecture's recipe, with what is given, and not None, in its place.
 
     per_class: how many images of each class there are, where that is known: with few of them to learn from a batch size
-    that isn't given is SMALL_BATCH, and never more than there are. pictures: whether they are somebody's own, of any
+    that isn't given is SMALL_BATCH, and never more than there are. pixels: of one image, where that is known: a batch
+    size that isn't given fits memory. pictures: whether they are somebody's own, of any
     size and brightness, and not light on black as Fashion-MNIST's: on bright pictures of 64x64 in colour `dense` with
     plain inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md).
     """
@@ -127,8 +136,10 @@ def settings_for(
     if per_class is None or given.get("batch_size") is not None:
         return settings
     items = sum(count - round(settings.validation * count) for count in per_class)
-    small = too_few_steps(settings, items)
-    return replace(settings, batch_size=min(SMALL_BATCH if small else settings.batch_size, items))
+    size = min(SMALL_BATCH if too_few_steps(settings, items) else settings.batch_size, items)
+    if pixels and architecture == "conv":
+        size = min(size, CONV_BATCH_PIXELS // pixels)
+    return replace(settings, batch_size=size)
 
 
 def steps_of(settings: TrainingSettings, items: int) -> int:
