@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from artifacts.errors import Corrupt
 from artifacts.refs import Ref
-from artifacts.shards import Part as Part
-from artifacts.shards import sha256_of
+from artifacts.shards import Part, sha256_of
 from artifacts.store import Artifact, Content, Hashed, Store
 
 PASSING_ERRORS = ("timeout", "crashed", "unreadable", "missing", "changed")

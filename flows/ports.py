@@ -15,6 +15,7 @@ _LISTENS = "0A"
 _TRIES = 3  # the kernel writes its table while others connect, so a reading may miss a row
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _REQUEST, _ANY = 4, 20, 1, 0xFFFFFFFF  # of Linux's headers
 _HEAD, _USER = 16, 64  # bytes of a message's head, and where the user is behind it (struct inet_diag_msg)
+_ANSWER_SECONDS = 1.0
 
 Address = IPv4Address | IPv6Address
 End = tuple[Address, int]
@@ -101,6 +102,7 @@ def _asked(client: End, server: End) -> tuple[int, int] | None:
     question += struct.pack("=III", 0, _ANY, _ANY)  # of any interface, with any cookie
     head = struct.pack("=IHHII", _HEAD + len(question), _SOCK_DIAG_BY_FAMILY, _REQUEST, 0, 0)
     with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
+        kernel.settimeout(_ANSWER_SECONDS)
         kernel.sendall(head + question)
         answer = kernel.recv(4096)
         if struct.unpack_from("=H", answer, 4) == (_SOCK_DIAG_BY_FAMILY,):

@@ -15,8 +15,8 @@ from PIL import Image
 
 from artifacts import metrics
 from artifacts.errors import Corrupt
-from artifacts.predictions import Part
 from artifacts.refs import Ref
+from artifacts.shards import Part
 from artifacts.store import Store
 from tasks.listing import to_bytes
 from tasks.reports.numbers import many
