@@ -261,7 +261,8 @@ def test_a_damaged_or_missing_record_only_costs_time(store, folder):
     damage(path, content[:100] + bytes([content[100] ^ 255]) + content[101:])
     draw(folder / "light/new.png", 1)
     assert decoded(store, prepare(store, folder)) == 201
-    damage(path, b"")
+    [key] = store.disk.list("staging/prepared")
+    damage(store.disk.local_path(key), b"")
     (folder / "light/new.png").unlink()
     assert prepare(store, folder) == ref
     assert len(list(store.disk.list("staging/prepared"))) == 1
