@@ -25,7 +25,9 @@ from tasks import evaluate, model
 from tasks.vision import inference, network
 store = Store(Settings().store)
 weights, data, metrics = map(Ref.parse, sys.argv[1:])
-shutil.rmtree(store.open(metrics).folder)
+folder = store.open(metrics).folder
+folder.chmod(0o755)
+shutil.rmtree(folder)
 started = time.perf_counter()
 assert evaluate.evaluate_weights(store, weights, data) == metrics
 whole = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -131,6 +132,20 @@ def answer(run: subprocess.CompletedProcess[str]) -> Any:
     """The JSON value of a command that worked."""
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
+
+
+def damage(path: Path, content: bytes) -> None:
+    """Rewrite a published file in place, as whoever insists can: all names that the file has hold `content`."""
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+def remove(path: Path) -> None:
+    """Remove a published file, or a folder with all that is in it, as `chmod -R u+w` and `rm -r` do."""
+    for each in (path.parent, path, *path.rglob("*")):
+        if each.is_dir():
+            each.chmod(0o755)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def complaint(run: subprocess.CompletedProcess[str], status: int = 1) -> str:

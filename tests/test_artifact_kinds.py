@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import damage
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -115,7 +116,7 @@ def test_a_flipped_bit_in_a_dataset_is_named(store, shapes_dataset):
     path = store.open(shapes_dataset).path("train.arrow")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    damage(path, content)
     with pytest.raises(Corrupt, match=r"train\.arrow is damaged"):
         _ = dataset.load(store, shapes_dataset).train
 

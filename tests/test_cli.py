@@ -9,7 +9,7 @@ import time
 import typing
 
 import pytest
-from conftest import answer, complaint
+from conftest import answer, complaint, damage
 from PIL import Image
 
 from artifacts import aliases, weights
@@ -191,7 +191,7 @@ def test_verify_finds_a_flipped_bit_and_predict_refuses_it(lookbook, champion, s
     path = store.open(champion).path("weights.safetensors")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
-    path.write_bytes(content)
+    damage(path, content)
     run = lookbook("verify", "--json")
     assert run.returncode == 1
     found = json.loads(run.stdout)

@@ -12,7 +12,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conftest import WITHOUT_ROOTS_RIGHTS, answer, complaint
+from conftest import WITHOUT_ROOTS_RIGHTS, answer, complaint, damage, remove
 from PIL import Image
 
 from artifacts import aliases, weights
@@ -372,10 +372,10 @@ def test_a_dataset_that_is_damaged_or_gone(store, shapes, shapes_dataset, tmp_pa
     path = store.open(shapes_dataset).path("test.arrow")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    damage(path, content)
     with pytest.raises(Corrupt, match=r"test\.arrow is damaged"):
         export(store, ref, "tflite", tmp_path / "new")
-    (path.parent / "manifest.json").unlink()
+    remove(path.parent / "manifest.json")
     with pytest.raises(NotFound, match="datasets/shapes@"):
         export(store, ref, "tflite", tmp_path / "new")
     assert {each.name for each in tmp_path.iterdir()} == {"store", "good"}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import answer
+from conftest import answer, damage, remove
 
 from artifacts import metrics, weights
 from artifacts.errors import NotFound
@@ -62,8 +62,7 @@ def test_files_are_named_by_their_digest_and_what_is_gone_is_told(store, family)
         "datasets", "other", {"x": b""}, settings={}, inputs={"train.gz": "sha256:12"}, facts={}, made={}
     )  # fmt: skip
     assert lineage(store, ref)["made_from"] == {"train.gz": "sha256:12"}
-    for file in store.open(family["dataset"]).folder.iterdir():
-        file.unlink()
+    remove(store.open(family["dataset"]).folder)
     behind = lineage(store, family["one"])["made_from"]["dataset"]
     assert behind["ref"] == str(family["dataset"])
     assert "is not in the store" in behind["problem"]
@@ -73,7 +72,7 @@ def test_files_are_named_by_their_digest_and_what_is_gone_is_told(store, family)
 
 def test_a_damaged_relative_is_no_reason_to_fail(store, family):
     path = store.disk.local_path(f"{family['one'].folder}/manifest.json")
-    path.write_bytes(path.read_bytes().replace(b'"seed"', b'"sead"'))
+    damage(path, path.read_bytes().replace(b'"seed"', b'"sead"'))
     assert refs(lineage(store, family["dataset"])["made_into"]) == {
         str(family["metrics"]): {},
         str(family["predictions"]): {},

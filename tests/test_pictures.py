@@ -8,6 +8,7 @@ import numpy as np
 import pandas
 import pyarrow as pa
 import pytest
+from conftest import damage, remove
 from PIL import Image
 
 from artifacts import dataset
@@ -162,7 +163,7 @@ def test_only_what_is_new_is_decoded(store, folder, tmp_path):
     second = prepare(store, folder)
     assert decoded(store, second) == 2, "the new one, and the one with another content"
     shutil.rmtree(store.disk.root / "staging")
-    shutil.rmtree(store.open(second).folder)
+    remove(store.open(second).folder)
     assert prepare(store, folder) == second, "with nothing known it is the same version"
     assert decoded(store, second) == 200
 
@@ -257,10 +258,11 @@ def test_a_damaged_or_missing_record_only_costs_time(store, folder):
     [key] = store.disk.list("staging/prepared")
     path = store.disk.local_path(key)
     content = path.read_bytes()
-    path.write_bytes(content[:100] + bytes([content[100] ^ 255]) + content[101:])
+    damage(path, content[:100] + bytes([content[100] ^ 255]) + content[101:])
     draw(folder / "light/new.png", 1)
     assert decoded(store, prepare(store, folder)) == 201
-    path.write_bytes(b"")
+    [key] = store.disk.list("staging/prepared")
+    damage(store.disk.local_path(key), b"")
     (folder / "light/new.png").unlink()
     assert prepare(store, folder) == ref
     assert len(list(store.disk.list("staging/prepared"))) == 1
@@ -270,7 +272,7 @@ def test_a_damaged_dataset_before_is_no_reason_not_to_make_another(store, folder
     first = prepare(store, folder)
     path = store.open(first).folder / "train.arrow"
     content = path.read_bytes()
-    path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    damage(path, content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
     draw(folder / "light/new.png", 1)
     second = prepare(store, folder)
     assert decoded(store, second) == 201

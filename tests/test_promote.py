@@ -1,10 +1,10 @@
 """pytest tests/test_promote.py: the gate: what it lets through, what it keeps back, and what it writes down."""
 
 import dataclasses
-import shutil
 
 import numpy as np
 import pytest
+from conftest import damage, remove
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -266,17 +266,16 @@ def test_images_that_are_no_files_are_known_by_their_pixels(store, shapes_datase
     assert decide(store, save(store, second, 1), second).numbers["seen"] == 3
 
 
-@pytest.mark.parametrize("damage", ["missing", "damaged"])
-def test_a_champion_whose_dataset_can_not_be_read_is_told(store, shapes_dataset, shapes, damage):
+@pytest.mark.parametrize("harm", ["missing", "damaged"])
+def test_a_champion_whose_dataset_can_not_be_read_is_told(store, shapes_dataset, shapes, harm):
     decide(store, save(store, shapes_dataset, 0, weak=True), shapes_dataset)
     other = publish(store, shapes_dataset, train=shapes["train"], test=numbered(shapes["test"], range(60)))
     challenger = save(store, other, 1)
-    if damage == "missing":
-        shutil.rmtree(store.open(shapes_dataset).folder)
+    if harm == "missing":
+        remove(store.open(shapes_dataset).folder)
     else:
         path = store.open(shapes_dataset).folder / "train.arrow"
-        path.chmod(0o644)
-        path.write_bytes(path.read_bytes()[:-1])
+        damage(path, path.read_bytes()[:-1])
     event = decide(store, challenger, other)
     assert event.numbers["unknown"] == [str(shapes_dataset)]
     assert f"whether a model has learned from these images is not known, as {shapes_dataset} can't be" in event.reason

@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import damage, remove
 
 from artifacts import weights
 from artifacts.errors import Corrupt
@@ -120,16 +121,16 @@ def test_only_the_newest_state_is_kept_and_none_after_the_end(interrupted):
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
-@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
-def test_a_damaged_state_is_named_and_the_training_starts_anew(interrupted, suffix, damage):
+@pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
+def test_a_damaged_state_is_named_and_the_training_starts_anew(interrupted, suffix, harm):
     store, ref, settings, state = interrupted
     path = store.disk.local_path(state.removesuffix("json") + suffix)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
-    path.unlink() if damage == "gone" else path.write_bytes(content[: 100 if damage == "cut" else None])
+    remove(path) if harm == "gone" else damage(path, content[: 100 if harm == "cut" else None])
     told = []
     found = train(store, ref, settings, told)
-    if (damage, suffix) == ("gone", "json"):  # what was not committed is not there
+    if (harm, suffix) == ("gone", "json"):  # what was not committed is not there
         assert told[0].startswith("epoch 1/12 ")
     else:
         assert told[0].startswith(

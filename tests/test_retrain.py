@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import answer, asked, complaint
+from conftest import answer, asked, complaint, damage
 from PIL import Image
 
 from artifacts import aliases, dataset, metrics, runs, weights
@@ -131,9 +131,9 @@ def test_a_store_that_can_not_be_written(server, lookbook, tmp_path, without_roo
 def test_a_damaged_dataset_is_named(server, lookbook, store, home, first):
     path = store.open(Ref.parse(answer(first)["dataset"])).folder / "train.arrow"
     content = path.read_bytes()
-    path.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    damage(path, content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
     told = complaint(lookbook("retrain", "--epochs", "1", PREFECT_API_URL=server))
-    path.write_bytes(content)
+    damage(path, content)
     assert "train.arrow is damaged: expected 49,310,226 bytes" in told
     assert "make it again" in told
 

@@ -8,6 +8,7 @@ import time
 
 import httpx
 import pytest
+from conftest import damage
 from prefect import flow, task
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -30,7 +31,7 @@ def test_the_first_record_of_a_run_stays(store):
 def test_a_damaged_record_is_named(store):
     runs.record(store.disk, "one", {"weights": "x"})
     path = store.disk.local_path(runs.key("one"))
-    path.write_bytes(path.read_bytes().replace(b"x", b"y"))
+    damage(path, path.read_bytes().replace(b"x", b"y"))
     with pytest.raises(Corrupt, match=r"runs/one\.json is damaged"):
         runs.find(store.disk, "one")
     assert any("runs/one.json" in sentence for sentence in store.verify().corrupt)

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import damage, remove
 from PIL import Image
 
 from artifacts import aliases, predictions, shards, weights
@@ -36,6 +37,7 @@ from tasks.vision.training import TrainingSettings, fit
 
 CLASSES = ["circle", "square", "line"]
 SPEC = ImageSpec(height=8, width=8, channels=1)
+TABLES = ("staging", "predictions", "aliases/predictions")
 
 
 @pytest.fixture
@@ -295,9 +297,9 @@ def test_damage_of_the_published_table_itself_is_told(store, settings, champion)
     """A part in staging and in the version is one file on the disk: the same damage hits both."""
     _, outcome = score(store, settings, champion)
     path = store.disk.local_path(outcome.parts[1].key)
-    with open(path, "r+b") as file:
-        file.seek(30)
-        file.write(b"x")
+    content = bytearray(path.read_bytes())
+    content[30] ^= 1
+    damage(path, content)
     with pytest.raises(Corrupt, match=r"data/part-00001\.parquet is damaged"):
         score(store, settings, champion)
 
@@ -312,7 +314,7 @@ def test_other_limits_are_another_version_with_a_report_of_its_own(store, settin
 def test_a_damaged_earlier_table_is_no_reason_to_fail(store, settings, champion, pictures):
     ref, _ = score(store, settings, champion)
     manifest = store.open(ref).folder / "manifest.json"
-    manifest.write_bytes(manifest.read_bytes().replace(b"rows", b"rowz"))
+    damage(manifest, manifest.read_bytes().replace(b"rows", b"rowz"))
     (pictures / "1/01a.png").write_bytes(b"x")
     assert score(store, settings, champion)[0] != ref
 
@@ -446,9 +448,8 @@ def test_killed_at_twenty_moments_and_resumed_it_yields_the_rows_of_an_uninterru
     shutil.copytree(store.disk.root, whole)
     assert run(whole)[0] == 0
     [ref] = Store(whole).refs("predictions")
-    shutil.rmtree(whole / "staging")
-    shutil.rmtree(whole / "predictions")
-    shutil.rmtree(whole / "aliases/predictions")
+    for folder in TABLES:
+        remove(whole / folder)
     _, length = run(whole)
     moments = random.Random(0)
     kills = 0
@@ -456,8 +457,9 @@ def test_killed_at_twenty_moments_and_resumed_it_yields_the_rows_of_an_uninterru
         kills += run(store.disk.root, kill_after=moments.uniform(0, length))[0] == -signal.SIGKILL
         assert store.verify().corrupt == []
         if kills % 5 == 0:  # begin anew, so that kills meet every stage
-            for folder in ("staging", "predictions", "aliases/predictions"):
-                shutil.rmtree(store.disk.root / folder, ignore_errors=True)
+            for folder in TABLES:
+                if (store.disk.root / folder).exists():
+                    remove(store.disk.root / folder)
     assert run(store.disk.root)[0] == 0
     runner.stdin.close()
     runner.wait(10)

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import remove
 
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import AlreadyExists, NotPromotable
@@ -80,8 +81,7 @@ def test_a_data_set_can_be_given_another_name(store, source):
 
 def test_a_dataset_that_was_removed_is_made_again(store, source):
     ref = prepare_dataset(store, *source, "shapes")
-    for file in store.open(ref).folder.iterdir():
-        file.unlink()
+    remove(store.open(ref).folder)
     assert prepare_dataset(store, *source, "shapes") == ref
     assert len(dataset.load(store, ref).train.labels) == 300
 

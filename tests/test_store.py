@@ -9,7 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import WITHOUT_ROOTS_RIGHTS
+from conftest import WITHOUT_ROOTS_RIGHTS, damage, remove
 
 from artifacts.documents import digest
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
@@ -19,17 +19,6 @@ from artifacts.store import Store
 
 def publish(store, name="shoes", content=b"data", kind="datasets", **more):
     return store.publish(kind, name, {"data.bin": content}, settings={"a": 1}, inputs={}, facts={}, **more)
-
-
-def damage(path, content):
-    """Rewrite a published file in place, as whoever insists can."""
-    path.chmod(0o644)
-    path.write_bytes(content)
-
-
-def remove(path):
-    path.parent.chmod(0o755)
-    path.unlink()
 
 
 def files(store):

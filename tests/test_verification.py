@@ -1,10 +1,9 @@
 """pytest tests/test_verification.py: what `verify` and `rollback` say of what is damaged, and of what is gone."""
 
 import json
-import shutil
 
 import pytest
-from conftest import answer, complaint
+from conftest import answer, complaint, damage, remove
 
 from artifacts import aliases, runs, verification
 from artifacts.aliases import Choice
@@ -19,14 +18,7 @@ def publish(store, seed, inputs=None):
 
 def gone(store, ref):
     """As somebody removes a version by hand."""
-    folder = store.disk.local_path(ref.folder)
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-def rewrite(path, content):
-    path.chmod(0o644)
-    path.write_bytes(content)
+    remove(store.disk.local_path(ref.folder))
 
 
 @pytest.fixture
@@ -49,7 +41,7 @@ def test_a_damaged_file_is_told_once_with_all_versions_that_share_it(store, nigh
     first, second, third, _ = nightly
     good = store.verify()
     assert good.corrupt == []
-    rewrite(store.open(third).path("data/part-00000.parquet"), b"a" * 999 + b"x")
+    damage(store.open(third).path("data/part-00000.parquet"), b"a" * 999 + b"x")
     found = store.verify()
     assert found.checked == good.checked
     [sentence] = found.corrupt
@@ -60,7 +52,7 @@ def test_a_damaged_file_is_told_once_with_all_versions_that_share_it(store, nigh
 
 def test_verify_of_one_version_names_the_others_too(store, nightly):
     first, second, third, fourth = nightly
-    rewrite(store.open(first).path("data/part-00000.parquet"), b"")
+    damage(store.open(first).path("data/part-00000.parquet"), b"")
     [sentence] = store.verify(second).corrupt
     assert sentence.startswith(f"{second.folder}/data/part-00002.parquet is damaged")
     assert sentence.endswith("; the same file is also in " + ", ".join(map(str, sorted([first, third]))))
@@ -124,7 +116,7 @@ def test_missing_events_are_told_and_a_whole_history_by_the_run_that_made_it(sto
         f"{folder}/00000004.json"
         for number in (1, 3)
     ]
-    shutil.rmtree(store.disk.local_path("aliases"))
+    remove(store.disk.local_path("aliases"))
     [sentence] = store.verify().corrupt
     assert f"{folder}/00000004.json is missing" in sentence
     assert "runs/newer.json" in sentence
@@ -151,7 +143,7 @@ def test_rollback_refuses_what_is_gone_or_damaged_and_says_what_can_be_done(stor
     for ref in (first, second, third):
         aliases.promote(store.disk, ref, "better")
     weights = store.open(second).path("weights.safetensors")
-    rewrite(weights, b"other")
+    damage(weights, b"other")
     told = complaint(lookbook("rollback", "shoes"))
     assert f"can't go back to {second}, the champion before: " in told
     assert "weights.safetensors is damaged" in told
