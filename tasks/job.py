@@ -27,7 +27,8 @@ class NotCalibrated(LookbookError):
 class Job:
     """What a run scores, and how. All of it but the name decides the rows.
 
-    folder: root:sub/path; where: its `real_path`, without links; temperature: what logits are divided by, None for probabilities as the network gives them.
+    folder: root:sub/path; where: its `real_path`, without links; temperature: what logits are divided by, None for
+    probabilities as the network gives them.
     """
 
     folder: str
