@@ -151,9 +151,8 @@ def _shards(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
 def _ends(entry: Entry) -> bool:
     """Whether a shard ends here: by chance, which the path decides, of one in SHARD_FILES, and of the file's share of
     SHARD_BYTES."""
-    if int.from_bytes(hashlib.blake2b(entry.path, digest_size=4).digest()) % SHARD_FILES == 0:
-        return True
-    return _hash(entry.path) < entry.size / SHARD_BYTES
+    drawn = int.from_bytes(hashlib.blake2b(entry.path, digest_size=4).digest())
+    return drawn % SHARD_FILES == 0 or drawn * SHARD_BYTES < entry.size << 32
 
 
 def _hash(path: bytes) -> float:
