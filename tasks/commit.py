@@ -1,6 +1,7 @@
 """The stage that publishes a table of predictions out of finished parts, and draws its report."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -14,7 +15,7 @@ from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
 from tasks.job import Job, Outcome, make_job
-from tasks.listing import open_folder
+from tasks.listing import is_at, open_folder
 from tasks.plan import load_plan
 from tasks.reports import scoring
 from tasks.retries import RETRIES
@@ -67,6 +68,7 @@ def commit_predictions(
     published then, and `latest` stays. Raises Corrupt when the parts don't cover the plan.
     """
     planned = load_plan(store.disk, plan)
+    job = replace(job, where=planned.where)  # the rows are of the folder that was listed, wherever a link leads now
     rows = planned.shard_rows
     if [part.rows for part in outcome.parts] != rows:
         raise Corrupt(f"the finished shards have other numbers of rows than {plan} has entries; score with --fresh")
@@ -141,12 +143,14 @@ def _unchanged(store: Store, latest: Ref | None, parts: list[Part], made_by: dic
 
 def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> dict[str, bytes]:
     """The report, as a page and as Prefect's UI shows it, with thumbnails decoded by a child process from the folder
-    as it is now."""
+    as it is now: none where a link leads to another folder meanwhile."""
     summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
     folder = open_folder(settings, job.folder)
     try:
-        with DecoderPool(folder, scoring.THUMBNAIL, job.limits, settings.max_image_seconds, 1) as pool:
-            thumbnails = scoring.thumbnails(pool, summary)
+        thumbnails = {}
+        if is_at(folder, job.where):
+            with DecoderPool(folder, scoring.THUMBNAIL, job.limits, settings.max_image_seconds, 1) as pool:
+                thumbnails = scoring.thumbnails(pool, summary)
     finally:
         os.close(folder)
     return {

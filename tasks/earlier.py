@@ -73,6 +73,8 @@ class Earlier:
             row = rows.get(to_text(path), -1)
             if row < 0 or errors[row] in PASSING_ERRORS or before["bytes"][row] != sizes[item]:
                 continue
+            if errors[row] == "unsupported" and not sha256[row]:  # a link or a pipe then, and perhaps a file now
+                continue
             if same_folder and before["mtime_ns"][row] == mtimes[item]:
                 kept[item] = row
             elif sha256[row]:

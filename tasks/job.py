@@ -1,6 +1,5 @@
 """What a scoring wants, and what came of it."""
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part
 from artifacts.store import Store
-from tasks.listing import folder_path
+from tasks.listing import real_path
 from tasks.vision.images import ImageSpec, Limits
 from tasks.vision.metrics import MISTAKES_TO_FIT
 
@@ -28,8 +27,8 @@ class NotCalibrated(LookbookError):
 class Job:
     """What a run scores, and how. All of it but the name decides the rows.
 
-    folder: root:sub/path; where: the folder's path on this machine, without links; temperature: what logits are divided
-    by, None for probabilities as the network gives them.
+    folder: root:sub/path; where: its `real_path`, without links; temperature: what logits are divided by, None for
+    probabilities as the network gives them.
     """
 
     folder: str
@@ -98,5 +97,5 @@ def make_job(
             "without calibration"
         )
     temperature = published.temperature if calibrated else None
-    where = os.path.realpath(folder_path(settings, folder))
+    where = real_path(settings, folder)
     return Job(folder, where, name, ref, dataset, published.classes, spec, limits, temperature)

@@ -101,6 +101,19 @@ def read_file(folder: int, name: str, where: str) -> bytes:
         raise FolderError(f"expected a file at {where}, found: {error.strerror}") from None
 
 
+def real_path(settings: Settings, text: str) -> str:
+    """Where `root:sub/path` is now, with links followed, as text like `to_text`'s. Raises FolderError."""
+    return to_text(os.fsencode(os.path.realpath(folder_path(settings, text))))
+
+
+def is_at(folder: int, where: str) -> bool:
+    """Whether the open folder is the one at `where`, a `real_path`: a link on the way may have been moved."""
+    try:
+        return os.path.samestat(os.fstat(folder), Path(os.fsdecode(to_bytes(where))).stat())
+    except OSError:
+        return False
+
+
 def why_unreadable(settings: Settings, text: str, path: bytes) -> OSError | None:
     """Why the file `path` in the folder `root:sub/path` can't be read now; None when it can."""
     *folders, name = path.split(b"/")

@@ -24,7 +24,7 @@ from artifacts.disk import LocalDisk
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.deadline import Deadline
-from tasks.listing import Entry, FolderError, digest_entries, folder_path, open_folder, walk
+from tasks.listing import Entry, FolderError, digest_entries, folder_path, is_at, open_folder, real_path, walk
 from tasks.retries import RETRIES
 
 SHARD_FILES, SHARD_BYTES = 10_000, 2 << 30  # on average, whichever comes first
@@ -40,13 +40,14 @@ class Plan:
     """A listed folder: a Parquet file whose every row group is a shard.
 
     digests: of the entries of each shard; shard_rows: how many they are; listed: when the listing began, in seconds
-    since the epoch.
+    since the epoch; where: the `real_path` of the folder that was listed.
     """
 
     path: Path
     digests: list[str]
     shard_rows: list[int]
     listed: float
+    where: str
 
     @property
     def rows(self) -> int:
@@ -81,11 +82,14 @@ def plan(folder: str, limit: int | None, deadline: Deadline) -> str:
 def plan_folder(store: Store, settings: Settings, folder: str, limit: int | None) -> str:
     """List `root:sub/path`, at most `limit` entries of it. Raises FolderError, also for an empty folder."""
     store.prepare()
+    where = real_path(settings, folder)
     top = open_folder(settings, folder)
     try:
+        if not is_at(top, where):
+            raise FolderError(f"expected {folder} to be {where}, found that a link was moved just now; run it again")
         with store.disk.scratch() as scratch:
             path = scratch / "plan.parquet"
-            digests = _write(islice(walk(top), limit), path)
+            digests = _write(islice(walk(top), limit), path, where)
             if not digests:
                 raise FolderError(f"expected pictures in {folder_path(settings, folder)}, found an empty folder")
             key = f"staging/plans/{uuid.uuid4().hex}.parquet"
@@ -100,10 +104,11 @@ def load_plan(disk: LocalDisk, key: str) -> Plan:
     metadata = pq.read_metadata(path)
     rows = [metadata.row_group(shard).num_rows for shard in range(metadata.num_row_groups)]
     said = metadata.metadata
-    return Plan(path, json.loads(said[b"lookbook.shards"]), rows, float(said[b"lookbook.listed"]))
+    listed, where = float(said[b"lookbook.listed"]), json.loads(said[b"lookbook.where"])
+    return Plan(path, json.loads(said[b"lookbook.shards"]), rows, listed, where)
 
 
-def _write(entries: Iterator[Entry], path: Path) -> list[str]:
+def _write(entries: Iterator[Entry], path: Path, where: str) -> list[str]:
     """Write a row group a shard; return the digests of the shards' entries."""
     listed = time.time()
     digests: list[str] = []
@@ -113,7 +118,13 @@ def _write(entries: Iterator[Entry], path: Path) -> list[str]:
             columns: Any = zip(*shard, strict=True)
             table = pa.table(list(map(list, columns)), schema=_SCHEMA)
             writer.write_table(table, row_group_size=len(shard))
-        writer.add_key_value_metadata({"lookbook.shards": json.dumps(digests), "lookbook.listed": f"{listed:.3f}"})
+        writer.add_key_value_metadata(
+            {
+                "lookbook.shards": json.dumps(digests),
+                "lookbook.listed": f"{listed:.3f}",
+                "lookbook.where": json.dumps(where),
+            }
+        )
     return digests
 
 
@@ -140,9 +151,8 @@ def _shards(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
 def _ends(entry: Entry) -> bool:
     """Whether a shard ends here: by chance, which the path decides, of one in SHARD_FILES, and of the file's share of
     SHARD_BYTES."""
-    if int.from_bytes(hashlib.blake2b(entry.path, digest_size=4).digest()) % SHARD_FILES == 0:
-        return True
-    return _hash(entry.path) < entry.size / SHARD_BYTES
+    drawn = int.from_bytes(hashlib.blake2b(entry.path, digest_size=4).digest())
+    return drawn % SHARD_FILES == 0 or drawn * SHARD_BYTES < entry.size << 32
 
 
 def _hash(path: bytes) -> float:

@@ -22,7 +22,7 @@ from tasks import model
 from tasks.deadline import Deadline
 from tasks.earlier import Earlier
 from tasks.job import Job, Outcome, make_job
-from tasks.listing import FolderError, FolderLost, open_folder, to_text, why_unreadable
+from tasks.listing import FolderError, FolderLost, is_at, open_folder, to_text, why_unreadable
 from tasks.plan import Plan, load_plan
 from tasks.reports.progress import PicturesProgress, report_key
 from tasks.retries import RETRIES
@@ -77,9 +77,12 @@ def predict_plan(
 
     A `fresh` scoring takes over only what it had finished itself before it was interrupted.
 
-    Raises FolderLost when the folder's files can't be read any more, one after another.
+    Raises FolderError when the folder is another one than was listed, and FolderLost when its files can't be read any
+    more, one after another.
     """
     started = time.perf_counter()
+    if job.where != plan.where:
+        raise _moved(job.folder, plan.where)
     shards = Shards(store.disk)
     mark = shards.begin_fresh(job.fresh) if fresh else None
     digests = [job.digest(entries) for entries in plan.digests]
@@ -115,7 +118,7 @@ def _score(
             asked.append((shard, items))
             yield wanted
 
-    folder = _open_again(settings, job.folder)
+    folder = _open_again(settings, job)
     losses = _Losses(settings, job.folder)
     writing: deque[tuple[Shard, Future[Part]]] = deque()
     processes = settings.decoders or default_processes()
@@ -196,12 +199,24 @@ def _finish(store: Store, job: Job, shard: Shard, mark: str | None) -> Part:
     return shards.record(job.record(shard.digest), part, mark)
 
 
-def _open_again(settings: Settings, folder: str) -> int:
-    """A descriptor of the folder, which was listed before. Raises FolderLost when it is not there any more."""
+def _open_again(settings: Settings, job: Job) -> int:
+    """A descriptor of the folder, which was listed before. Raises FolderLost when it is not there any more, and
+    FolderError when another one is."""
     try:
-        return open_folder(settings, folder)
+        folder = open_folder(settings, job.folder)
     except FolderError as error:
         raise FolderLost(f"{error}; it was there when it was listed") from None
+    if not is_at(folder, job.where):
+        os.close(folder)
+        raise _moved(job.folder, job.where)
+    return folder
+
+
+def _moved(folder: str, where: str) -> FolderError:
+    return FolderError(
+        f"expected {folder} to be {where}, as when it was listed, found another folder: a link on the way was moved; "
+        "run it again"
+    )
 
 
 class _Losses:

@@ -620,6 +620,75 @@ def test_a_folder_behind_a_link_that_was_moved_on_is_another_one(store, settings
     assert (outcome.predicted, outcome.reused) == (60, 0)
 
 
+@pytest.fixture
+def moving(settings, pictures, tmp_path):
+    """Settings whose folder is behind a link, and a function that moves the link to a twin, or back."""
+    other = twin(pictures, tmp_path / "twin")
+    current, new = tmp_path / "current", tmp_path / "new"
+    current.symlink_to(pictures)
+
+    def move(back=False):
+        new.symlink_to(pictures if back else other)
+        new.replace(current)
+
+    return settings.model_copy(update={"image_roots": {"root": current}}), move
+
+
+def test_a_link_that_is_moved_before_the_table_is_published_leaves_the_next_table_right(
+    store, champion, moving, pictures, tmp_path
+):
+    """The table had one folder's rows and said that it was of the other, which then took them over."""
+    linked, move = moving
+    key, job = listed(store, linked, champion)
+    outcome = stage.predict_plan(store, linked, job, load_plan(store.disk, key))
+    move()
+    ref = commit_predictions(store, linked, stage.make_job(store, linked, "root:", "pictures", champion), key, outcome)
+    assert store.open(ref).manifest["provenance"]["folder"] == str(pictures)
+    assert b"data:image/jpeg" not in store.open(ref).read("report.html")  # the twin's would be other pictures
+    after, outcome = score(store, linked, champion)
+    assert (outcome.predicted, outcome.reused) == (60, 0)
+    alone = Store(tmp_path / "alone")
+    shutil.copytree(store.disk.root / "weights", alone.disk.root / "weights")
+    assert by_path(store, after) == by_path(alone, score(alone, linked, champion)[0])
+
+
+@pytest.mark.parametrize("first", ["link", "job"])
+def test_a_link_that_is_moved_after_the_listing_is_told(store, champion, moving, first):
+    """Rows of one folder were written down as those of the other."""
+    linked, move = moving
+    key, job = listed(store, linked, champion)
+    move()
+    if first == "link":
+        job = stage.make_job(store, linked, "root:", "pictures", champion)
+    with pytest.raises(FolderError, match="a link on the way was moved; run it again") as error:
+        stage.predict_plan(store, linked, job, load_plan(store.disk, key))
+    assert not may_pass(error.value)
+    move(back=True)
+    assert score(store, linked, champion)[1].predicted == 60
+
+
+def test_a_folder_whose_path_is_no_utf8_is_scored_like_any(store, settings, champion, pictures, tmp_path):
+    odd = pictures.rename(tmp_path / os.fsdecode(b"\xff"))
+    odd_settings = settings.model_copy(update={"image_roots": {"root": odd}})
+    ref, outcome = score(store, odd_settings, champion)
+    assert outcome.predicted == 60
+    assert store.open(ref).manifest["provenance"]["folder"] == str(tmp_path / "%FF")
+    assert score(store, odd_settings, champion)[1].reused == 60
+
+
+def test_a_link_that_becomes_a_file_of_its_size_and_time_is_scored(store, settings, champion, pictures):
+    path = pictures / "0/00.png"
+    content = path.read_bytes()
+    path.unlink()
+    path.symlink_to("x" * len(content))
+    os.utime(path, ns=(1, 1), follow_symlinks=False)
+    assert by_path(store, score(store, settings, champion)[0])["0/00.png"]["error"] == "unsupported"
+    path.unlink()
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    assert by_path(store, score(store, settings, champion)[0])["0/00.png"]["error"] is None
+
+
 def test_a_folder_that_moved_keeps_its_rows_by_content(store, settings, champion, pictures, tmp_path):
     ref, _ = score(store, settings, champion)
     moved = pictures.rename(tmp_path / "moved")
