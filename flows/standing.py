@@ -16,6 +16,7 @@ from flows.serving import LOOPBACK, ServerError, command, healthy, only_server, 
 
 READY_SECONDS = 120
 _POLL_SECONDS = 0.2
+_TRIES = 6  # of 5 s: a server of Prefect's that has much to do answers nobody for seconds
 
 
 def address_file() -> Path:
@@ -45,7 +46,7 @@ def standing_api() -> str | None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         api = address_file().read_text()
-        return api if api and healthy(api) else None
+        return api if api and any(healthy(api) for _ in range(_TRIES)) else None
     except OSError:
         pass
     return None

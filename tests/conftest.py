@@ -33,6 +33,7 @@ from artifacts.store import Store
 from tasks.vision import sources
 from tasks.vision.images import ImageSpec
 
+PATIENCE = 60.0  # seconds for an answer of Prefect's server, which answers nobody while it has much to do
 CLASSES = ["circle", "square", "line"]
 SPEC = ImageSpec(height=8, width=8, channels=1)
 
@@ -206,7 +207,7 @@ def free_port() -> int:
 
 def asked(url: str, what: str, **body: Any) -> list[dict[str, Any]]:
     """What Prefect's API at `url` knows: flow_runs, task_runs, logs, artifacts."""
-    return httpx.post(f"{url}/{what}/filter", json={"limit": 200, **body}).raise_for_status().json()
+    return httpx.post(f"{url}/{what}/filter", json={"limit": 200, **body}, timeout=PATIENCE).raise_for_status().json()
 
 
 class Upheld:
@@ -218,18 +219,20 @@ class Upheld:
         self.url = api.removesuffix("/api")
 
     def deployment(self, name: str) -> dict[str, Any]:
-        return httpx.get(f"{self.api}/deployments/name/{name}").raise_for_status().json()
+        return httpx.get(f"{self.api}/deployments/name/{name}", timeout=PATIENCE).raise_for_status().json()
 
     def start(self, deployment: str, /, **parameters: Any) -> str:
         """A run of a deployment, as the page's button starts one, with the schema's checks off; its id."""
         asking = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "enforce_parameter_schema": False}
         url = f"{self.api}/deployments/{self.deployment(deployment)['id']}/create_flow_run"
-        while (answer := httpx.post(url, json=asking)).status_code == 503:  # SQLite is busy: clients ask again
+        while (
+            answer := httpx.post(url, json=asking, timeout=PATIENCE)
+        ).status_code == 503:  # SQLite is busy: clients ask again
             time.sleep(1)
         return answer.raise_for_status().json()["id"]
 
     def run(self, run: str) -> dict[str, Any]:
-        return httpx.get(f"{self.api}/flow_runs/{run}").raise_for_status().json()
+        return httpx.get(f"{self.api}/flow_runs/{run}", timeout=PATIENCE).raise_for_status().json()
 
     def wait(self, run: str, *states: str, seconds: float = 120) -> dict[str, Any]:
         """The run, once it is in one of the states (any final one when none is named)."""
@@ -262,7 +265,7 @@ class Upheld:
 
     def report(self, key: str) -> str:
         """The newest report under `key`."""
-        return httpx.get(f"{self.api}/artifacts/{key}/latest").raise_for_status().json()["data"]
+        return httpx.get(f"{self.api}/artifacts/{key}/latest", timeout=PATIENCE).raise_for_status().json()["data"]
 
     def processes(self, words: str) -> list[int]:
         """Processes of this user's whose command holds `words`, below this `lookbook up`."""

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from browser import open_page
-from conftest import asked
+from conftest import PATIENCE, asked
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -153,12 +153,12 @@ def test_the_own_page_works_by_both_names(up, host):
 def test_a_request_from_elsewhere_is_refused_in_a_line(up, name, headers):
     headers = {key: value.replace("{port}", str(urlsplit(up.url).port)) for key, value in headers.items()}
     body = f'{{"name": "{name}", "value": 1}}'.encode()
-    answer = httpx.post(f"{up.api}/variables/", content=body, headers=headers)
+    answer = httpx.post(f"{up.api}/variables/", content=body, headers=headers, timeout=PATIENCE)
     assert answer.status_code == 403
     assert answer.text.startswith("refused: expected ")
     assert len(answer.text.splitlines()) == 1
     assert "access-control-allow-origin" not in answer.headers
-    assert httpx.get(up.url, headers=headers).status_code == 403
+    assert httpx.get(up.url, headers=headers, timeout=PATIENCE).status_code == 403
     assert written(up, name) == []
 
 
@@ -177,7 +177,7 @@ def test_a_request_from_elsewhere_is_refused_in_a_line(up, name, headers):
 )
 def test_the_own_page_and_programs_are_answered(up, headers):
     headers = {key: value.replace("{port}", str(urlsplit(up.url).port)) for key, value in headers.items()}
-    answer = httpx.post(f"{up.api}/variables/filter", json={}, headers=headers)
+    answer = httpx.post(f"{up.api}/variables/filter", json={}, headers=headers, timeout=PATIENCE)
     assert answer.status_code == 200
     assert answer.headers.get("access-control-allow-origin") == headers.get("origin")
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 import numpy as np
 import pytest
-from conftest import answer, asked, bring_down, bring_up, complaint, free_port
+from conftest import PATIENCE, answer, asked, bring_down, bring_up, complaint, free_port
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
@@ -255,12 +255,16 @@ def test_a_failed_scheduled_run_sends_word(up, listener, champion):
         "slug": "often",
     }
     by_hand = up.start("retrain/weekly", images="nobody:")
-    made = httpx.post(f"{up.api}/deployments/{deployment}/schedules", json=[schedule]).raise_for_status().json()
+    made = (
+        httpx.post(f"{up.api}/deployments/{deployment}/schedules", json=[schedule], timeout=PATIENCE)
+        .raise_for_status()
+        .json()
+    )
     until = time.monotonic() + 150  # the scheduler looks once a minute
     while not listener[1]:
         assert time.monotonic() < until, "no notice came"
         time.sleep(0.5)
-    httpx.delete(f"{up.api}/deployments/{deployment}/schedules/{made[0]['id']}").raise_for_status()
+    httpx.delete(f"{up.api}/deployments/{deployment}/schedules/{made[0]['id']}", timeout=PATIENCE).raise_for_status()
     up.wait(by_hand)
     time.sleep(2)
     assert not any("nobody:" in notice["text"] for notice in listener[1]), "whoever starts a run is looking"
@@ -276,13 +280,13 @@ def test_a_failed_scheduled_run_sends_word(up, listener, champion):
 
 def cancel(up, run):
     state = {"state": {"type": "CANCELLING"}}
-    httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=state).raise_for_status()
+    httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=state, timeout=PATIENCE).raise_for_status()
 
 
 def retry(up, run):
     """As the page's Retry button does it."""
     state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=state).raise_for_status()
+    httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=state, timeout=PATIENCE).raise_for_status()
 
 
 def engine(up, run):
