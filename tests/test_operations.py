@@ -255,16 +255,13 @@ def test_a_failed_scheduled_run_sends_word(up, listener, champion):
         "slug": "often",
     }
     by_hand = up.start("retrain/weekly", images="nobody:")
-    made = (
-        httpx.post(f"{up.api}/deployments/{deployment}/schedules", json=[schedule], timeout=PATIENCE)
-        .raise_for_status()
-        .json()
-    )
+    schedules = f"{up.api}/deployments/{deployment}/schedules"
+    made = httpx.post(schedules, json=[schedule], timeout=PATIENCE).raise_for_status().json()
     until = time.monotonic() + 150  # the scheduler looks once a minute
     while not listener[1]:
         assert time.monotonic() < until, "no notice came"
         time.sleep(0.5)
-    httpx.delete(f"{up.api}/deployments/{deployment}/schedules/{made[0]['id']}", timeout=PATIENCE).raise_for_status()
+    httpx.delete(f"{schedules}/{made[0]['id']}", timeout=PATIENCE).raise_for_status()
     up.wait(by_hand)
     time.sleep(2)
     assert not any("nobody:" in notice["text"] for notice in listener[1]), "whoever starts a run is looking"
