@@ -8,6 +8,7 @@ The digest is of all that decides a shard's rows, so whoever finishes a shard do
 """
 
 import hashlib
+import re
 import time
 import uuid
 from dataclasses import asdict, dataclass
@@ -37,6 +38,9 @@ class Part:
     rows: int
     labels: dict[str, int]
     errors: dict[str, int]
+
+
+_RECORD = re.compile(r"/[0-9]{8}\.json$")  # an editor's copy of one, say, is none
 
 
 class Shards:
@@ -102,7 +106,7 @@ class Shards:
 
     def _newest(self, digest: str) -> tuple[int, Part | None, str]:
         """The number of the newest record (0 without any), its part (None when it is damaged), and its writer."""
-        keys = list(self._disk.list(_folder(digest)))
+        keys = [key for key in self._disk.list(_folder(digest)) if _RECORD.search(key)]
         if not keys:
             return 0, None, ""
         number = int(keys[-1].rpartition("/")[2].removesuffix(".json"))

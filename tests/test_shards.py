@@ -60,6 +60,13 @@ def test_a_damaged_record_is_written_anew(store, shards):
     assert shards.finished(DIGEST) == again != first
 
 
+def test_other_files_beside_the_records_are_none(store, shards):
+    first = shards.record(DIGEST, part(store, shards))
+    for name in ("zz.json~", ".00000002.json.swp", "00000002.json.bak"):
+        store.disk.create(f"staging/shards/{DIGEST}/{name}", b"x")
+    assert shards.finished(DIGEST) == shards.record(DIGEST, part(store, shards)) == first
+
+
 def test_a_record_whose_answer_was_lost_keeps_its_part(store, shards, monkeypatch):
     """A server that wrote the record, and whose answer did not arrive: the part that it names was removed."""
     create, lost = store.disk.create, []
