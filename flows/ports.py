@@ -63,12 +63,15 @@ def holder(port: int) -> Holder | None:
     return None
 
 
-def user_of(client: Sequence[Any], server: Sequence[Any]) -> int | None:
+def user_of(client: Sequence[Any] | None, server: Sequence[Any] | None) -> int | None:
     """Id of the user whose process made a connection on this machine, from both its ends (host, port).
 
-    None where the kernel doesn't tell: the connection comes from another machine, or was closed already. A socket that
-    its process has closed belongs to nobody, which the kernel writes as root and no file: that is None, too.
+    None where the kernel doesn't tell: the connection comes from another machine, or was closed already (one that was
+    reset has no ends any more). A socket that its process has closed belongs to nobody, which the kernel writes as root
+    and no file: that is None, too.
     """
+    if client is None or server is None:
+        return None
     ends = [(_address(end[0]), int(end[1])) for end in (client, server)]
     found = _asked(*ends) or _looked_up(*ends)
     return found[0] if found and found[1] else None

@@ -275,6 +275,24 @@ def test_behind_a_proxy_the_password_decides(password, headers, status):
     assert status == 200 or "PREFECT_SERVER_" in answer.text
 
 
+def test_a_connection_that_was_reset_is_refused_and_no_error():
+    """Whoever resets a connection at once has no address any more: uvicorn then says that the client is None."""
+    said = []
+
+    async def say(message):
+        said.append(message)
+
+    scope = {
+        "type": "http",
+        "headers": [(b"host", b"127.0.0.1:4200")],
+        "client": None,
+        "server": ("127.0.0.1", 4200),
+    }
+    asyncio.run(Guard(None, own_origins("127.0.0.1", 4200), password=False)(scope, None, say))
+    assert said[0]["status"] == 403
+    assert b"found one that can't be told" in said[1]["body"]
+
+
 @pytest.mark.parametrize("way", [ports._asked, ports._looked_up])
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_the_kernel_tells_whose_a_connection_is(way, family, host):
