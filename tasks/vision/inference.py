@@ -14,7 +14,7 @@ def batch_of(network: Network) -> int:
     layer takes BATCH_BYTES at most; 4 or more.
 
     It is the network's and not the data's, so that the numbers are, too. Of 256, 128, 64, 32, 16 and 4 each gave the
-    same bits for images of 28x28 to 128x128 by both networks; 1 did not (TensorFlow 2.21, 2-core AMD EPYC).
+    same bits for images of 28x28 to 128x128 by both networks; 1 did not (TensorFlow 2.21, 2-core Intel Xeon).
     """
     batch = BATCH
     while batch > LEAST_BATCH and batch * network.widest > BATCH_BYTES:
