@@ -210,6 +210,13 @@ def asked(url: str, what: str, **body: Any) -> list[dict[str, Any]]:
     return httpx.post(f"{url}/{what}/filter", json={"limit": 200, **body}, timeout=PATIENCE).raise_for_status().json()
 
 
+def post(url: str, asking: Any) -> httpx.Response:
+    """The answer to a POST of JSON; asked again while SQLite is busy, as Prefect's clients do."""
+    while (answer := httpx.post(url, json=asking, timeout=PATIENCE)).status_code == 503:
+        time.sleep(1)
+    return answer.raise_for_status()
+
+
 class Upheld:
     """A `lookbook up` with a store, folders of pictures and a listener for its notices, as a test uses it."""
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 import numpy as np
 import pytest
-from conftest import PATIENCE, answer, asked, bring_down, bring_up, complaint, free_port
+from conftest import PATIENCE, answer, asked, bring_down, bring_up, complaint, free_port, post
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
@@ -256,7 +256,7 @@ def test_a_failed_scheduled_run_sends_word(up, listener, champion):
     }
     by_hand = up.start("retrain/weekly", images="nobody:")
     schedules = f"{up.api}/deployments/{deployment}/schedules"
-    made = httpx.post(schedules, json=[schedule], timeout=PATIENCE).raise_for_status().json()
+    made = post(schedules, [schedule]).json()
     until = time.monotonic() + 150  # the scheduler looks once a minute
     while not listener[1]:
         assert time.monotonic() < until, "no notice came"
@@ -277,13 +277,13 @@ def test_a_failed_scheduled_run_sends_word(up, listener, champion):
 
 def cancel(up, run):
     state = {"state": {"type": "CANCELLING"}}
-    httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=state, timeout=PATIENCE).raise_for_status()
+    post(f"{up.api}/flow_runs/{run}/set_state", state)
 
 
 def retry(up, run):
     """As the page's Retry button does it."""
     state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
-    httpx.post(f"{up.api}/flow_runs/{run}/set_state", json=state, timeout=PATIENCE).raise_for_status()
+    post(f"{up.api}/flow_runs/{run}/set_state", state)
 
 
 def engine(up, run):
