@@ -211,8 +211,17 @@ def asked(url: str, what: str, **body: Any) -> list[dict[str, Any]]:
 
 
 def post(url: str, asking: Any) -> httpx.Response:
-    """The answer to a POST of JSON; asked again while SQLite is busy, as Prefect's clients do."""
-    while (answer := httpx.post(url, json=asking, timeout=PATIENCE)).status_code == 503:
+    """The answer to a POST of JSON."""
+    return _answered("POST", url, json=asking)
+
+
+def delete(url: str) -> None:
+    _answered("DELETE", url)
+
+
+def _answered(method: str, url: str, **given: Any) -> httpx.Response:
+    """The answer; asked again while SQLite is busy, as Prefect's clients do."""
+    while (answer := httpx.request(method, url, timeout=PATIENCE, **given)).status_code == 503:
         time.sleep(1)
     return answer.raise_for_status()
 

@@ -14,7 +14,7 @@ from uuid import UUID
 import httpx
 import numpy as np
 import pytest
-from conftest import PATIENCE, answer, asked, bring_down, bring_up, complaint, free_port, post
+from conftest import answer, asked, bring_down, bring_up, complaint, delete, free_port, post
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
@@ -261,7 +261,7 @@ def test_a_failed_scheduled_run_sends_word(up, listener, champion):
     while not listener[1]:
         assert time.monotonic() < until, "no notice came"
         time.sleep(0.5)
-    httpx.delete(f"{schedules}/{made[0]['id']}", timeout=PATIENCE).raise_for_status()
+    delete(f"{schedules}/{made[0]['id']}")
     up.wait(by_hand)
     time.sleep(2)
     assert not any("nobody:" in notice["text"] for notice in listener[1]), "whoever starts a run is looking"
