@@ -6,7 +6,6 @@ The digest is of all that decides what a file becomes. A segment is named by its
 noticed and decoded again, and two that are equal are one. Whoever publishes a dataset removes what it is made of.
 """
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import LocalDisk, hash_file
 from artifacts.documents import digest
 from artifacts.errors import AlreadyExists, StoreError
 from artifacts.preparations import FILE, Read
@@ -90,7 +89,7 @@ class Decoded:
                 with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
                     for batch in added:
                         writer.write_batch(batch)
-                key = f"{self._folder}/{_sha256(path)}.arrow"
+                key = f"{self._folder}/{hash_file(path)[0]}.arrow"
                 with suppress(AlreadyExists):
                     self._disk.create(key, path)
                 self._open(path)
@@ -104,7 +103,7 @@ class Decoded:
 
     def _take_over(self, key: str) -> None:
         path = self._disk.local_path(key)
-        if path.name == f"{_sha256(path)}.arrow":
+        if path.name == f"{hash_file(path)[0]}.arrow":
             self._open(path)
             self._keys.append(key)
         else:
@@ -129,8 +128,3 @@ def forget(disk: LocalDisk, decided_by: Mapping[str, Any]) -> None:
 
 def _folder(decided_by: Mapping[str, Any]) -> str:
     return f"{_FOLDER}/{digest(dict(decided_by))}"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

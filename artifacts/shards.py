@@ -7,7 +7,6 @@
 The digest is of all that decides a shard's rows, so whoever finishes a shard does it for everybody.
 """
 
-import hashlib
 import re
 import time
 import uuid
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import LocalDisk, hash_file
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
 
@@ -133,8 +132,7 @@ def sha256_of(path: Path) -> str:
 
 @cache
 def _hashed(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(path)[0]
 
 
 def _folder(digest: str) -> str:
