@@ -21,7 +21,8 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from artifacts.refs import Ref
 from artifacts import dataset
-from tasks import evaluate, model
+from tasks import evaluate
+from tasks.shared import model
 from tasks.vision import inference, network
 store = Store(Settings().store)
 weights, data, metrics = map(Ref.parse, sys.argv[1:])

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from artifacts.settings import Settings
-from tasks.gate import Gate, compare, judge
+from tasks.judging.gate import Gate, compare, judge
 from tasks.vision.duplicates import firsts
 from tasks.vision.sources import FASHION_MNIST, fetch, split
 

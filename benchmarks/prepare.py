@@ -27,7 +27,7 @@ from pathlib import Path
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import prepare
-from tasks.deadline import Deadline
+from tasks.shared.deadline import Deadline
 settings = Settings(image_roots={"given": sys.argv[1]})
 pictures = prepare.Pictures("given:", image_size=28, color="grey")
 new = {Path(path): Path(sys.argv[1]) / Path(path).name.partition("-")[0] / Path(path).name for path in sys.argv[2:]}
@@ -57,7 +57,9 @@ import json, sys, time
 import pandas
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks import commit, model, plan, predict
+from tasks import commit, plan
+from tasks.shared import model
+from tasks import score as predict
 settings = Settings(image_roots={"given": sys.argv[1]})
 store = Store(settings.store)
 weights = store.resolve("champion")

@@ -27,7 +27,9 @@ OWN_RATE = """
 import json, sys
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks import model, plan, predict
+from tasks import plan
+from tasks.shared import model
+from tasks import score as predict
 settings = Settings(image_roots={"given": sys.argv[1]})
 store = Store(settings.store)
 weights = store.resolve("champion")

@@ -216,7 +216,7 @@ def predict(images: tuple[Path, ...], weights: str) -> Result:
       lookbook predict shoe.png shirt.jpg
       lookbook predict shoe.png --weights shoes@champion
     """
-    from tasks import model
+    from tasks.shared import model
 
     settings, store = _store()
     ready = model.load(store, store.resolve(weights, "weights"))
@@ -476,7 +476,7 @@ def _as_root(folder: Path) -> str:
 
 def _images_as_root(images: Path) -> str:
     """The same for a folder, or for a table of pictures in its folder."""
-    from tasks.labelled import TABLES
+    from tasks.preparing.labelled import TABLES
 
     if images.name.lower().endswith(TABLES):
         return f"{_as_root(images.expanduser().absolute().parent)}{images.name}"

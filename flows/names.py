@@ -6,7 +6,7 @@ from prefect.runtime import flow_run
 
 from artifacts.errors import LookbookError
 from artifacts.settings import Settings
-from tasks.listing import default_name
+from tasks.shared.listing import default_name
 
 
 def run_name(verb: str, subject: str) -> str:

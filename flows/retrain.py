@@ -21,16 +21,16 @@ from flows import parameters as fields
 from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
 from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
-from tasks.deadline import Deadline
 from tasks.evaluate import evaluate
-from tasks.gate import Gate
-from tasks.labelled import split_table
-from tasks.listing import check_folder, default_name
+from tasks.judging.gate import Gate
 from tasks.prepare import Pictures, prepare
+from tasks.preparing.labelled import split_table
 from tasks.promote import promote
 from tasks.reports import decision as decisions
 from tasks.reports import retraining
 from tasks.reports.progress import report_key
+from tasks.shared.deadline import Deadline
+from tasks.shared.listing import check_folder, default_name
 
 
 def _run_name() -> str:

@@ -17,12 +17,12 @@ from flows import parameters as fields
 from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
 from tasks.commit import commit
-from tasks.deadline import Deadline
-from tasks.listing import check_folder, default_name
 from tasks.plan import plan
-from tasks.predict import predict
 from tasks.reports import scoring
 from tasks.reports.progress import report_key
+from tasks.score import predict
+from tasks.shared.deadline import Deadline
+from tasks.shared.listing import check_folder, default_name
 
 
 def _run_name() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifacts.errors import LookbookError
-from tasks.turns import lock_now
+from tasks.shared.turns import lock_now
 
 if TYPE_CHECKING:
     from flows.guard import Guard

@@ -20,7 +20,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from flows import parameters as fields
 from flows.names import run_name
-from tasks.deadline import Deadline
+from tasks.shared.deadline import Deadline
 from tasks.train import train as train_network
 
 DEPLOYMENT = "train/gpu"

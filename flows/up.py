@@ -15,7 +15,7 @@ from flows.deployments import deploy
 from flows.serving import ServerError, reach_loopback_directly
 from flows.standing import READY_SECONDS, address_file, check_home, standing_api, standing_server
 from flows.workers import environment, heartbeats, make_pools, pending, schedule_again, wait_for_workers, workers
-from tasks.turns import lock_now
+from tasks.shared.turns import lock_now
 
 _POLL_SECONDS = 0.2
 

@@ -14,11 +14,11 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
-from tasks.job import Job, Outcome, make_job
-from tasks.listing import is_at, open_folder
 from tasks.plan import load_plan
 from tasks.reports import scoring
-from tasks.retries import RETRIES
+from tasks.scoring.job import Job, Outcome, make_job
+from tasks.shared.listing import is_at, open_folder
+from tasks.shared.retries import RETRIES
 from tasks.vision.decoding import DecoderPool
 
 

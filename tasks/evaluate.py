@@ -15,9 +15,9 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from artifacts.weights import Weights
-from tasks import model
 from tasks.reports import evaluation
-from tasks.retries import RETRIES
+from tasks.shared import model
+from tasks.shared.retries import RETRIES
 from tasks.vision.duplicates import firsts
 from tasks.vision.metrics import evaluate as measure
 

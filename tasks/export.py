@@ -17,7 +17,7 @@ from artifacts import dataset as datasets
 from artifacts.errors import LookbookError
 from artifacts.refs import Ref
 from artifacts.store import Store
-from tasks import model
+from tasks.shared import model
 
 if TYPE_CHECKING:
     from tasks.vision.exporting import Format

@@ -23,9 +23,9 @@ from prefect import get_run_logger, task
 from artifacts.disk import LocalDisk
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.deadline import Deadline
-from tasks.listing import Entry, FolderError, digest_entries, folder_path, is_at, open_folder, real_path, walk
-from tasks.retries import RETRIES
+from tasks.shared.deadline import Deadline
+from tasks.shared.listing import Entry, FolderError, digest_entries, folder_path, is_at, open_folder, real_path, walk
+from tasks.shared.retries import RETRIES
 
 SHARD_FILES, SHARD_BYTES = 10_000, 2 << 30  # on average, whichever comes first
 SHARD_FILES_AT_MOST, SHARD_BYTES_AT_MOST = 40_000, 8 << 30

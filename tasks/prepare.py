@@ -19,13 +19,13 @@ from artifacts.preparations import Preparations
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.checks import check
-from tasks.deadline import Deadline
-from tasks.labelled import list_labelled
-from tasks.listing import folder_path
-from tasks.pictures import TEST_SHARE, assign, check_bad, check_sides, gather
+from tasks.preparing.checks import check
+from tasks.preparing.labelled import list_labelled
+from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, gather
 from tasks.reports.progress import DownloadProgress, PicturesProgress, report_key, warn
-from tasks.retries import RETRIES
+from tasks.shared.deadline import Deadline
+from tasks.shared.listing import folder_path
+from tasks.shared.retries import RETRIES
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import Color
 from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, split

@@ -25,10 +25,10 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.evaluate import evaluate_weights
-from tasks.fairness import FairTest, fair_test
-from tasks.gate import Comparison, Gate, accuracy_of, compare, judge, sentence, unfit, unprotected
+from tasks.judging.fairness import FairTest, fair_test
+from tasks.judging.gate import Comparison, Gate, accuracy_of, compare, judge, sentence, unfit, unprotected
 from tasks.reports.numbers import many
-from tasks.retries import RETRIES
+from tasks.shared.retries import RETRIES
 
 
 @task(

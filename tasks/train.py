@@ -17,10 +17,10 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from artifacts.training_state import TrainingStates
-from tasks.deadline import Deadline
 from tasks.reports.progress import TrainingProgress, report_key
-from tasks.retries import RETRIES
-from tasks.turns import turn
+from tasks.shared.deadline import Deadline
+from tasks.shared.retries import RETRIES
+from tasks.shared.turns import turn
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import SMALL_BATCH, Device, Execution, TrainingSettings, steps_of, too_few_steps
 

@@ -8,7 +8,7 @@ from scipy.fft import dctn
 
 from artifacts import dataset
 from artifacts.dataset import Split
-from tasks.checks import check
+from tasks.preparing.checks import check
 from tasks.vision import duplicates
 
 CLASSES = ["boot", "shoe"]

@@ -13,7 +13,7 @@ import pytest
 from artifacts import aliases, dataset, metrics
 from artifacts.refs import Ref
 from artifacts.store import Store
-from tasks import model
+from tasks.shared import model
 
 EXAMPLE = Path(__file__).with_name("example-store")
 DATASET = Ref("datasets", "shapes", "42ca18a78fda8289")
@@ -47,11 +47,11 @@ def make() -> None:
     """Write the example store: run once for a format, and commit what it wrote."""
     from conftest import CLASSES, SPEC
 
-    from tasks.deadline import Deadline
     from tasks.evaluate import evaluate_weights
-    from tasks.gate import Gate
+    from tasks.judging.gate import Gate
     from tasks.promote import decide_promotion
     from tasks.reports.progress import TrainingProgress
+    from tasks.shared.deadline import Deadline
     from tasks.train import train_weights
     from tasks.vision.training import TrainingSettings
 

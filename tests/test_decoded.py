@@ -17,9 +17,9 @@ from artifacts.errors import StoreError
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import prepare as stage
-from tasks.deadline import Deadline, DeadlineExceeded
-from tasks.pictures import TooManyBad
 from tasks.prepare import Pictures, prepare_folder
+from tasks.preparing.pictures import TooManyBad
+from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.vision.decoding import CHUNK
 
 FILES = 2 * CHUNK + 40  # three requests to the decoders, and with little memory for them as many segments
@@ -200,7 +200,7 @@ from pathlib import Path
 from artifacts import decoded
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.deadline import Deadline
+from tasks.shared.deadline import Deadline
 from tasks.prepare import Pictures, prepare_folder
 
 decoded._BYTES = 0

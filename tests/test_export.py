@@ -20,8 +20,8 @@ from artifacts import dataset as datasets
 from artifacts.errors import Corrupt, LookbookError, NotFound
 from artifacts.store import Store
 from flows.cli import lookbook as group
-from tasks import model
 from tasks.export import OutputError, export
+from tasks.shared import model
 from tasks.vision import sources
 from tasks.vision.errors import ExportError
 from tasks.vision.images import ImageSpec

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from artifacts.settings import Settings
-from tasks.labelled import LabelError, list_labelled, split_table
-from tasks.listing import FolderError
+from tasks.preparing.labelled import LabelError, list_labelled, split_table
+from tasks.shared.listing import FolderError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.settings import Settings
-from tasks.listing import FolderError, folder_path, open_folder, to_bytes, to_text, walk
+from tasks.shared.listing import FolderError, folder_path, open_folder, to_bytes, to_text, walk
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_folder_that_can_not_be_listed_fails_loudly(tmp_path):
 
     fill(tmp_path, [b"open/a", b"shut/b"])
     (tmp_path / "shut").chmod(0o000)
-    program = "import os, sys\nfrom tasks.listing import walk\nlist(walk(os.open(sys.argv[1], os.O_RDONLY)))"
+    program = "import os, sys\nfrom tasks.shared.listing import walk\nlist(walk(os.open(sys.argv[1], os.O_RDONLY)))"
     run = subprocess.run(
         [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", program, tmp_path], capture_output=True, text=True
     )

@@ -19,8 +19,8 @@ from artifacts import dataset, weights
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.deadline import Deadline
 from tasks.prepare import Pictures, prepare_folder
+from tasks.shared.deadline import Deadline
 from tasks.vision.metrics import scale
 
 FORMATS = ("png", "jpg", "bmp", "webp", "gif", "tiff")

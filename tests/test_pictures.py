@@ -15,13 +15,13 @@ from artifacts import dataset
 from artifacts.errors import Corrupt, InvalidRef
 from artifacts.settings import Settings
 from tasks import prepare as stage
-from tasks.checks import BlankPictures
-from tasks.deadline import Deadline, DeadlineExceeded
-from tasks.labelled import LabelError
-from tasks.listing import FolderError
-from tasks.pictures import TEST_SHARE, TooFewPictures, TooManyBad
-from tasks.pictures import draw as drawn_place
 from tasks.prepare import Pictures, prepare_folder
+from tasks.preparing.checks import BlankPictures
+from tasks.preparing.labelled import LabelError
+from tasks.preparing.pictures import TEST_SHARE, TooFewPictures, TooManyBad
+from tasks.preparing.pictures import draw as drawn_place
+from tasks.shared.deadline import Deadline, DeadlineExceeded
+from tasks.shared.listing import FolderError
 from tasks.vision.images import ImageSpec, Limits, decode
 
 SIZE = {"image_size": 16}

@@ -17,8 +17,8 @@ from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.store import Store
 from artifacts.training_state import TrainingStates
-from tasks.deadline import Deadline, DeadlineExceeded
 from tasks.reports.progress import TrainingProgress
+from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.train import train_weights
 from tasks.vision import training
 from tasks.vision.recipes import TrainingSettings, settings_for
@@ -33,7 +33,7 @@ TRAIN = """
 import json, sys
 from artifacts.refs import Ref
 from artifacts.store import Store
-from tasks.deadline import Deadline
+from tasks.shared.deadline import Deadline
 from tasks.reports.progress import TrainingProgress
 from tasks.train import train_weights
 from tasks.vision import training

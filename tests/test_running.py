@@ -14,10 +14,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from artifacts import runs
 from artifacts.errors import Corrupt, StoreError
-from tasks import retries
-from tasks.deadline import Deadline, DeadlineExceeded
-from tasks.retries import RETRIES, may_pass
-from tasks.turns import turn
+from tasks.shared import retries
+from tasks.shared.deadline import Deadline, DeadlineExceeded
+from tasks.shared.retries import RETRIES, may_pass
+from tasks.shared.turns import turn
 
 
 def test_the_first_record_of_a_run_stays(store):
@@ -57,7 +57,7 @@ def test_one_waits_for_the_other_and_says_so_once(tmp_path):
 def test_a_turn_ends_with_its_process_however_that_ends(tmp_path):
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from tasks.deadline import Deadline; from tasks.turns import turn\n"
+        "from tasks.shared.deadline import Deadline; from tasks.shared.turns import turn\n"
         "with turn(Path(sys.argv[1]), 'x', Deadline.after(1), print): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", program, tmp_path / "lock"], stdout=subprocess.PIPE, text=True)

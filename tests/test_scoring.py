@@ -26,12 +26,12 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import plan as plans
-from tasks import predict as stage
+from tasks import score as stage
 from tasks.commit import TooManyErrors, commit_predictions
 from tasks.evaluate import evaluate_weights
-from tasks.listing import FolderError, FolderLost, default_name
 from tasks.plan import load_plan, plan_folder
-from tasks.retries import may_pass
+from tasks.shared.listing import FolderError, FolderLost, default_name
+from tasks.shared.retries import may_pass
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 
@@ -393,7 +393,8 @@ from pathlib import Path
 import numpy as np
 from artifacts import weights
 from artifacts.refs import Ref; from artifacts.settings import Settings; from artifacts.store import Store
-from tasks import model, plan
+from tasks import plan
+from tasks.shared import model
 from tasks.vision.images import ImageSpec
 plan.SHARD_FILES = 8
 

@@ -13,12 +13,12 @@ from conftest import remove
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import AlreadyExists, NotPromotable
 from artifacts.settings import Settings
-from tasks.deadline import Deadline
 from tasks.evaluate import evaluate_weights
-from tasks.gate import Gate
+from tasks.judging.gate import Gate
 from tasks.prepare import prepare_dataset
 from tasks.promote import decide_promotion
 from tasks.reports.progress import TrainingProgress
+from tasks.shared.deadline import Deadline
 from tasks.train import train_weights
 from tasks.vision.errors import SourceError
 from tasks.vision.images import ImageSpec

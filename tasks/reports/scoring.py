@@ -18,12 +18,12 @@ from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.shards import Part
 from artifacts.store import Store
-from tasks.listing import to_bytes
 from tasks.reports.numbers import many
 from tasks.reports.pages import gallery
 from tasks.reports.pages import page as whole_page
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
+from tasks.shared.listing import to_bytes
 from tasks.vision.decoding import CHUNK, DecoderPool, Files
 from tasks.vision.images import ImageSpec
 from tasks.vision.metrics import scale

@@ -9,8 +9,8 @@ from artifacts.errors import Corrupt, NotFound
 from artifacts.predictions import PASSING_ERRORS
 from artifacts.shards import Shards
 from artifacts.store import Store
-from tasks.job import Job
-from tasks.listing import to_bytes, to_text
+from tasks.scoring.job import Job
+from tasks.shared.listing import to_bytes, to_text
 
 
 class Earlier:

@@ -18,15 +18,15 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
-from tasks import model
-from tasks.deadline import Deadline
-from tasks.earlier import Earlier
-from tasks.job import Job, Outcome, make_job
-from tasks.listing import FolderError, FolderLost, is_at, open_folder, to_text, why_unreadable
 from tasks.plan import Plan, load_plan
 from tasks.reports.progress import PicturesProgress, report_key
-from tasks.retries import RETRIES
-from tasks.rows import Shard, counts, table_of
+from tasks.scoring.earlier import Earlier
+from tasks.scoring.job import Job, Outcome, make_job
+from tasks.scoring.rows import Shard, counts, table_of
+from tasks.shared import model
+from tasks.shared.deadline import Deadline
+from tasks.shared.listing import FolderError, FolderLost, is_at, open_folder, to_text, why_unreadable
+from tasks.shared.retries import RETRIES
 from tasks.vision.decoding import DecoderPool, Files, Pictures, default_processes, files_a_request
 from tasks.vision.images import ImageSpec
 

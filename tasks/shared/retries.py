@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.tasks import exponential_backoff
 
-from tasks.listing import FolderLost
+from tasks.shared.listing import FolderLost
 
 # Not EIO: a disk that could not sync has lost something, and trying again would hide it.
 _PASSING = {

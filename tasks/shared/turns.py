@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.deadline import Deadline
+from tasks.shared.deadline import Deadline
 
 _POLL_SECONDS = 1.0
 

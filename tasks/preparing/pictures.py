@@ -15,8 +15,8 @@ from artifacts.errors import LookbookError
 from artifacts.predictions import PASSING_ERRORS
 from artifacts.preparations import Read
 from artifacts.settings import Settings
-from tasks.labelled import SIDES, Labelled, SideName, split_table
-from tasks.listing import folder_path, open_folder, to_text
+from tasks.preparing.labelled import SIDES, Labelled, SideName, split_table
+from tasks.shared.listing import folder_path, open_folder, to_text
 from tasks.vision.decoding import DecoderPool, Files, cut, default_processes
 from tasks.vision.images import ImageSpec, Limits
 

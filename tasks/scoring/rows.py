@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from tasks.earlier import Earlier
-from tasks.job import Job
-from tasks.listing import to_text
 from tasks.plan import Plan
+from tasks.scoring.earlier import Earlier
+from tasks.scoring.job import Job
+from tasks.shared.listing import to_text
 from tasks.vision.decoding import Files, Pictures, cut
 from tasks.vision.images import ImageSpec
 

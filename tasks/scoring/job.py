@@ -12,7 +12,7 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part
 from artifacts.store import Store
-from tasks.listing import real_path
+from tasks.shared.listing import real_path
 from tasks.vision.images import ImageSpec, Limits
 from tasks.vision.metrics import MISTAKES_TO_FIT
 

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from artifacts.errors import LookbookError
 from artifacts.settings import Settings
-from tasks.listing import (
+from tasks.shared.listing import (
     Entry,
     FolderError,
     digest_entries,
