@@ -1,4 +1,18 @@
-"""What tests share. Nothing here mocks: stores are folders, servers listen, processes are real."""
+"""What tests share. Nothing here mocks: stores are folders, servers listen, processes are real.
+
+Tests are marked by what they cost, so that `make test-quick` can leave them out:
+
+- `server`: a Prefect server answers, whether the session's or one of the test's own.
+- `browser`: a page is opened in Chromium.
+- `kill`: processes are started to be killed, interrupted or waited for.
+- `long`: longer than `make test` may take; `make test-long` runs these, and so does `.ci/run`.
+
+`server` and `browser` are set here for whoever asks for a fixture that brings one; the rest is marked in its file.
+
+pytest-xdist runs two workers, and a group of tests stays on one worker. All tests that use a fixture of SHARED are one
+group, so that there is one such server a session; of the others each file is a group. Groups start in the order of
+SHARED, because what takes longest must begin first.
+"""
 
 import json
 import os
@@ -36,6 +50,24 @@ from tasks.vision.images import ImageSpec
 PATIENCE = 60.0  # seconds for an answer of Prefect's server, which answers nobody while it has much to do
 CLASSES = ["circle", "square", "line"]
 SPEC = ImageSpec(height=8, width=8, channels=1)
+
+SHARED = ("up", "server")  # fixtures that a session has once, the slowest group of tests first
+BRINGS = {"up": "server", "server": "server", "first": "server", "page": "browser"}  # fixture -> marker
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by markers, and before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in BRINGS.keys() & set(item.fixturenames):
+            item.add_marker(BRINGS[fixture])
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    last = len(SHARED)
+    items.sort(key=lambda item: next((place for place, each in enumerate(SHARED) if each == _group(item)), last))
+
+
+def _group(item: pytest.Item) -> str:
+    """The fixture that a test shares with the whole session, or its file."""
+    return next((fixture for fixture in SHARED if fixture in item.fixturenames), item.path.stem)
 
 
 @pytest.fixture
