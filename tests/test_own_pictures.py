@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 import pytest
 from browser import open_page
-from conftest import answer, complaint
+from commands import answer, complaint
 from PIL import Image
 
 from artifacts import dataset, weights

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import damage, remove
+from published import damage, remove
 
 from artifacts import weights
 from artifacts.errors import Corrupt
