@@ -78,7 +78,19 @@ def _prefect(environment: dict[str, str]) -> Iterator[None]:
 
     given = {PREFECT_API_URL: environment["PREFECT_API_URL"], PREFECT_HOME: environment["PREFECT_HOME"]}
     with temporary_settings(given):
-        yield
+        try:
+            yield
+        finally:
+            send_what_is_left()
+
+
+def send_what_is_left() -> None:
+    """Logs and events of flows that ran in this process travel in the background: call this while the server is up."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=30)
+    EventsWorker.drain_all(timeout=30)
 
 
 def answer(run: Done) -> Any:
