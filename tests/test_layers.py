@@ -23,6 +23,7 @@ WITHOUT_TENSORFLOW = (
     "duplicates",
     "stability",
     "recipes",
+    "setting",
     "errors",
 )
 

@@ -12,9 +12,10 @@ from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import NotPromotable
 from tasks import promote as stage
 from tasks.evaluate import Mismatch, evaluate_weights
-from tasks.judging.gate import Comparison, Gate, Recall, compare, judge, unprotected
+from tasks.judging.gate import Comparison, Recall, compare, judge, unprotected
 from tasks.promote import decide_promotion
 from tasks.reports import decision
+from tasks.requests import Gate
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 
