@@ -8,7 +8,9 @@ import textwrap
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Parameter, Signature, getdoc
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from artifacts.store import Artifact
 from tasks.requests import FOLDERS
@@ -45,7 +47,12 @@ def asks_for(request: type[Request]) -> Callable[[Callable[[Request], Any]], Cal
 
 def _parameter(setting: Setting) -> Parameter:
     default = Parameter.empty if setting.default is REQUIRED else setting.default
-    return Parameter(setting.name, Parameter.KEYWORD_ONLY, default=default, annotation=setting.annotation)
+    return Parameter(setting.name, Parameter.KEYWORD_ONLY, default=default, annotation=_annotation(setting))
+
+
+def _annotation(setting: Setting) -> Any:
+    limited = Annotated[setting.kind, Field(**setting.limits._asdict())] if setting.limits else setting.kind
+    return limited | None if setting.optional else limited
 
 
 def _explained(setting: Setting) -> str:
@@ -54,7 +61,7 @@ def _explained(setting: Setting) -> str:
     if setting.name in FOLDERS:
         parts.append("Written as root:sub/path, where root is one of LOOKBOOK_IMAGE_ROOTS; `root:` is all of it.")
     if setting.limits:
-        parts.append(f"{setting.range[0].upper()}{setting.range[1:]}.")
+        parts.append(f"{str(setting.limits).capitalize()}.")
     if setting.recipes:
         parts.append(f"None stands for {setting.recipes}.")
     return f"{setting.name}: {' '.join(parts)}"

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-
 from tasks.vision.recipes import TRAINING, Device, Execution
+from tasks.vision.setting import Limits
 
 Color = Literal["rgb", "grey"]
 
@@ -43,22 +42,20 @@ class PictureSettings:
     """How a folder of pictures becomes a dataset."""
 
     image_size: Annotated[
-        int, Ge(8), Le(512), "Height and width, in pixels, to which the pictures of a folder are scaled."
+        int, Limits(ge=8, le=512), "Height and width, in pixels, to which the pictures of a folder are scaled."
     ] = 64
     color: Annotated[Color, "What the network sees of the pictures of a folder: colour (rgb) or brightness (grey)."] = (
         "rgb"
     )
     max_bad: Annotated[
         float,
-        Ge(0),
-        Le(1),
+        Limits(ge=0, le=1),
         "Largest share of a folder's files that may be left out because they can't be read, have no class or have "
         "several. With more of them the run stops.",
     ] = 0.01
     split_seed: Annotated[
         int,
-        Ge(0),
-        Lt(2**31),
+        Limits(ge=0, lt=2**31),
         "Decides which pictures of a folder are kept for testing. Models of different seeds can't be compared.",
     ] = 0
 
@@ -68,19 +65,17 @@ class Gate:
     """What a challenger must pass to become champion."""
 
     minimum_accuracy: Annotated[
-        float, Ge(0), Le(1), "Accuracy on the test images below which no model is promoted."
+        float, Limits(ge=0, le=1), "Accuracy on the test images below which no model is promoted."
     ] = 0.0
     significance: Annotated[
         float,
-        Gt(0),
-        Le(1),
+        Limits(gt=0, le=1),
         "Chance of promoting a model that is only as good as the champion, by McNemar's exact test. With 1 any gain "
         "promotes.",
     ] = 0.05
     max_recall_drop: Annotated[
         float,
-        Ge(0),
-        Le(1),
+        Limits(ge=0, le=1),
         "How far the recall of any class may fall below the champion's, where the fall is beyond chance or more than "
         "half of the class. With 1 it may fall to nothing.",
     ] = 0.1
@@ -98,8 +93,7 @@ class Computing:
 
 DeadlineHours = Annotated[
     float,
-    Gt(0),
-    Le(720),
+    Limits(gt=0, le=720),
     "Hours after which the run gives up, waiting included. What is finished stays, and the next run goes on there.",
 ]
 
@@ -153,7 +147,7 @@ class ScoreRequest:
         "Scale the probabilities by the weights' temperature, so that a confidence of 80% is right four times in five. "
         "Weights have a temperature if they were trained with a validation share.",
     ] = False
-    limit: Annotated[int | None, Ge(1), "Score only the first entries, as many as this, for a trial."] = None
+    limit: Annotated[int | None, Limits(ge=1), "Score only the first entries, as many as this, for a trial."] = None
     fresh: Annotated[
         bool,
         "Score everything anew, whatever was scored before. After an interruption it goes on with what it had "
@@ -161,8 +155,7 @@ class ScoreRequest:
     ] = False
     max_errors: Annotated[
         float,
-        Ge(0),
-        Le(1),
+        Limits(ge=0, le=1),
         "Largest share of the entries without a prediction for a reason that may pass: missing, changed, unreadable, "
         "timeout or crashed. Above it the run fails, and the newest table stays the one that was.",
     ] = 0.5

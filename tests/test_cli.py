@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import time
 
+import click
 import pytest
 from conftest import answer, complaint, damage
 from PIL import Image
@@ -59,7 +60,8 @@ def test_help_comes_at_once(lookbook):
 def test_data_sets_that_can_be_named_are_those_that_are_known():
     from tasks.vision.sources import DATASETS
 
-    option = next(each for each in group.commands["retrain"].params if each.name == "dataset")
+    retrain = group.commands["retrain"]
+    option = next(each for each in retrain.get_params(click.Context(retrain)) if each.name == "dataset")
     assert list(option.type.choices) == list(DATASETS)
 
 

@@ -4,19 +4,21 @@ import os
 import signal
 import time
 from contextlib import AbstractContextManager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flows.cli.options import flag_of, options_of, was_given
 from flows.cli.verb import Result, say, verb
-from tasks.requests import PictureSettings, RetrainRequest, ScoreRequest
 
 
-@verb(show="retraining")
-@options_of(RetrainRequest)
+def requests() -> Any:
+    from tasks import requests
+
+    return requests
+
+
+@verb(show="retraining", asks_for=lambda: requests().RetrainRequest)
 def retrain(images: Path | None, **parameters: Any) -> Result:
     """Prepare the data, train, evaluate on the test images, and promote the model when it is better beyond chance.
 
@@ -30,10 +32,9 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
       lookbook retrain --images shoes --epochs 50
       lookbook retrain --images shoes/labels.csv --image-size 32 --color grey
     """
-    about_pictures = [field.name for field in fields(PictureSettings) if was_given(field.name)]
-    if images is None and about_pictures:
-        raise click.UsageError(f"{flag_of(about_pictures[0])} is about pictures of your own: it goes with --images")
-    if images is not None:
+    if images is None:
+        _refuse_what_goes_with_images()
+    else:
         from tasks.preparing.labelled import allow_images
 
         parameters["images"] = allow_images(images)
@@ -52,9 +53,8 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
     return {**result, "store": str(Settings().store)}
 
 
-@verb(show="scoring")
+@verb(show="scoring", asks_for=lambda: requests().ScoreRequest)
 @click.argument("folder", type=click.Path(path_type=Path))
-@options_of(ScoreRequest, without=["folder"])
 def score(folder: Path, **parameters: Any) -> Result:
     """Tell what is on every picture of a folder: one row a file, in Parquet.
 
@@ -109,6 +109,16 @@ def up() -> Result:
             for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(each, signal.SIG_IGN)
             say("stopping: workers, then the server")
+
+
+def _refuse_what_goes_with_images() -> None:
+    from dataclasses import fields
+
+    from flows.cli.options import flag_of, was_given
+
+    for field in fields(requests().PictureSettings):
+        if was_given(field.name):
+            raise click.UsageError(f"{flag_of(field.name)} is about pictures of your own: it goes with --images")
 
 
 def _tagged() -> AbstractContextManager[Any]:

@@ -2,8 +2,9 @@
 
 import click
 
-from flows.cli.options import reason_option
 from flows.cli.verb import Result, open_store, verb
+
+_WHY = "Why, for the history."
 
 
 @verb(show="artifacts", name="list")
@@ -92,7 +93,7 @@ def history(name: str | None) -> Result:
 
 @verb(show="decision")
 @click.argument("ref")
-@reason_option(required=True)
+@click.option("--reason", required=True, callback=lambda context, option, value: _said(value), help=_WHY)
 def promote(ref: str, reason: str) -> Result:
     """Make these weights champion, whatever the comparison said.
 
@@ -112,7 +113,7 @@ def promote(ref: str, reason: str) -> Result:
 
 @verb(show="decision")
 @click.argument("name", required=False)
-@reason_option(default="rolled back by hand", show_default=True)
+@click.option("--reason", default="rolled back by hand", show_default=True, help=_WHY)
 def rollback(name: str | None, reason: str) -> Result:
     """Make the champion before the current one champion again; one that is gone or damaged is refused.
 
@@ -145,3 +146,10 @@ def verify(ref: str | None) -> Result:
 
     _, store = open_store()
     return asdict(store.verify(store.resolve(ref) if ref else None))
+
+
+def _said(text: str) -> str:
+    """A history without reasons tells nothing."""
+    if not text.strip():
+        raise click.BadParameter("expected a reason, found nothing")
+    return text

@@ -19,8 +19,32 @@ Result = Any
 """What a verb returns: a value that json can write, or an iterator of such values, which are printed as they come."""
 
 
-def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]], click.Command]:
-    """A command whose function returns data: JSON with --json, otherwise what `tasks.reports.terminal.<show>` shows."""
+class Verb(click.Command):
+    """A command whose options are made of a request's settings when somebody asks for them: a list of all verbs does
+    not pay for it."""
+
+    def __init__(self, *args: Any, asks_for: Callable[[], type] | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._asks_for = asks_for
+        self._of_request: list[click.Parameter] = []
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if self._asks_for and not self._of_request:
+            from flows.cli.options import options_of
+
+            known = {each.name for each in self.params}
+            self._of_request = [each for each in options_of(self._asks_for()) if each.name not in known]
+        *ours, helps = super().get_params(ctx)
+        return [*ours, *self._of_request, helps]
+
+
+def verb(
+    show: str, name: str | None = None, asks_for: Callable[[], type] | None = None
+) -> Callable[[Callable[..., Result]], click.Command]:
+    """A command whose function returns data: JSON with --json, otherwise what `tasks.reports.terminal.<show>` shows.
+
+    `asks_for` gives the request whose settings are its options, beside those that it has itself.
+    """
 
     def decorate(function: Callable[..., Result]) -> click.Command:
         @wraps(function)
@@ -34,7 +58,7 @@ def verb(show: str, name: str | None = None) -> Callable[[Callable[..., Result]]
 
         run = click.option("--verbose", is_flag=True, help="Show logs, and the traceback of a failure.")(run)
         run = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, as the last line.")(run)
-        return click.command(name=name or function.__name__)(run)
+        return click.command(name=name or function.__name__, cls=Verb, asks_for=asks_for)(run)
 
     return decorate
 

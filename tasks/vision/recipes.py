@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-
 from tasks.vision.errors import SettingsError
-from tasks.vision.setting import Setting, check, declared
+from tasks.vision.setting import Limits, Setting, check, declared
 
 Architecture = Literal["dense", "conv"]
 Schedule = Literal["linear", "constant", "one-cycle"]
@@ -36,18 +34,18 @@ class TrainingSettings:
     ] = "dense"
     epochs: Annotated[
         int,
-        Ge(1),
-        Le(10_000),
+        Limits(ge=1, le=10_000),
         "How often every training image is seen. More takes longer, and is better up to a point.",
     ] = 20
     batch_size: Annotated[
         int,
-        Ge(1),
-        Le(65_536),
+        Limits(ge=1, le=65_536),
         "Images in a step of gradient descent, at most as many as there are to train on; with few pictures 32 or less.",
     ] = 64
     learning_rate: Annotated[
-        float, Gt(0), "The largest step size of gradient descent. If it is too high, the training diverges and says so."
+        float,
+        Limits(gt=0),
+        "The largest step size of gradient descent. If it is too high, the training diverges and says so.",
     ] = 0.1
     schedule: Annotated[
         Schedule,
@@ -59,9 +57,9 @@ class TrainingSettings:
         "sgd is plain gradient descent; with momentum and nesterov each step also continues in the direction of the "
         "last ones.",
     ] = "sgd"
-    weight_decay: Annotated[float, Ge(0), Le(1), "How strongly the weights of kernels are drawn to zero."] = 0.0
+    weight_decay: Annotated[float, Limits(ge=0, le=1), "How strongly the weights of kernels are drawn to zero."] = 0.0
     label_smoothing: Annotated[
-        float, Ge(0), Lt(1), "Share of the right answer that is spread evenly over all classes."
+        float, Limits(ge=0, lt=1), "Share of the right answer that is spread evenly over all classes."
     ] = 0.0
     augmentation: Annotated[
         Augmentation,
@@ -70,19 +68,19 @@ class TrainingSettings:
     ] = "none"
     inputs: Inputs = "plain"
     validation: Annotated[
-        float, Ge(0), Le(0.5), "Share of the training images of each class that is held out, to watch the training."
+        float,
+        Limits(ge=0, le=0.5),
+        "Share of the training images of each class that is held out, to watch the training.",
     ] = 0.0
     patience: Annotated[
         int,
-        Ge(0),
-        Le(10_000),
+        Limits(ge=0, le=10_000),
         "The training ends, with the weights of its best epoch, after so many epochs without a lower loss on the "
         "images that are held out. 0 never ends it.",
     ] = 0
     seed: Annotated[
         int,
-        Ge(0),
-        Lt(2**31),
+        Limits(ge=0, lt=2**31),
         "Decides the first weights, the order of the images and which of them are held out. The same seed gives the "
         "same weights.",
     ] = 0

@@ -1,24 +1,48 @@
 """A setting is declared once: a field of a frozen dataclass with its type, its limits and its text.
 
-    epochs: Annotated[int, Ge(1), Le(10_000), "How often every training image is seen."] = 20
+    epochs: Annotated[int, Limits(ge=1, le=10_000), "How often every training image is seen."] = 20
 
-Checks, command line options and run forms are made of what `declared` reads there. No pydantic here: a `--help` pays
-for every import.
+Checks, command line options and run forms are made of what `declared` reads there. Neither pydantic nor annotated-types
+(9 ms) here: a `--help` pays for every import.
 """
 
 import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tasks.vision.errors import SettingsError
 
 REQUIRED = MISSING
 
 Declared = TypeVar("Declared")
+
+
+class Limits(NamedTuple):
+    """Of a number: ge is the least, le the largest; it is above gt and below lt. None is no limit."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def __str__(self) -> str:
+        """In words: `0 to below 1`."""
+        low = f"{self.ge:,}" if self.gt is None else f"above {self.gt:,}"
+        if self.le is None and self.lt is None:
+            return low if self.ge is None else f"{low} or more"
+        return f"{low} to " + (f"{self.le:,}" if self.lt is None else f"below {self.lt:,}")
+
+    def hold(self, value: float) -> bool:
+        """Whether a number is within them; NaN and infinity never are."""
+        return (
+            math.isfinite(value)
+            and (self.ge is None or value >= self.ge)
+            and (self.gt is None or value > self.gt)
+            and (self.le is None or value <= self.le)
+            and (self.lt is None or value < self.lt)
+        )
 
 
 @dataclass(frozen=True)
@@ -28,7 +52,7 @@ class Setting:
     name: of the field.
     kind: str, bool, int, float, or a Literal of strings.
     optional: whether None is a value.
-    limits: of a number, as annotated_types has them.
+    limits: of a number; None for all else.
     text: what it means, in full sentences; empty for what follows from something else and is asked of nobody.
     default: the value unless another one is given, or REQUIRED.
     recipes: what None stands for, in words, where that is not the same for each architecture.
@@ -37,7 +61,7 @@ class Setting:
     name: str
     kind: Any
     optional: bool
-    limits: tuple[BaseMetadata, ...]
+    limits: Limits | None
     text: str
     default: Any
     recipes: str = ""
@@ -46,19 +70,6 @@ class Setting:
     def choices(self) -> tuple[str, ...]:
         """The values of a Literal; empty for all else."""
         return get_args(self.kind) if get_origin(self.kind) is Literal else ()
-
-    @property
-    def annotation(self) -> Any:
-        """The type with its limits."""
-        limited = Annotated[(self.kind, *self.limits)] if self.limits else self.kind
-        return limited | None if self.optional else limited
-
-    @property
-    def range(self) -> str:
-        """The limits in words: `0 to below 1`; empty without any."""
-        words = {Ge: "{}", Gt: "above {}", Le: "{}", Lt: "below {}"}
-        ends = [words[type(each)].format(f"{_bound(each):,}") for each in self.limits]
-        return " to ".join(ends) if len(ends) > 1 or isinstance(self.limits[0], Gt) else f"{ends[0]} or more"
 
     def take(self, values: Mapping[str, Any]) -> Any:
         """The value among `values`, or the default. Raises SettingsError when it is not as declared, or missing."""
@@ -79,8 +90,8 @@ class Setting:
             isinstance(value, bool) and self.kind is not bool
         ):
             raise SettingsError(f"expected {self.name} to be {_TYPES[self.kind]}, found {value!r}")
-        elif self.limits and not (math.isfinite(value) and all(_within(value, limit) for limit in self.limits)):
-            raise SettingsError(f"expected {self.name} to be {self.range}, found {value}")
+        elif self.limits and not self.limits.hold(value):
+            raise SettingsError(f"expected {self.name} to be {self.limits}, found {value}")
 
 
 _TYPES = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
@@ -134,7 +145,7 @@ def _of(name: str, hint: Any, metadata: tuple[Any, ...], default: Any) -> tuple[
         return inner
     optional = get_origin(hint) in (Union, types.UnionType)
     kind = next(each for each in get_args(hint) if each is not types.NoneType) if optional else hint
-    limits = tuple(each for each in metadata if isinstance(each, BaseMetadata))
+    limits = next((each for each in metadata if isinstance(each, Limits)), None)
     return (
         Setting(name, kind, optional, limits, "".join(each for each in metadata if isinstance(each, str)), default),
     )
@@ -142,16 +153,4 @@ def _of(name: str, hint: Any, metadata: tuple[Any, ...], default: Any) -> tuple[
 
 def _inner(metadata: tuple[Any, ...]) -> tuple[Setting, ...]:
     """The settings of a mapping; none for a field that is a setting itself."""
-    return next((each for each in metadata if isinstance(each, tuple)), ())
-
-
-def _bound(limit: BaseMetadata) -> float:
-    match limit:
-        case Ge(ge=bound) | Gt(gt=bound) | Le(le=bound) | Lt(lt=bound) if isinstance(bound, (int, float)):
-            return bound
-    raise TypeError(f"expected a limit of a number, found {limit}")
-
-
-def _within(value: float, limit: BaseMetadata) -> bool:
-    bound = _bound(limit)
-    return {Ge: value >= bound, Gt: value > bound, Le: value <= bound, Lt: value < bound}[type(limit)]
+    return next((each for each in metadata if type(each) is tuple), ())
