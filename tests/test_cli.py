@@ -28,7 +28,8 @@ def champion(store, shapes, shapes_dataset):
     settings = TrainingSettings(epochs=10, batch_size=16)
     trained = fit(train.images, train.labels, classes=3, spec=ImageSpec(**SPEC), settings=settings)
     ref = weights.save(
-        store, "shapes", tensors=trained.tensors, history=trained.history, classes=CLASSES, image_spec=SPEC,
+        store, "shapes", tensors=trained.tensors,
+        history=[result.to_dict() for result in trained.history], classes=CLASSES, image_spec=SPEC,
         settings=settings.to_dict(), dataset=shapes_dataset, made={"seconds": 1},
     )  # fmt: skip
     aliases.promote(store.disk, ref, "first")

@@ -137,8 +137,8 @@ def save(store, data, seed, weak=False):
     spec = ImageSpec.from_dict(loaded.image_spec)
     trained = fit(loaded.train.images, loaded.train.labels, classes=3, spec=spec, settings=settings)
     return weights.save(
-        store, "shapes", tensors=trained.tensors, history=trained.history, classes=CLASSES,
-        image_spec=loaded.image_spec, settings=settings.to_dict(), dataset=data, made={},
+        store, "shapes", tensors=trained.tensors, history=[result.to_dict() for result in trained.history],
+        classes=CLASSES, image_spec=loaded.image_spec, settings=settings.to_dict(), dataset=data, made={},
     )  # fmt: skip
 
 
