@@ -4,16 +4,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup retrain up test browser check bench lock
+.PHONY: help setup retrain up test test-quick test-long browser check bench lock
 
 help:
-	@echo "make setup     create .venv with what requirements.lock says"
-	@echo "make retrain   download, train, evaluate, promote (the main job)"
-	@echo "make up        Prefect with its page, workers and schedules, until Ctrl-C"
-	@echo "make test      all tests (the pages' need Debian's chromium: installed when it is missing)"
-	@echo "make check     ruff and mypy"
-	@echo "make bench     the benchmarks, against their baselines"
-	@echo "make lock      resolve requirements.lock anew from pyproject.toml"
+	@echo "make setup       create .venv with what requirements.lock says"
+	@echo "make retrain     download, train, evaluate, promote (the main job)"
+	@echo "make up          Prefect with its page, workers and schedules, until Ctrl-C"
+	@echo "make test        the tests, at most eight minutes (the pages' need Debian's chromium: installed when it is missing)"
+	@echo "make test-quick  those without servers, browsers and kills: at most one minute"
+	@echo "make test-long   the few kills that take longer"
+	@echo "make check       ruff and mypy"
+	@echo "make bench       the benchmarks, against their baselines"
+	@echo "make lock        resolve requirements.lock anew from pyproject.toml"
 
 setup: $(READY)
 
@@ -35,8 +37,16 @@ retrain: $(READY)
 up: $(READY)
 	@$(BIN)/lookbook up
 
+TEST := $(BIN)/pytest --numprocesses 2
+
 test: $(READY) browser
-	@$(BIN)/pytest
+	@$(TEST) -m "not long"
+
+test-quick: $(READY)
+	@$(TEST) -m "not server and not browser and not kill and not long"
+
+test-long: $(READY) browser
+	@$(TEST) -m long
 
 browser:
 	@command -v chromium >/dev/null || { echo "installing chromium, for the tests of the pages" && \

@@ -157,14 +157,12 @@ print(aliases.promote(Store(Path(sys.argv[1])).disk, Ref.parse(sys.argv[2]), "be
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 @pytest.mark.parametrize("home", [{}, {"HOME": "/"}])
-def test_a_user_without_a_name_is_named_by_the_number(tmp_path, home):
+def test_a_user_without_a_name_is_named_by_the_number(open_path, home):
     """As with `docker run --user 12345`."""
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store").chmod(0o777)
+    (open_path / "store").mkdir()
+    (open_path / "store").chmod(0o777)
     run = subprocess.run(
-        [*NOBODY_KNOWS, sys.executable, "-c", PROMOTE, str(tmp_path / "store"), str(A)],
+        [*NOBODY_KNOWS, sys.executable, "-c", PROMOTE, str(open_path / "store"), str(A)],
         capture_output=True,
         text=True,
         env={"PATH": os.environ["PATH"], **home},

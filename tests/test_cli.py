@@ -7,8 +7,9 @@ import time
 
 import click
 import pytest
-from conftest import answer, complaint, damage
+from commands import answer, complaint
 from PIL import Image
+from published import damage
 
 from artifacts import aliases, weights
 from artifacts.store import Store

@@ -12,8 +12,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from conftest import WITHOUT_ROOTS_RIGHTS, answer, complaint, damage, remove
+from commands import answer, complaint
+from environment import WITHOUT_ROOTS_RIGHTS
 from PIL import Image
+from published import damage, remove
 
 from artifacts import aliases, weights
 from artifacts import dataset as datasets

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from browser import open_page
-from conftest import PATIENCE, asked
+from upheld import PATIENCE, asked
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 

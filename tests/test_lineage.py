@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from conftest import answer, damage, remove
+from commands import answer
+from published import damage, remove
 
 from artifacts import metrics, weights
 from artifacts.errors import NotFound

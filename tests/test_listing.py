@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import WITHOUT_ROOTS_RIGHTS
+from environment import WITHOUT_ROOTS_RIGHTS
 from hypothesis import given
 from hypothesis import strategies as st
 

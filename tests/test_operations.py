@@ -14,13 +14,14 @@ from uuid import UUID
 import httpx
 import numpy as np
 import pytest
-from conftest import answer, asked, bring_down, bring_up, complaint, delete, free_port, post
+from commands import answer, complaint
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending
 from pydantic import SecretStr
+from upheld import asked, bring_down, bring_up, delete, free_port, post
 
 from artifacts import aliases, metrics, runs, weights
 from artifacts.refs import Ref

@@ -8,8 +8,8 @@ import numpy as np
 import pandas
 import pyarrow as pa
 import pytest
-from conftest import damage, remove
 from PIL import Image
+from published import damage, remove
 
 from artifacts import dataset
 from artifacts.errors import Corrupt, InvalidRef

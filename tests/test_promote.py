@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import damage, remove
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published import damage, remove
 
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import NotPromotable

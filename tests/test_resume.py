@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLASSES, SPEC, damage, remove
+from conftest import CLASSES, SPEC
+from published import damage, remove
 
 from artifacts import dataset as datasets
 from artifacts import weights

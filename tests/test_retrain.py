@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import answer, asked, complaint, damage
+from commands import answer, complaint
 from PIL import Image
+from published import damage
+from upheld import asked
 
 from artifacts import aliases, dataset, metrics, runs, weights
 from artifacts.refs import Ref

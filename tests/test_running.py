@@ -8,9 +8,9 @@ import time
 
 import httpx
 import pytest
-from conftest import damage
 from prefect import flow, task
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from published import damage
 
 from artifacts import runs
 from artifacts.errors import Corrupt, StoreError

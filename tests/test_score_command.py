@@ -13,8 +13,9 @@ import numpy as np
 import pandas
 import polars
 import pytest
-from conftest import answer, asked, complaint
+from commands import answer, complaint
 from PIL import Image
+from upheld import asked
 
 from artifacts import aliases, dataset
 from artifacts.refs import Ref

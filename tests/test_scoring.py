@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import damage, remove
 from PIL import Image
+from published import damage, remove
 
 from artifacts import aliases, predictions, shards, weights
 from artifacts.errors import Corrupt, StoreError

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import remove
+from published import remove
 
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import AlreadyExists, NotPromotable

@@ -9,7 +9,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import WITHOUT_ROOTS_RIGHTS, damage, remove
+from environment import WITHOUT_ROOTS_RIGHTS
+from published import damage, remove
 
 from artifacts.documents import digest
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
@@ -325,13 +326,11 @@ else:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-def test_another_users_part_is_copied_where_it_may_not_be_linked(store):
+def test_another_users_part_is_copied_where_it_may_not_be_linked(store, open_path):
     shared = store.disk.root
     shared.mkdir()
     shared.chmod(0o2775)
     os.chown(shared, -1, 4321)
-    for above in (shared.parents[0], shared.parents[1], shared.parents[2]):
-        above.chmod(0o755)
     for user, what in ((1001, "make"), (1002, "link")):
         as_user = ["setpriv", f"--reuid={user}", "--regid=4321", "--clear-groups"]
         program = [sys.executable, "-c", LINKED_BY_ANOTHER, str(shared), what]

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from conftest import answer, complaint, damage, remove
+from commands import answer, complaint
+from published import damage, remove
 
 from artifacts import aliases, runs, verification
 from artifacts.aliases import Choice

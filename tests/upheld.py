@@ -1,0 +1,140 @@
+"""A Prefect server's API, and a `lookbook up` at work, as tests use them."""
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from commands import COMMAND
+
+from artifacts.store import Store
+
+PATIENCE = 60.0  # seconds for an answer of Prefect's server, which answers nobody while it has much to do
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def asked(url: str, what: str, **body: Any) -> list[dict[str, Any]]:
+    """What Prefect's API at `url` knows: flow_runs, task_runs, logs, artifacts."""
+    return httpx.post(f"{url}/{what}/filter", json={"limit": 200, **body}, timeout=PATIENCE).raise_for_status().json()
+
+
+def post(url: str, asking: Any) -> httpx.Response:
+    """The answer to a POST of JSON."""
+    return _answered("POST", url, json=asking)
+
+
+def delete(url: str) -> None:
+    _answered("DELETE", url)
+
+
+def _answered(method: str, url: str, **given: Any) -> httpx.Response:
+    """The answer; asked again while SQLite is busy, as Prefect's clients do."""
+    while (answer := httpx.request(method, url, timeout=PATIENCE, **given)).status_code == 503:
+        time.sleep(1)
+    return answer.raise_for_status()
+
+
+class Upheld:
+    """A `lookbook up` with a store, folders of pictures and a listener for its notices, as a test uses it."""
+
+    def __init__(self, top: Path, environment: dict[str, str], process: subprocess.Popen[str], api: str) -> None:
+        self.top, self.environment, self.process, self.api = top, environment, process, api
+        self.store = Store(top / "store")
+        self.url = api.removesuffix("/api")
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        return httpx.get(f"{self.api}/deployments/name/{name}", timeout=PATIENCE).raise_for_status().json()
+
+    def start(self, deployment: str, /, **parameters: Any) -> str:
+        """A run of a deployment, as the page's button starts one, with the schema's checks off; its id."""
+        asking = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "enforce_parameter_schema": False}
+        url = f"{self.api}/deployments/{self.deployment(deployment)['id']}/create_flow_run"
+        while (
+            answer := httpx.post(url, json=asking, timeout=PATIENCE)
+        ).status_code == 503:  # SQLite is busy: clients ask again
+            time.sleep(1)
+        return answer.raise_for_status().json()["id"]
+
+    def run(self, run: str) -> dict[str, Any]:
+        return httpx.get(f"{self.api}/flow_runs/{run}", timeout=PATIENCE).raise_for_status().json()
+
+    def wait(self, run: str, *states: str, seconds: float = 120) -> dict[str, Any]:
+        """The run, once it is in one of the states (any final one when none is named)."""
+        states = states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if (found := self.run(run))["state_type"] in states:
+                return found
+            time.sleep(0.3)
+        pytest.fail(f"{found['name']} is {found['state']} after {seconds} s, expected {states}: {self.logs(run)}")
+
+    def logs(self, run: str) -> list[str]:
+        """What the run said so far."""
+        return [each["message"] for each in asked(self.api, "logs", logs={"flow_run_id": {"any_": [run]}})]
+
+    def wait_for_log(self, run: str, text: str, seconds: float = 90) -> None:
+        until = time.monotonic() + seconds
+        while not any(text in line for line in self.logs(run)):
+            assert time.monotonic() < until, (text, self.run(run)["state"], self.logs(run))
+            time.sleep(0.3)
+
+    def inner(self, run: str, flow: str = "train") -> dict[str, Any]:
+        """The newest run of `flow` below `run`: in its process, or of another deployment."""
+        parent = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}, "sort": "START_TIME_DESC"}
+        until = time.monotonic() + 60
+        while not (found := asked(self.api, "flow_runs", **parent)):
+            assert time.monotonic() < until, f"no {flow} below {self.run(run)['name']}"
+            time.sleep(0.3)
+        return found[0]
+
+    def report(self, key: str) -> str:
+        """The newest report under `key`."""
+        return httpx.get(f"{self.api}/artifacts/{key}/latest", timeout=PATIENCE).raise_for_status().json()["data"]
+
+    def processes(self, words: str) -> list[int]:
+        """Processes of this user's whose command holds `words`, below this `lookbook up`."""
+        found = subprocess.run(["pgrep", "-f", words], capture_output=True, text=True).stdout.split()
+        return [int(each) for each in found if self._is_ours(int(each))]
+
+    def _is_ours(self, pid: int) -> bool:
+        while pid > 1:
+            if pid == self.process.pid:
+                return True
+            try:
+                pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            except FileNotFoundError:
+                return False
+        return False
+
+
+def bring_up(environment: dict[str, str]) -> Upheld:
+    """Start `lookbook up`, and wait until it says that it is."""
+    process = subprocess.Popen(
+        [*COMMAND, "up", "--json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    said = process.stdout.readline()
+    assert said, "lookbook up ended without a word"
+    return Upheld(Path(environment["LOOKBOOK_STORE"]).parent, environment, process, json.loads(said)["api"])
+
+
+def bring_down(upheld: Upheld) -> float:
+    """Ctrl-C; the seconds that it takes."""
+    started = time.monotonic()
+    upheld.process.send_signal(signal.SIGINT)
+    assert upheld.process.wait(60) == 0
+    upheld.process.stdout.close()
+    return time.monotonic() - started
