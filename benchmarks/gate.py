@@ -16,7 +16,8 @@ import numpy as np
 from scipy import stats
 
 from artifacts.settings import Settings
-from tasks.judging.gate import Gate, compare, judge
+from tasks.judging.gate import compare, judge
+from tasks.requests import Gate
 from tasks.vision.duplicates import firsts
 from tasks.vision.sources import FASHION_MNIST, fetch, split
 

@@ -44,7 +44,7 @@ def lookbook(x: np.ndarray, y: np.ndarray, epochs: int, execution: str = "graph"
         spec=ImageSpec(28, 28, 1),
         settings=settings,
         execution=execution,
-        on_epoch=lambda epoch, seconds: seen.append((time.perf_counter(), epoch["accuracy"])),
+        on_epoch=lambda result, seconds: seen.append((time.perf_counter(), result.accuracy)),
     )
     assert len(trained.history) == epochs
     yield from seen
@@ -119,10 +119,10 @@ def keras_fit(x: np.ndarray, y: np.ndarray, epochs: int) -> Epochs:
     model.compile(tf.keras.optimizers.SGD(0.1), loss, metrics=["accuracy"], steps_per_execution=100)
     data = tf.data.Dataset.from_tensor_slices((scaled(x), y)).shuffle(500).batch(BATCH).prefetch(4)
     seen = []
-    told = tf.keras.callbacks.LambdaCallback(
+    callback = tf.keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: seen.append((time.perf_counter(), logs["accuracy"]))
     )
-    model.fit(data, epochs=epochs, verbose=0, callbacks=[told])
+    model.fit(data, epochs=epochs, verbose=0, callbacks=[callback])
     yield from seen
 
 
@@ -233,8 +233,8 @@ def run(name: str, folder: Path, items: int) -> None:
     x = np.load(folder / "images.npy", mmap_mode="r")[:items]
     y = np.load(folder / "labels.npy")[:items].astype(np.int32)
     seconds, before = [], time.perf_counter()
-    for told in contender(x, y, epochs):
-        now, accuracy = told if isinstance(told, tuple) else (time.perf_counter(), told)
+    for epoch in contender(x, y, epochs):
+        now, accuracy = epoch if isinstance(epoch, tuple) else (time.perf_counter(), epoch)
         seconds.append(now - before)
         before = now
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -270,7 +270,7 @@ def main() -> None:
             for run, ours in zip(all_of_them, runs["Lookbook, graph"], strict=True)
         )
         print(
-            f"| {name} | {epoch:.3f} | {ratio:.2f} | {_told(total_5)} | {_told(total_20)} "
+            f"| {name} | {epoch:.3f} | {ratio:.2f} | {_seconds(total_5)} | {_seconds(total_20)} "
             f"| {all_of_them[-1]['accuracy']:.3f} |"
         )
     ours = statistics.median(run["peak_mb"] for run in runs["Lookbook, graph"])
@@ -292,7 +292,7 @@ def _total_20(seconds: list[float]) -> float:
     return sum(seconds) if len(seconds) == 20 else float("nan")
 
 
-def _told(seconds: float) -> str:
+def _seconds(seconds: float) -> str:
     return "" if np.isnan(seconds) else f"{seconds:.2f} s"
 
 

@@ -1,56 +1,84 @@
-"""Types and limits of what run forms ask for. What a field means is in each flow's docstring: Prefect's form shows its
-`Args`, and nothing of a Field's description (Prefect 3.8.8)."""
+"""Run forms: a flow's parameters, and their texts, are the settings of its request.
 
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Annotated, Any
+Prefect reads `inspect.signature` and the `Args` of `inspect.getdoc`, and nothing of a pydantic Field's description
+(Prefect 3.8.8): both are made here.
+"""
+
+import textwrap
+from collections.abc import Callable, Mapping
+from functools import wraps
+from inspect import Parameter, Signature, getdoc
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
 from artifacts.store import Artifact
-from tasks.vision.recipes import (
-    Architecture,
-    Augmentation,
-    Color,
-    Device,
-    Execution,
-    Optimizer,
-    Schedule,
-    TrainingSettings,
-    settings_for,
-)
+from tasks.requests import FOLDERS
+from tasks.vision.recipes import settings_for
+from tasks.vision.setting import REQUIRED, Setting, declared, make
 
-__all__ = ["Architecture", "Augmentation", "Color", "Device", "Execution", "Optimizer", "Schedule", "training_settings"]
+FIRST = ("folder", "images", "name", "architecture", "epochs", "train_on", "if_unchanged")
+"""What people change most, at the top of a form."""
 
-Epochs = Annotated[int, Field(ge=1, le=10_000)]
-BatchSize = Annotated[int, Field(ge=1, le=65_536)]
-LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-WeightDecay = Annotated[float, Field(ge=0, le=1)]
-LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
-Validation = Annotated[float, Field(ge=0, le=0.5)]
-Patience = Annotated[int, Field(ge=0, le=10_000)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-DeadlineHours = Annotated[float, Field(gt=0, le=720)]
-Limit = Annotated[int, Field(ge=1)]
+Request = TypeVar("Request")
 
 
-ImageSize = Annotated[int, Field(ge=8, le=512)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Significance = Annotated[float, Field(gt=0, le=1)]
+def asks_for(request: type[Request]) -> Callable[[Callable[[Request], Any]], Callable[..., Any]]:
+    """Turn the function of a flow, which takes a request, into one that takes its settings as flat parameters.
+
+    The function raises SettingsError for values that are not as declared: whoever starts a run can switch Prefect's own
+    checks off.
+    """
+    settings = sorted(declared(request), key=lambda each: FIRST.index(each.name) if each.name in FIRST else len(FIRST))
+
+    def decorate(function: Callable[[Request], Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def run(**parameters: Any) -> Any:
+            return function(make(request, parameters))
+
+        summary, _, rest = (getdoc(function) or "").partition("\n\n")
+        args = "\n".join(textwrap.indent(_explained(each), " " * 4) for each in settings)
+        run.__doc__ = f"{summary}\n\nArgs:\n{args}\n\n{rest}"
+        run.__signature__ = Signature([_parameter(each) for each in settings])  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
-def training_settings(parameters: Mapping[str, Any], dataset: Artifact | None = None) -> dict[str, Any]:
-    """The training settings among a flow's parameters; None stands for the architecture's recipe, which fits the
-    published `dataset` where that is there already.
+def _parameter(setting: Setting) -> Parameter:
+    default = Parameter.empty if setting.default is REQUIRED else setting.default
+    return Parameter(setting.name, Parameter.KEYWORD_ONLY, default=default, annotation=_annotation(setting))
+
+
+def _annotation(setting: Setting) -> Any:
+    limited = Annotated[setting.kind, Field(**setting.limits._asdict())] if setting.limits else setting.kind
+    return limited | None if setting.optional else limited
+
+
+def _explained(setting: Setting) -> str:
+    """Name and text, with what a form does not show: the limits, and what an empty field stands for."""
+    parts = [setting.text]
+    if setting.name in FOLDERS:
+        parts.append("Written as root:sub/path, where root is one of LOOKBOOK_IMAGE_ROOTS; `root:` is all of it.")
+    if setting.limits:
+        parts.append(f"{str(setting.limits).capitalize()}.")
+    if setting.recipes:
+        parts.append(f"None stands for {setting.recipes}.")
+    return f"{setting.name}: {' '.join(parts)}"
+
+
+def training_settings(given: Mapping[str, Any], dataset: Artifact | None = None) -> dict[str, Any]:
+    """The fields of TrainingSettings out of what is `given` of them; None stands for the architecture's recipe, which
+    fits the published `dataset` where that is there already.
 
     Raises SettingsError for what can't work on any data, before there is any work.
     """
-    given = {field.name: parameters[field.name] for field in fields(TrainingSettings) if field.name in parameters}
+    known: dict[str, Any] = {}
     if dataset:
-        given["per_class"] = dataset.facts["counts"]["train"]["per_class"].values()
+        known["per_class"] = dataset.facts["counts"]["train"]["per_class"].values()
         spec = dataset.facts["image_spec"]
-        given["pixels"] = spec["height"] * spec["width"]
-        given["pictures"] = dataset.identity["settings"].get("source") == "pictures"
-    settings = settings_for(**given)
+        known["pixels"] = spec["height"] * spec["width"]
+        known["pictures"] = dataset.identity["settings"].get("source") == "pictures"
+    settings = settings_for(**given, **known)
     settings.check()
     return settings.to_dict()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -17,18 +17,18 @@ from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
-from flows import parameters as fields
 from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
+from flows.parameters import asks_for, training_settings
 from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
 from tasks.evaluate import evaluate
-from tasks.judging.gate import Gate
 from tasks.prepare import Pictures, prepare
 from tasks.preparing.labelled import split_table
 from tasks.promote import promote
 from tasks.reports import decision as decisions
 from tasks.reports import retraining
 from tasks.reports.progress import report_key
+from tasks.requests import Data, Gate, RetrainRequest
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import check_folder, default_name
 
@@ -52,119 +52,43 @@ folder a class. The result is a report on this run's *Artifacts* page, and anoth
     on_failure=[tell_of_failure],
     persist_result=False,  # refs go into the store; nothing is pickled
 )
-def retrain(
-    dataset: Literal["fashion-mnist"] = "fashion-mnist",
-    images: str | None = None,
-    name: str | None = None,
-    image_size: fields.ImageSize = 64,
-    color: fields.Color = "rgb",
-    max_bad: fields.Share = 0.01,
-    split_seed: fields.Seed = 0,
-    architecture: fields.Architecture = "dense",
-    epochs: fields.Epochs | None = None,
-    batch_size: fields.BatchSize | None = None,
-    learning_rate: fields.LearningRate | None = None,
-    schedule: fields.Schedule | None = None,
-    optimizer: fields.Optimizer | None = None,
-    weight_decay: fields.WeightDecay | None = None,
-    label_smoothing: fields.LabelSmoothing | None = None,
-    augmentation: fields.Augmentation | None = None,
-    validation: fields.Validation = 0.0,
-    patience: fields.Patience = 0,
-    seed: fields.Seed = 0,
-    minimum_accuracy: fields.Share = 0.0,
-    significance: fields.Significance = 0.05,
-    max_recall_drop: fields.Share = 0.1,
-    execution: fields.Execution = "graph",
-    device: fields.Device = "auto",
-    train_on: Literal["here", "gpu pool"] = "here",
-    if_unchanged: Literal["train", "stop"] = "train",
-    deadline_hours: fields.DeadlineHours = 12,
-) -> Any:
+@asks_for(RetrainRequest)
+def retrain(request: RetrainRequest) -> Any:
     """Prepare, train, evaluate, promote.
-
-    Args:
-        dataset: The data set to train on, unless `images` names a folder.
-        images: Pictures of your own instead, as root:sub/path; root is one of LOOKBOOK_IMAGE_ROOTS. It holds a folder a
-            class, or train and test with a folder a class in each, or is a table (.csv, .parquet) with columns path and
-            label. Unless it says so itself, about one picture in seven, chosen by its content, is kept for testing.
-        name: What the dataset, the weights and their champion are called; by default as the data set or the folder.
-        image_size: Height and width, in pixels, at which the network looks at the pictures of a folder. 8 to 512.
-        color: rgb, or grey: what it sees of them.
-        max_bad: Largest share of a folder's files that may be left out, as they can't be read, have no class or
-            several. They are listed in the dataset; more of them stop the run. 0 to 1.
-        split_seed: Decides which of a folder's contents are kept for testing. Models of different ones can't be
-            compared: the new one was trained on what the other is tested with.
-        architecture: The network. dense: one hidden layer of 20 units, trained in seconds. conv: a small convolutional
-            network, better and minutes slower. What stays None below is as told for each.
-        epochs: How often every training image is seen. More takes longer and is better up to a point. 1 to 10000;
-            dense 20, conv 12.
-        batch_size: Images a step of gradient descent, at most as many as there are to train on. With few pictures 32 or
-            less; dense 64, conv 256.
-        learning_rate: Step size of gradient descent at its largest. Too high and the training diverges, which it says;
-            dense 0.1, conv 0.2.
-        schedule: linear: the learning rate falls to zero over the training. constant: it stays. one-cycle: it rises for
-            a fifth of the training, and falls to zero; dense linear, conv one-cycle.
-        optimizer: sgd: plain gradient descent. momentum, nesterov: each step also goes on in the direction of the last;
-            dense sgd, conv nesterov.
-        weight_decay: How strongly large weights are drawn to zero. 0 to 1; dense 0.0, conv 0.001.
-        label_smoothing: Share of the right answer that is spread over all classes; dense 0.0, conv 0.1.
-        augmentation: none, or flips: half of the images are mirrored, others each epoch, and predictions are
-            the mean over an image and its mirror image. Not for writing; dense none, conv flips.
-        validation: Share of the training images of each class that is held out, to watch the training. 0 to 0.5.
-        patience: Epochs without a better loss on the held-out images after which the training ends, with the best
-            epoch's weights. 0: it never does.
-        seed: Decides the first weights, the order of the images and what is held out. The same seed gives the same
-            weights.
-        minimum_accuracy: Accuracy on the test split below which no model is promoted. 0 to 1.
-        significance: Chance of promoting a model that is just as good as the champion, by McNemar's exact test. Above
-            0, to 1; with 1 any gain promotes.
-        max_recall_drop: By how much the recall of any class may be below the champion's, where that is beyond chance
-            or more than half of the class. 0 to 1; with 1 it does not matter.
-        execution: graph: the training loop is compiled. eager: step by step, for debugging, many times slower.
-        device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
-        train_on: here: in this run's own process. gpu pool: as a run of train/gpu, for which this run waits; both
-            workers need the same store.
-        if_unchanged: When data, settings and what is asked of a champion are those of the last retraining. train: train
-            all the same, which gives the same weights. stop: say that nothing changed, and end.
-        deadline_hours: Hours after which the run gives up, waiting included. What is finished stays for the next run.
 
     Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
     seconds a stage.
     """
-    given = dict(locals())
-    settings = fields.training_settings(given)
-    gate = Gate(minimum_accuracy, significance, max_recall_drop)
-    pictures = Pictures(images, image_size, color, max_bad, split_seed) if images else None
-    deadline = Deadline.after(deadline_hours)
+    training_settings(request.training)
+    data, computing = request.data, request.computing
+    deadline = Deadline.after(request.deadline_hours)
     configured = Settings()
     store = Store(configured.store)
     seconds: dict[str, float] = {}
-    if images:
-        check_folder(configured, split_table(images)[0])
-    called = check_name(name or (default_name(configured, split_table(images)[0]) if images else dataset))
-    if train_on == "here":
-        check_device(device)
+    called = _called(configured, data)
+    pictures = Pictures(data.images, **asdict(request.pictures)) if data.images else None
+    if request.train_on == "here":
+        check_device(computing.device)
     with _timed(seconds, "prepare"):
-        dataset_ref = prepare(dataset, pictures, called, deadline)
-    settings = fields.training_settings(given, store.open(Ref.parse(dataset_ref)))
-    if if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, gate)):
+        dataset_ref = prepare(data.dataset, pictures, called, deadline)
+    settings = training_settings(request.training, store.open(Ref.parse(dataset_ref)))
+    if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, request.gate)):
         return _nothing_changed(store, dataset_ref, judged)
     with _timed(seconds, "train"):
-        training = {name: value for name, value in settings.items() if name in given}  # the rest follows from the data
-        training |= {"dataset": dataset_ref, "execution": execution, "device": device}
+        asked = {name: settings[name] for name in request.training}  # the rest follows from the data
+        training = {"dataset": dataset_ref, **asked, **asdict(computing)}
         training["deadline_hours"] = round(deadline.hours_left(), 3)
         try:
-            weights_ref = (
-                _trained_before(store, dataset_ref, settings)
-                or (train_on == "here" and train(**training)["weights"])
-                or train_on_gpu_pool(store, training, deadline)
-            )
+            weights_ref = _trained_before(store, dataset_ref, settings)
+            if weights_ref is None and request.train_on == "here":
+                weights_ref = train(**training)["weights"]
+            elif weights_ref is None:
+                weights_ref = train_on_gpu_pool(store, training, deadline)
         except TrainingCancelled as cancelled:
             return Cancelled(message=str(cancelled))
     with _timed(seconds, "evaluate"):
         metrics_ref = evaluate(weights_ref, dataset_ref)
-        decision = promote(metrics_ref, gate)
+        decision = promote(metrics_ref, request.gate)
     numbers = metrics.load(store, Ref.parse(metrics_ref)).numbers
     epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
     seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
@@ -175,6 +99,15 @@ def retrain(
     _report("decision", called, decisions.markdown(store, result), f"Decision on the champion of {called}")
     _report("retrain", called, retraining.markdown(store, result), f"Retraining of {called}")
     return result
+
+
+def _called(configured: Settings, data: Data) -> str:
+    """The name of all that is made. Raises FolderError for a folder that can't be read, before there is any work."""
+    if not data.images:
+        return check_name(data.name or data.dataset)
+    folder = split_table(data.images)[0]
+    check_folder(configured, folder)
+    return check_name(data.name or default_name(configured, folder))
 
 
 @dataclass(frozen=True)

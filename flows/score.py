@@ -13,13 +13,14 @@ from artifacts.errors import NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
-from flows import parameters as fields
 from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
+from flows.parameters import asks_for
 from tasks.commit import commit
 from tasks.plan import plan
 from tasks.reports import scoring
 from tasks.reports.progress import report_key
+from tasks.requests import ScoreRequest
 from tasks.score import predict
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import check_folder, default_name
@@ -42,35 +43,15 @@ report on this run's *Artifacts* page.
     on_failure=[tell_of_failure],
     persist_result=False,  # refs go into the store; nothing is pickled
 )
-def score(
-    folder: str,
-    weights: str = "champion",
-    name: str | None = None,
-    invert: bool = False,
-    calibrated: bool = False,
-    limit: fields.Limit | None = None,
-    fresh: bool = False,
-    max_errors: fields.Share = 0.5,
-    deadline_hours: fields.DeadlineHours = 12,
-) -> dict[str, Any]:
+@asks_for(ScoreRequest)
+def score(request: ScoreRequest) -> dict[str, Any]:
     """List, predict, publish.
-
-    Args:
-        folder: The pictures, as root:sub/path; root is one of LOOKBOOK_IMAGE_ROOTS. `root:` is all of it.
-        weights: Which weights predict: champion, NAME@champion, or a ref like weights/fashion-mnist@3f9a1c20d4b7e815.
-        name: What the predictions are called; by default as the folder.
-        invert: For dark objects on a light background. Fashion-MNIST's are light ones on black.
-        calibrated: Scale the probabilities by the weights' temperature, so that a confidence of 80% is right four times
-            in five. Weights have one when they were trained with a validation share.
-        limit: Score only the first so many entries, for a trial. 1 or more.
-        fresh: Score everything anew, whatever was scored before. Takes as long as the first time. Interrupted, it goes
-            on with what it had finished, when it is started again within a day.
-        max_errors: Largest share of the entries without a prediction for a reason that may pass: missing, changed,
-            unreadable, timeout, crashed. Above it the run fails and the newest table stays the one that was. 0 to 1.
-        deadline_hours: Hours after which the run gives up. What is finished stays, and the next run goes on there.
 
     Returns predictions (ref), path, images, predicted, reused, errors, classes, images_per_second and seconds.
     """
+    folder, name, limit = request.folder, request.name, request.limit
+    weights, invert, calibrated = request.weights, request.invert, request.calibrated
+    fresh, max_errors, deadline_hours = request.fresh, request.max_errors, request.deadline_hours
     started = time.perf_counter()
     deadline = Deadline.after(deadline_hours)
     settings = Settings()

@@ -18,8 +18,9 @@ from artifacts.errors import LookbookError, NotFound
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
-from flows import parameters as fields
 from flows.names import run_name
+from flows.parameters import asks_for, training_settings
+from tasks.requests import TrainRequest
 from tasks.shared.deadline import Deadline
 from tasks.train import train as train_network
 
@@ -46,57 +47,22 @@ def _run_name() -> str:
     flow_run_name=_run_name,
     persist_result=False,  # refs go into the store; nothing is pickled
 )
-def train(
-    dataset: str,
-    architecture: fields.Architecture = "dense",
-    epochs: fields.Epochs | None = None,
-    batch_size: fields.BatchSize | None = None,
-    learning_rate: fields.LearningRate | None = None,
-    schedule: fields.Schedule | None = None,
-    optimizer: fields.Optimizer | None = None,
-    weight_decay: fields.WeightDecay | None = None,
-    label_smoothing: fields.LabelSmoothing | None = None,
-    augmentation: fields.Augmentation | None = None,
-    validation: fields.Validation = 0.0,
-    patience: fields.Patience = 0,
-    seed: fields.Seed = 0,
-    execution: fields.Execution = "graph",
-    device: fields.Device = "auto",
-    deadline_hours: fields.DeadlineHours = 12,
-) -> dict[str, str]:
+@asks_for(TrainRequest)
+def train(request: TrainRequest) -> dict[str, str]:
     """Train, and publish.
-
-    Args:
-        dataset: Which data: a ref like datasets/fashion-mnist@42ca18a78fda8289, or its first digits.
-        architecture: The network, as in retrain, where the form tells what None below stands for.
-        epochs: How often every training image is seen. 1 to 10000.
-        batch_size: Images a step of gradient descent, at most as many as there are to train on.
-        learning_rate: Step size of gradient descent at its largest.
-        schedule: linear: the learning rate falls to zero over the training. constant: it stays. one-cycle: up and down.
-        optimizer: sgd, momentum or nesterov, as in retrain.
-        weight_decay: How strongly large weights are drawn to zero. 0 to 1.
-        label_smoothing: Share of the right answer that is spread over all classes.
-        augmentation: none, or flips: half of the images are mirrored, others each epoch.
-        validation: Share of the training images of each class that is held out. 0 to 0.5.
-        patience: Epochs without a better loss on the held-out images after which the training ends. 0: never.
-        seed: Decides the first weights, the order of the images and what is held out.
-        execution: graph: compiled. eager: step by step, for debugging.
-        device: auto: a GPU where there is one. gpu: a GPU, or an error before any work.
-        deadline_hours: Hours after which the training gives up, waiting for its turn included.
 
     Returns the refs of dataset and weights, which `runs/<flow-run-id>.json` in the store holds, too.
     """
-    given = dict(locals())
-    fields.training_settings(given)
-    deadline = Deadline.after(deadline_hours)
+    training_settings(request.training)
+    deadline = Deadline.after(request.deadline_hours)
     store = Store(Settings().store)
-    ref = str(store.resolve(dataset, "datasets"))
-    settings = fields.training_settings(given, store.open(Ref.parse(ref)))
+    ref = str(store.resolve(request.dataset, "datasets"))
+    settings = training_settings(request.training, store.open(Ref.parse(ref)))
     if finished := _finished(store, str(flow_run.id), ref):
         get_run_logger().info("this run published %s before it was run again", finished["weights"])
         return finished
-    check_device(device)
-    weights = train_network(ref, settings, execution, device, deadline)
+    check_device(request.computing.device)
+    weights = train_network(ref, settings, request.computing.execution, request.computing.device, deadline)
     produced = {"dataset": ref, "weights": weights}
     runs.record(store.disk, str(flow_run.id), produced)
     return produced
@@ -195,15 +161,15 @@ def _without_deadline(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _wait(client: SyncPrefectClient, child: Any, deadline: Deadline) -> Any:
     """`child` in its final state. A server that is restarted meanwhile is waited for."""
-    logger, told = get_run_logger(), None
+    logger, state = get_run_logger(), None
     while True:
         with suppress(httpx.TransportError, httpx.HTTPStatusError):
             child = client.read_flow_run(child.id)
             if child.state.is_final():
                 return child
-            if child.state.name != told:
-                told = child.state.name
-                logger.info("%s is %s%s", child.name, told, _waiting_for(client) if child.state.is_scheduled() else "")
+            if child.state.name != state:
+                state = child.state.name
+                logger.info("%s is %s%s", child.name, state, _waiting_for(client) if child.state.is_scheduled() else "")
         deadline.check(f"waiting for the training {child.name}")
         time.sleep(_POLL_SECONDS)
 

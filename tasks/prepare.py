@@ -23,11 +23,11 @@ from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
 from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, gather
 from tasks.reports.progress import DownloadProgress, PicturesProgress, report_key, warn
+from tasks.requests import Color
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import folder_path
 from tasks.shared.retries import RETRIES
 from tasks.vision.images import ImageSpec
-from tasks.vision.recipes import Color
 from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, split
 
 PREPARATION = 2  # raise it when the same files give another dataset: earlier preparations are then made anew

@@ -26,8 +26,9 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.evaluate import evaluate_weights
 from tasks.judging.fairness import FairTest, fair_test
-from tasks.judging.gate import Comparison, Gate, accuracy_of, compare, judge, sentence, unfit, unprotected
+from tasks.judging.gate import Comparison, accuracy_of, compare, judge, sentence, unfit, unprotected
 from tasks.reports.numbers import many
+from tasks.requests import Gate
 from tasks.shared.retries import RETRIES
 
 

@@ -23,6 +23,7 @@ from tasks.shared.retries import RETRIES
 from tasks.shared.turns import turn
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import SMALL_BATCH, Device, Execution, TrainingSettings, steps_of, too_few_steps
+from tasks.vision.training_data import check_labels
 
 if TYPE_CHECKING:
     from tasks.vision import training
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 CODE_PATHS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
 """Variables that make TensorFlow compute by other instructions, with other last bits (docs/training.md)."""
 TRAINING_VERSION = 2
-"""Of the code that trains. When its numbers change this grows, and no state of an older one is gone on with."""
+"""The version of the code that trains. It grows when the code's numbers change, so that no training goes on from a
+state of older code."""
 
 
 @task(
@@ -40,7 +42,10 @@ TRAINING_VERSION = 2
     **RETRIES,
 )
 def train(dataset: str, settings: dict[str, Any], execution: Execution, device: Device, deadline: Deadline) -> str:
-    """The ref of the published weights. `settings` are the fields of TrainingSettings.
+    """Train on a dataset, and return the ref of the published weights.
+
+    dataset: the dataset's ref.
+    settings: the fields of TrainingSettings.
 
     Runs of deployments take turns, and so do trainings on one GPU. Raises DeadlineExceeded.
     """
@@ -67,16 +72,21 @@ def train_weights(
     progress: TrainingProgress,
     deadline: Deadline,
 ) -> Ref:
-    """Train on the train split of `dataset` and publish; equal settings and data give the version they gave before.
+    """Train on the train split of `dataset`, publish the weights, and return their ref.
 
-    Goes on where an interrupted training of the same settings and data was, and keeps its own state in the store's
-    staging until the weights are published. Raises what `fit` raises, DeadlineExceeded, NotFound and Corrupt.
+    Equal settings and data give the version that they gave before. A training that was interrupted goes on where it
+    was: its state is in the store's staging until the weights are published.
+
+    Raises what `fit` raises, DeadlineExceeded, NotFound and Corrupt.
     """
-    from tasks.vision.training import check_labels, fit
+    from tasks.vision.training import fit
 
-    def on_progress(each: "training.Progress") -> None:
-        progress.on_progress(each)
-        deadline.check(f"training, in epoch {each.epoch} of {settings.epochs}")
+    def on_progress(reached: "training.EpochProgress") -> None:
+        progress.on_progress(reached)
+        deadline.check(f"training, in epoch {reached.epoch} of {settings.epochs}")
+
+    def on_state(state: "training.State") -> None:
+        states.save(state.tensors, [result.to_dict() for result in state.history], state.seconds)
 
     started = time.perf_counter()
     data = datasets.load(store, dataset)
@@ -98,14 +108,14 @@ def train_weights(
         on=device,
         on_progress=on_progress,
         on_epoch=progress.on_epoch,
-        on_state=lambda state: states.save(state.tensors, state.history, state.seconds),
+        on_state=on_state,
         resume=_resumable(states, settings, progress),
     )
     published = weights.save(
         store,
         dataset.name,
         tensors=trained.tensors,
-        history=trained.history,
+        history=[result.to_dict() for result in trained.history],
         classes=data.classes,
         image_spec=data.image_spec,
         settings=settings.to_dict(),
@@ -129,8 +139,8 @@ def train_weights(
 def _resumable(
     states: TrainingStates, settings: TrainingSettings, progress: TrainingProgress
 ) -> "training.State | None":
-    """Where an earlier run was; None to start from the first weights. A damaged state is told and removed."""
-    from tasks.vision.training import State
+    """Where an earlier run was; None to start from the first weights. A damaged one is named in the log and removed."""
+    from tasks.vision.training import EpochResult, State
 
     try:
         saved = states.load()
@@ -141,7 +151,8 @@ def _resumable(
     if saved is None:
         return None
     progress.tell(f"going on after epoch {len(saved.history)}, where an earlier run was")
-    return State(settings, saved.tensors, saved.history, saved.seconds)
+    history = [EpochResult(**result) for result in saved.history]
+    return State(settings, saved.tensors, history, saved.seconds)
 
 
 def _decided_by(dataset: Ref, settings: TrainingSettings, execution: Execution, device: Device) -> dict[str, Any]:

@@ -48,9 +48,9 @@ def make() -> None:
     from conftest import CLASSES, SPEC
 
     from tasks.evaluate import evaluate_weights
-    from tasks.judging.gate import Gate
     from tasks.promote import decide_promotion
     from tasks.reports.progress import TrainingProgress
+    from tasks.requests import Gate
     from tasks.shared.deadline import Deadline
     from tasks.train import train_weights
     from tasks.vision.training import TrainingSettings

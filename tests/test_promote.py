@@ -12,9 +12,10 @@ from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import NotPromotable
 from tasks import promote as stage
 from tasks.evaluate import Mismatch, evaluate_weights
-from tasks.judging.gate import Comparison, Gate, Recall, compare, judge, unprotected
+from tasks.judging.gate import Comparison, Recall, compare, judge, unprotected
 from tasks.promote import decide_promotion
 from tasks.reports import decision
+from tasks.requests import Gate
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 
@@ -136,8 +137,8 @@ def save(store, data, seed, weak=False):
     spec = ImageSpec.from_dict(loaded.image_spec)
     trained = fit(loaded.train.images, loaded.train.labels, classes=3, spec=spec, settings=settings)
     return weights.save(
-        store, "shapes", tensors=trained.tensors, history=trained.history, classes=CLASSES,
-        image_spec=loaded.image_spec, settings=settings.to_dict(), dataset=data, made={},
+        store, "shapes", tensors=trained.tensors, history=[result.to_dict() for result in trained.history],
+        classes=CLASSES, image_spec=loaded.image_spec, settings=settings.to_dict(), dataset=data, made={},
     )  # fmt: skip
 
 

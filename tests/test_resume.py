@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import CLASSES, SPEC
 from published import damage, remove
 
+from artifacts import dataset as datasets
 from artifacts import weights
 from artifacts.errors import Corrupt
 from artifacts.refs import Ref
@@ -25,35 +30,67 @@ from tasks.vision.recipes import TrainingSettings, settings_for
 
 SETTINGS = {
     "dense": TrainingSettings(
-        epochs=300, batch_size=2, optimizer="nesterov", learning_rate=0.001, validation=0.1, patience=299
+        epochs=12, batch_size=2, optimizer="nesterov", learning_rate=0.001, validation=0.1, patience=11
     ),
-    "conv": settings_for("conv", epochs=40, batch_size=30),
+    "conv": settings_for("conv", epochs=12, batch_size=50),
 }
-TRAIN = """
-import json, sys
-from artifacts.refs import Ref
-from artifacts.store import Store
-from tasks.shared.deadline import Deadline
-from tasks.reports.progress import TrainingProgress
-from tasks.train import train_weights
-from tasks.vision import training
-from tasks.vision.recipes import TrainingSettings
-from pathlib import Path
-training.STATE_SECONDS = 0
-store, ref, settings = Store(Path(sys.argv[1])), Ref.parse(sys.argv[2]), TrainingSettings(**json.loads(sys.argv[3]))
-with TrainingProgress(settings.epochs, print, "train") as progress:
-    print(train_weights(store, ref, settings, "graph", "cpu", progress, Deadline.after(1)))
-"""
+MOMENTS = [  # before what a training is killed, and where the next one goes on; the first one has no state yet
+    ("training, in epoch 1 of 12", None),
+    (r"os.link .*-00000003\.json", "going on after epoch 2,"),  # the third state's tensors are there, and no document
+    ("training, in epoch 6 of 12", "going on after epoch 5,"),
+    (r"os.remove .*-00000007\.json", "going on after epoch 8,"),  # two states are there
+    (r"os.remove .*-00000009\.safetensors", "going on after epoch 10,"),  # and tensors whose document is gone
+    ("os.link .*/weights/shapes/.*/manifest.json", "going on after epoch 12,"),  # all done, nothing published
+    (r"os.remove .*-00000012\.json", "going on after epoch 12,"),  # published, and the state still there
+]
 
 
-def start(store, ref, settings):
-    command = [sys.executable, "-c", TRAIN, str(store.disk.root), str(ref), json.dumps(settings.to_dict())]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.fixture(scope="module")
+def trainings():
+    """Starts trainings in processes of their own and tells how they end (trainings.py)."""
+    program = [sys.executable, Path(__file__).with_name("trainings.py")]
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(what):
+        process.stdin.write(json.dumps(what) + "\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
+
+    yield ask
+    process.stdin.close()
+    process.stdout.close()
+    assert process.wait(60) == 0
 
 
-def train(store, ref, settings, told=None, deadline=None):
-    log = (told if told is not None else []).append
-    with TrainingProgress(settings.epochs, log, "train") as progress:
+class Training:
+    """One that is at work in a process of its own."""
+
+    def __init__(self, trainings, store, dataset, settings, output, kill_at=None):
+        self.output = output
+        self._trainings = trainings
+        self.pid = trainings(
+            {
+                "store": str(store.disk.root),
+                "dataset": str(dataset),
+                "settings": settings.to_dict(),
+                "output": str(output),
+                "kill_at": kill_at,
+            }
+        )
+
+    def has_ended(self):
+        """Whether it is a zombie, which it stays until `wait`."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+    def wait(self):
+        """Its exit status, negative for a signal, and the lines that it printed."""
+        return self._trainings(self.pid), self.output.read_text().splitlines()
+
+
+def train(store, ref, settings, lines=None, deadline=None):
+    """In this process; `lines` takes what is logged."""
+    lines = [] if lines is None else lines
+    with TrainingProgress(settings.epochs, lines.append, "train") as progress:
         return train_weights(store, ref, settings, "graph", "cpu", progress, deadline or Deadline.after(1))
 
 
@@ -61,112 +98,158 @@ def states(store):
     return [key for key in store.disk.list("staging/training") if key.endswith(".json")]
 
 
-@pytest.mark.parametrize("architecture", SETTINGS)
-def test_killed_at_random_moments_it_ends_in_the_same_version(shapes_dataset, store, tmp_path, architecture):
-    settings = SETTINGS[architecture]
-    moments, seen, kills = random.Random(5), set(), 0
-    while True:
-        process = start(store, shapes_dataset, settings)
-        while process.poll() is None and set(states(store)) <= seen:
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
-        seen |= set(states(store))
-        if process.poll() is None and kills < 4:
-            process.kill()
-            kills += 1
-        output, errors = process.communicate(timeout=120)
-        if process.returncode != -signal.SIGKILL:
-            break
-    assert process.returncode == 0, errors
-    assert kills == 4
-    lines = output.splitlines()
-    assert any("going on after epoch" in line for line in lines), output
-    elsewhere = Store(tmp_path / "elsewhere")
-    elsewhere.prepare()
-    (elsewhere.disk.root / "datasets").symlink_to(store.disk.root / "datasets")
-    whole, errors = start(elsewhere, shapes_dataset, settings).communicate(timeout=120)
-    assert lines[-1] == whole.splitlines()[-1], errors
+@pytest.fixture
+def elsewhere(store, shapes_dataset, tmp_path):
+    """Another store with the same dataset."""
+    other = Store(tmp_path / "elsewhere")
+    other.prepare()
+    (other.disk.root / "datasets").symlink_to(store.disk.root / "datasets")
+    return other
+
+
+def test_killed_at_every_stage_it_ends_in_the_same_version(trainings, shapes_dataset, store, elsewhere, tmp_path):
+    settings = SETTINGS["dense"]
+    whole = Training(trainings, elsewhere, shapes_dataset, settings, tmp_path / "whole")
+    before = None
+    for moment, after in MOMENTS:
+        killed = Training(trainings, store, shapes_dataset, settings, tmp_path / "killed", moment)
+        status, lines = killed.wait()
+        assert status == -signal.SIGKILL, (moment, lines)
+        assert any("going on" in line for line in lines) == bool(before)
+        assert before is None or any(line.startswith(before) for line in lines), (moment, lines)
+        before = after
+    status, lines = Training(trainings, store, shapes_dataset, settings, tmp_path / "last").wait()
+    assert status == 0, lines
+    assert any(line.startswith(before) for line in lines), lines
+    ended, uninterrupted = whole.wait()
+    assert (ended, uninterrupted[-1]) == (0, lines[-1])
     assert list(store.disk.list("staging/training")) == []
     published = weights.load(store, Ref.parse(lines[-1]))
     assert published.artifact.manifest["provenance"]["threads"] == 1
     assert len(published.artifact.manifest["provenance"]["epoch_seconds"]) == len(published.history) == settings.epochs
 
 
-@pytest.fixture
-def interrupted(store, shapes_dataset, monkeypatch):
-    """A training that reached its deadline with a state of some epochs behind it."""
-    monkeypatch.setattr(training, "STATE_SECONDS", 0)
-    settings = dataclasses.replace(SETTINGS["dense"], epochs=12, patience=11)
+def test_killed_at_random_moments_it_ends_in_the_same_version(trainings, shapes_dataset, store, elsewhere, tmp_path):
+    """Somebody else kills it, so that it happens between any two instructions."""
+    settings = SETTINGS["conv"]
+    whole = Training(trainings, elsewhere, shapes_dataset, settings, tmp_path / "whole")
+    killed = Training(trainings, store, shapes_dataset, settings, tmp_path / "killed", r"os.link .*-00000003\.json")
+    assert killed.wait()[0] == -signal.SIGKILL
+    moments, seen = random.Random(5), set(states(store))
+    for _ in range(2):
+        killed = Training(trainings, store, shapes_dataset, settings, tmp_path / "killed")
+        while set(states(store)) <= seen and not killed.has_ended():
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        seen |= set(states(store))
+        os.kill(killed.pid, signal.SIGKILL)  # one that has ended stays a zombie, until somebody waits for it
+        status, lines = killed.wait()
+        assert status in (-signal.SIGKILL, 0), lines
+    status, lines = Training(trainings, store, shapes_dataset, settings, tmp_path / "last").wait()
+    assert status == 0, lines
+    ended, uninterrupted = whole.wait()
+    assert (ended, uninterrupted[-1]) == (0, lines[-1])
+    assert list(store.disk.list("staging/training")) == []
+    assert len(weights.load(store, Ref.parse(lines[-1])).history) == settings.epochs
+
+
+def test_equal_trainings_at_once_give_one_version(trainings, shapes_dataset, store, tmp_path):
+    """They share states, and each removes them at its end: neither may fail or lose anything by that."""
+    settings = dataclasses.replace(SETTINGS["dense"], epochs=60, patience=59)
+    together = [Training(trainings, store, shapes_dataset, settings, tmp_path / str(each)) for each in range(3)]
+    ended = [each.wait() for each in together]
+    assert [status for status, _ in ended] == [0, 0, 0], ended
+    assert len({lines[-1] for _, lines in ended}) == 1
+    assert not any("can't go on" in line for _, lines in ended for line in lines)
+    assert store.verify().corrupt == []
+
+
+def save_shapes(store, shapes):
+    return datasets.save(
+        store, "shapes", **shapes, classes=CLASSES, image_spec=SPEC.to_dict(), settings={}, inputs={}, made={}
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, shapes):
+    """The version that a training gives which nobody interrupts."""
+    store = Store(tmp_path_factory.mktemp("whole"))
+    return train(store, save_shapes(store, shapes), SETTINGS["dense"])
+
+
+@pytest.fixture(scope="module")
+def first_half(tmp_path_factory, shapes):
+    """A store with a training that reached its deadline after six epochs, and the dataset's ref."""
+    store = Store(tmp_path_factory.mktemp("half"))
+    dataset = save_shapes(store, shapes)
 
     class Soon(Deadline):
         def check(self, doing):
-            if len(states(store)) and "epoch 7 " in doing:
+            if "epoch 7 " in doing:
                 raise DeadlineExceeded(doing)
 
-    with pytest.raises(DeadlineExceeded):
-        train(store, shapes_dataset, settings, deadline=Soon.after(1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "STATE_SECONDS", 0)
+        with pytest.raises(DeadlineExceeded):
+            train(store, dataset, SETTINGS["dense"], deadline=Soon.after(1))
+    return store, dataset
+
+
+@pytest.fixture
+def interrupted(first_half, tmp_path, monkeypatch):
+    """A copy of that store to go on in, the dataset, the settings, and the state."""
+    monkeypatch.setattr(training, "STATE_SECONDS", 0)
+    store = Store(shutil.copytree(first_half[0].disk.root, tmp_path / "store"))
     [state] = states(store)
     assert state.endswith("-00000006.json")
-    return store, shapes_dataset, settings, state
+    return store, first_half[1], SETTINGS["dense"], state
 
 
 def test_only_the_newest_state_is_kept_and_none_after_the_end(interrupted):
     store, ref, settings, _ = interrupted
     assert len(list(store.disk.list("staging/training"))) == 2
-    told = []
-    train(store, ref, settings, told)
-    assert told[0] == "going on after epoch 6, where an earlier run was"
-    assert told[1].startswith("epoch 7/12 ")
+    lines = []
+    train(store, ref, settings, lines)
+    assert lines[0] == "going on after epoch 6, where an earlier run was"
+    assert lines[1].startswith("epoch 7/12 ")
     assert list(store.disk.list("staging/training")) == []
 
 
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
-def test_a_damaged_state_is_named_and_the_training_starts_anew(interrupted, suffix, harm):
+def test_a_damaged_state_is_named_and_the_training_starts_anew(interrupted, whole, suffix, harm):
     store, ref, settings, state = interrupted
     path = store.disk.local_path(state.removesuffix("json") + suffix)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
     remove(path) if harm == "gone" else damage(path, content[: 100 if harm == "cut" else None])
-    told = []
-    found = train(store, ref, settings, told)
+    lines = []
+    assert train(store, ref, settings, lines) == whole
     if (harm, suffix) == ("gone", "json"):  # what was not committed is not there
-        assert told[0].startswith("epoch 1/12 ")
+        assert lines[0].startswith("epoch 1/12 ")
     else:
-        assert told[0].startswith(
+        assert lines[0].startswith(
             f"can't go on where an earlier run was, starting anew: {state.removesuffix('json')}{suffix}"
         )
-        assert told[1].startswith("epoch 1/12 ")
+        assert lines[1].startswith("epoch 1/12 ")
     assert list(store.disk.list("staging/training")) == []
-    assert train(store, ref, settings) == found
 
 
 def test_a_state_of_other_settings_is_not_gone_on_with(interrupted):
     store, ref, settings, state = interrupted
-    told = []
-    train(store, ref, dataclasses.replace(settings, learning_rate=0.002), told)
-    assert told[0].startswith("epoch 1/12 ")
+    lines = []
+    train(store, ref, dataclasses.replace(settings, learning_rate=0.002), lines)
+    assert lines[0].startswith("epoch 1/12 ")
     assert states(store) == [state]
 
 
 def test_other_execution_is_another_training(interrupted, monkeypatch):
     store, ref, settings, state = interrupted
-    told = []
+    lines = []
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    train(store, ref, settings, told)
-    assert told[0].startswith("epoch 1/12 ")
+    train(store, ref, settings, lines)
+    assert lines[0].startswith("epoch 1/12 ")
     assert states(store) == [state]
-
-
-def test_equal_trainings_at_once_give_one_version(shapes_dataset, store):
-    """They share states, and each removes them at its end: neither may fail or lose anything by that."""
-    settings = dataclasses.replace(SETTINGS["dense"], epochs=100, patience=99)
-    together = [start(store, shapes_dataset, settings) for _ in range(3)]
-    said = [process.communicate(timeout=120) for process in together]
-    assert [process.returncode for process in together] == [0, 0, 0], said
-    assert len({output.splitlines()[-1] for output, _ in said}) == 1
-    assert not any("can't go on" in output for output, _ in said)
-    assert store.verify().corrupt == []
 
 
 def test_a_state_that_goes_while_it_is_read_is_none(store, monkeypatch):
@@ -182,22 +265,22 @@ def test_a_state_that_goes_while_it_is_read_is_none(store, monkeypatch):
     assert states.load() is None
 
 
-def test_the_epoch_that_was_taken_is_told(store, shapes_dataset):
+def test_the_epoch_that_was_taken_is_named(store, shapes_dataset):
     settings = TrainingSettings(
         epochs=50, batch_size=8, learning_rate=3.0, schedule="constant", validation=0.3, patience=2
     )
-    told = []
-    ref = train(store, shapes_dataset, settings, told)
+    lines = []
+    ref = train(store, shapes_dataset, settings, lines)
     history = weights.load(store, ref).history
     best = store.open(ref).manifest["provenance"]["best_epoch"]
     assert best == 1 + int(np.argmin([entry["validation_loss"] for entry in history])) == len(history) - 2
-    assert told[-1] == f"took the weights of epoch {best}, the best of {len(history)}"
+    assert lines[-1] == f"took the weights of epoch {best}, the best of {len(history)}"
 
 
-def test_too_few_steps_to_learn_much_are_told(store, shapes_dataset):
-    told = []
-    train(store, shapes_dataset, settings_for("conv", epochs=2, batch_size=150), told)
-    assert told[0] == "only 4 steps of gradient descent; with 300 images a batch size of 32 learns more"
+def test_too_few_steps_to_learn_much_are_named(store, shapes_dataset):
+    lines = []
+    train(store, shapes_dataset, settings_for("conv", epochs=2, batch_size=150), lines)
+    assert lines[0] == "only 4 steps of gradient descent; with 300 images a batch size of 32 learns more"
 
 
 def test_a_state_that_was_moved_to_other_settings_is_refused(store):

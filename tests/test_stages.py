@@ -14,10 +14,10 @@ from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import AlreadyExists, NotPromotable
 from artifacts.settings import Settings
 from tasks.evaluate import evaluate_weights
-from tasks.judging.gate import Gate
 from tasks.prepare import prepare_dataset
 from tasks.promote import decide_promotion
 from tasks.reports.progress import TrainingProgress
+from tasks.requests import Gate
 from tasks.shared.deadline import Deadline
 from tasks.train import train_weights
 from tasks.vision.errors import SourceError

@@ -10,23 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.requests import Gate
 from tasks.vision.metrics import mcnemar
 
 VETO_LEVEL = 0.05  # a class's loss is beyond chance when its p is at most this, however sure a promotion must be
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What a challenger must pass.
-
-    minimum_accuracy: 0 to 1; significance: above 0, to 1, the chance of promoting one that is as good as the champion
-    (1: any gain promotes); max_recall_drop: 0 to 1, by how much the recall of any class may be below the champion's,
-    where that is beyond chance (`VETO_LEVEL`), or where more than half of the class is lost.
-    """
-
-    minimum_accuracy: float = 0.0
-    significance: float = 0.05
-    max_recall_drop: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, cast
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from artifacts.settings import Settings
 from tasks.shared.listing import (
     Entry,
     FolderError,
+    allow_folder,
     digest_entries,
     folder_path,
     open_folder,
@@ -58,9 +60,20 @@ class Labelled:
 
 def split_table(images: str) -> tuple[str, str | None]:
     """`root:sub/labels.csv` as the folder `root:sub` and `labels.csv`; a folder as it is, and None."""
-    root, _, path = images.partition(":")
-    folder, _, name = path.rpartition("/")
-    return (f"{root}:{folder}", name) if name.lower().endswith(TABLES) else (images, None)
+    if not images.lower().endswith(TABLES):
+        return images, None
+    folder, slash, name = images.rpartition("/")
+    if slash:
+        return folder or "/", name
+    root, colon, name = images.partition(":")
+    return root + colon, name
+
+
+def allow_images(images: Path) -> str:
+    """What `allow_folder` does, also for a table of pictures in its folder."""
+    if not images.name.lower().endswith(TABLES):
+        return allow_folder(images)
+    return f"{allow_folder(images.parent).rstrip('/')}/{images.name}"
 
 
 def list_labelled(settings: Settings, images: str) -> Labelled:

@@ -1,5 +1,7 @@
-"""What a person sees while a stage works: bars on a terminal, plain lines elsewhere, all of it on stderr; and the
-share that is done as a progress report in Prefect's UI."""
+"""What a person sees while a stage works.
+
+Bars on a terminal, plain lines elsewhere, both on stderr; and in Prefect's UI a progress report with the share done.
+"""
 
 import hashlib
 import re
@@ -27,7 +29,7 @@ make_logs_printable()  # here, as whatever names files or classes in a log impor
 
 
 class DownloadProgress:
-    """Bars for downloads, one a file, drawn when the first byte arrives."""
+    """Shows downloads: a bar for each file, from the first byte on."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -59,15 +61,16 @@ class DownloadProgress:
 
 
 def warn(text: str, log: Callable[[str], None]) -> None:
-    """A warning on stderr, and in the log."""
+    """Print a warning on stderr, and log it."""
     Console(stderr=True).print(Text.assemble(("warning: ", "yellow"), printable(text)), highlight=False, soft_wrap=True)
     log(text)
 
 
 def report_key(*words: str) -> str:
-    """The key of a report in Prefect's UI: a-z, 0-9 and dashes, the same every time, so that history builds up.
+    """The key of a report in Prefect's UI: a-z, 0-9 and dashes.
 
-    Words of other characters end in a digest, so that `a.b`, `a-b` and `a_b` have histories of their own.
+    The same words give the same key, so that history builds up. Words with other characters end in a digest, so that
+    `a.b`, `a-b` and `a_b` have histories of their own.
     """
     return "-".join(_key_part(word) for word in words)
 
@@ -78,8 +81,10 @@ def _key_part(word: str) -> str:
 
 
 class _ShareReport:
-    """A progress report in Prefect's UI, written every five seconds at most, by a thread: a server that is restarted
-    or slow holds nothing up."""
+    """A progress report in Prefect's UI, written every five seconds at most.
+
+    A thread writes it, so that a server which is slow or restarting holds nothing up.
+    """
 
     SECONDS = 5.0
     _LAST_SECONDS = 10.0
@@ -89,15 +94,16 @@ class _ShareReport:
         self._report: UUID | None = None
         self._writer = ThreadPoolExecutor(1)
         self._writing = self._write(0.0)
-        self._told = time.monotonic()
+        self._written_at = time.monotonic()
 
     def update(self, share: float) -> None:
         """Write `share` (0-1), if it is time."""
-        if time.monotonic() - self._told > self.SECONDS and self._writing.done():
-            self._told = time.monotonic()
+        if time.monotonic() - self._written_at > self.SECONDS and self._writing.done():
+            self._written_at = time.monotonic()
             self._writing = self._write(share)
 
     def close(self, share: float) -> None:
+        """Write `share` (0-1) a last time, and wait for that some seconds at most."""
         with suppress(TimeoutError):
             self._write(share).result(self._LAST_SECONDS)
         self._writer.shutdown(wait=False, cancel_futures=True)
@@ -115,14 +121,16 @@ class _ShareReport:
 
 
 def _share_report(key: str, description: str) -> _ShareReport | None:
-    """None outside of a run: there is no page to show it on then."""
+    """A report of the run that this is; None outside of a run, where no page could show it."""
     return _ShareReport(key, description) if flow_run.id else None
 
 
 class TrainingProgress:
-    """A bar an epoch, and a line a finished one; without a terminal, a line every call. Epochs are logged too.
+    """Shows a training: a bar for each epoch, and a line when it is done; without a terminal, a line for every call.
 
-    `key`: of the progress report in Prefect's UI.
+    epochs: how many there will be at most.
+    log: takes the lines of finished epochs, too.
+    key: of the progress report in Prefect's UI.
     """
 
     def __init__(self, epochs: int, log: Callable[[str], None], key: str) -> None:
@@ -146,7 +154,8 @@ class TrainingProgress:
         if self._report:
             self._report.close(self._share if kind else 1.0)  # done is done, however early
 
-    def on_progress(self, progress: "training.Progress") -> None:
+    def on_progress(self, progress: "training.EpochProgress") -> None:
+        """Show how far the epoch is; `fit` calls this."""
         epoch = f"epoch {progress.epoch}/{self._epochs}"
         batch = f"batch {progress.batch}/{progress.batches}"
         seen = f"{batch}  {progress.items:,} items  loss {progress.loss:.4f}  accuracy {progress.accuracy:.2%}"
@@ -158,21 +167,29 @@ class TrainingProgress:
         else:
             self._console.print(f"{epoch}  {seen}", highlight=False, soft_wrap=True)
 
-    def on_epoch(self, epoch: dict[str, Any], seconds: float) -> None:
-        line = f"epoch {epoch['epoch']}/{self._epochs}  loss {epoch['loss']:.4f}  accuracy {epoch['accuracy']:.2%}"
-        if "validation_loss" in epoch:
-            line += f"  validation loss {epoch['validation_loss']:.4f}  accuracy {epoch['validation_accuracy']:.2%}"
+    def on_epoch(self, result: "training.EpochResult", seconds: float) -> None:
+        """Show a finished epoch; `fit` calls this."""
+        line = f"epoch {result.epoch}/{self._epochs}  loss {result.loss:.4f}  accuracy {result.accuracy:.2%}"
+        if result.validation_loss is not None:
+            line += f"  validation loss {result.validation_loss:.4f}  accuracy {result.validation_accuracy:.2%}"
         self.tell(f"{line}  {seconds:.2f} s")
 
     def tell(self, line: str) -> None:
-        """A line above the bar, and in the log."""
+        """Print a line above the bar, and log it."""
         self._console.print(Text(printable(line)), highlight=False, soft_wrap=True)
         self._log(line)
 
 
 class PicturesProgress:
-    """How far a folder is: entries, images a second, errors, time left, as a bar; without a terminal, a line now and
-    then. `doing`: reading, scoring; `key`: of the progress report in Prefect's UI."""
+    """Shows how far a folder is, as a bar; without a terminal, as a line every five seconds.
+
+    Both tell the entries that are done, images a second and errors. Called with the number of rows that are new, and
+    how many of these are errors and taken over.
+
+    doing: the work's name, `reading` or `scoring`.
+    rows: how many entries there are.
+    key: of the progress report in Prefect's UI.
+    """
 
     _SECONDS = 5.0
 
@@ -180,7 +197,7 @@ class PicturesProgress:
         self._report = _share_report(key, "Share of the folder's entries that are done")
         self._rows, self._done, self._errors, self._reused = rows, 0, 0, 0
         self._console = Console(stderr=True)
-        self._started = self._told = time.monotonic()
+        self._started = self._shown_at = time.monotonic()
         self._bar = Progress(
             TextColumn(doing), BarColumn(), TextColumn("{task.fields[seen]}"), TimeRemainingColumn(),
             console=self._console, transient=True, disable=not self._console.is_terminal,
@@ -201,8 +218,8 @@ class PicturesProgress:
     def _on_rows(self, rows: int, errors: int, reused: int) -> None:
         self._done, self._errors, self._reused = self._done + rows, self._errors + errors, self._reused + reused
         self._bar.update(self._task, completed=self._done, seen=self._line())
-        if time.monotonic() - self._told > self._SECONDS:
-            self._told = time.monotonic()
+        if time.monotonic() - self._shown_at > self._SECONDS:
+            self._shown_at = time.monotonic()
             if self._report:
                 self._report.update(self._done / self._rows)
             if not self._console.is_terminal:

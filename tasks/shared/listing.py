@@ -35,13 +35,25 @@ class Entry(NamedTuple):
     regular: bool
 
 
-def folder_path(settings: Settings, text: str) -> Path:
-    """Where `root:sub/path` is, root one of LOOKBOOK_IMAGE_ROOTS. Raises FolderError.
+_ALLOWED: dict[str, Path] = {}
 
-    No `..`, no absolute path and no other scheme. For people; `open_folder` is the way in.
+
+def allow_folder(folder: Path) -> str:
+    """Let this process read a folder that its own user has named. Returns how flows are told of it: by its path, as
+    people can read it, where all others are `root:sub/path`."""
+    path = folder.expanduser().absolute()
+    text = os.fsencode(path).decode(errors="replace")
+    _ALLOWED[text] = path
+    return text
+
+
+def folder_path(settings: Settings, text: str) -> Path:
+    """Where `root:sub/path` is, root one of LOOKBOOK_IMAGE_ROOTS; or a path, if `allow_folder` was told of it.
+
+    No `..`, no other absolute path and no other scheme. For people; `open_folder` is the way in. Raises FolderError.
     """
     root, parts = _parse(settings, text)
-    return settings.image_roots[root].expanduser().absolute().joinpath(*parts)
+    return root.expanduser().absolute().joinpath(*parts)
 
 
 def digest_entries(entries: Iterable[Entry]) -> str:
@@ -77,7 +89,7 @@ def open_folder(settings: Settings, text: str) -> int:
     root, parts = _parse(settings, text)
     descriptor = -1
     try:
-        descriptor = os.open(settings.image_roots[root].expanduser(), _FOLDER)
+        descriptor = os.open(root.expanduser(), _FOLDER)
         for part in parts:
             inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)
@@ -135,10 +147,15 @@ def why_unreadable(settings: Settings, text: str, path: bytes) -> OSError | None
     return None
 
 
-def _parse(settings: Settings, text: str) -> tuple[str, list[str]]:
-    root, colon, path = text.partition(":")
+def _parse(settings: Settings, text: str) -> tuple[Path, list[str]]:
+    """The root's folder, and the folders below it."""
+    name, colon, path = text.partition(":")
+    root = settings.image_roots.get(name) if colon else None
+    for allowed, folder in _ALLOWED.items():
+        if text == allowed or text.startswith(f"{allowed.rstrip('/')}/"):
+            root, path = folder, text[len(allowed) :].strip("/")
     parts = path.split("/") if path else []
-    if not colon or root not in settings.image_roots or any(part in ("", ".", "..") or "\0" in part for part in parts):
+    if root is None or any(part in ("", ".", "..") or "\0" in part for part in parts):
         known = ", ".join(f"{name}:" for name in sorted(settings.image_roots)) or "none is configured"
         raise FolderError(
             f"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS ({known}), found {text!r}"

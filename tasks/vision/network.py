@@ -77,8 +77,12 @@ class Network(tf.Module):
         found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
         if found != expected:
             odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-            told = "; ".join(f"{name}: expected {_told(expected, name)}, found {_told(found, name)}" for name in odd)
-            raise WeightsError(f"these weights don't fit the network ({told}); retrain, or use the weights made for it")
+            differences = "; ".join(
+                f"{name}: expected {_kind_of(expected, name)}, found {_kind_of(found, name)}" for name in odd
+            )
+            raise WeightsError(
+                f"these weights don't fit the network ({differences}); retrain, or use the weights made for it"
+            )
         for name, weight in self.weights.items():
             weight.assign(tensors[name])
 
@@ -231,5 +235,6 @@ def _normalize(features: tf.Tensor, weights: Tensors, layer: str, statistics: di
     return found.y
 
 
-def _told(tensors: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> str:
+def _kind_of(tensors: Mapping[str, tuple[tuple[int, ...], str]], name: str) -> str:
+    """Dtype and shape of a tensor, for a person."""
     return "nothing" if name not in tensors else f"{tensors[name][1]} {list(tensors[name][0])}"

@@ -3,12 +3,12 @@
 No TensorFlow and no NumPy here: a command line's `--help` and a run form read it, too.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from tasks.vision.errors import SettingsError
+from tasks.vision.setting import Limits, Setting, check, declared
 
 Architecture = Literal["dense", "conv"]
 Schedule = Literal["linear", "constant", "one-cycle"]
@@ -16,7 +16,6 @@ Optimizer = Literal["sgd", "momentum", "nesterov"]
 Augmentation = Literal["none", "flips"]
 Inputs = Literal["plain", "centered"]
 Execution = Literal["graph", "eager"]
-Color = Literal["rgb", "grey"]
 Device = Literal["auto", "cpu", "gpu"]
 
 
@@ -24,59 +23,74 @@ Device = Literal["auto", "cpu", "gpu"]
 class TrainingSettings:
     """What decides the numbers of a training.
 
-    epochs and batch_size: 1 or more; learning_rate: above 0, at its highest; schedule: `linear` falls from the learning
-    rate to zero over all steps, `constant` stays, `one-cycle` rises to it and falls again; weight_decay: 0 or more, of
-    kernels; label_smoothing: 0 to below 1, the share of the target that is spread over all classes; augmentation:
-    `flips` mirrors each image with probability one half, drawn anew each epoch, and prediction is the mean over an
-    image and its mirror image; inputs: `plain` are pixels from 0 to 1, `centered` ones from -1/2 to 1/2, scaled so that
-    an image of any size is as strong an input as one of 28x28 (`dense` alone: `conv` normalizes); validation: 0 to 0.5,
-    the share of each class that is held out to look at; patience: epochs without a lower validation loss after which
-    the training ends and the best epoch is taken, 0 for never; seed: of the first weights, every epoch's order and
-    flips, and the held-out share.
+    `inputs` follows from the data: `plain` are pixels from 0 to 1, `centered` ones from -1/2 to 1/2, scaled so that an
+    image of any size is as strong an input as one of 28x28 (`dense` alone: `conv` normalizes).
     """
 
-    architecture: Architecture = "dense"
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 0.1
-    schedule: Schedule = "linear"
-    optimizer: Optimizer = "sgd"
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
-    augmentation: Augmentation = "none"
+    architecture: Annotated[
+        Architecture,
+        "The network. dense has one hidden layer of 20 units and is trained in seconds; conv is a small convolutional "
+        "network, better and minutes slower.",
+    ] = "dense"
+    epochs: Annotated[
+        int,
+        Limits(ge=1, le=10_000),
+        "How often every training image is seen. More takes longer, and is better up to a point.",
+    ] = 20
+    batch_size: Annotated[
+        int,
+        Limits(ge=1, le=65_536),
+        "Images in a step of gradient descent, at most as many as there are to train on; with few pictures 32 or less.",
+    ] = 64
+    learning_rate: Annotated[
+        float,
+        Limits(gt=0),
+        "The largest step size of gradient descent. If it is too high, the training diverges and says so.",
+    ] = 0.1
+    schedule: Annotated[
+        Schedule,
+        "linear lowers the learning rate to zero over the training, constant keeps it, one-cycle raises it for a fifth "
+        "of the training and lowers it to zero.",
+    ] = "linear"
+    optimizer: Annotated[
+        Optimizer,
+        "sgd is plain gradient descent; with momentum and nesterov each step also continues in the direction of the "
+        "last ones.",
+    ] = "sgd"
+    weight_decay: Annotated[float, Limits(ge=0, le=1), "How strongly the weights of kernels are drawn to zero."] = 0.0
+    label_smoothing: Annotated[
+        float, Limits(ge=0, lt=1), "Share of the right answer that is spread evenly over all classes."
+    ] = 0.0
+    augmentation: Annotated[
+        Augmentation,
+        "flips mirrors half of the images, others in each epoch, and predicts the mean over an image and its mirror "
+        "image; not for pictures of writing.",
+    ] = "none"
     inputs: Inputs = "plain"
-    validation: float = 0.0
-    patience: int = 0
-    seed: int = 0
+    validation: Annotated[
+        float,
+        Limits(ge=0, le=0.5),
+        "Share of the training images of each class that is held out, to watch the training.",
+    ] = 0.0
+    patience: Annotated[
+        int,
+        Limits(ge=0, le=10_000),
+        "The training ends, with the weights of its best epoch, after so many epochs without a lower loss on the "
+        "images that are held out. 0 never ends it.",
+    ] = 0
+    seed: Annotated[
+        int,
+        Limits(ge=0, lt=2**31),
+        "Decides the first weights, the order of the images and which of them are held out. The same seed gives the "
+        "same weights.",
+    ] = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def check(self) -> None:
         """Raises SettingsError for settings that can't work on any data."""
-        for name, kind in (
-            ("architecture", Architecture),
-            ("schedule", Schedule),
-            ("optimizer", Optimizer),
-            ("augmentation", Augmentation),
-            ("inputs", Inputs),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                known = ", ".join(get_args(kind))
-                raise SettingsError(f"expected {name} to be one of {known}, found {getattr(self, name)!r}")
-        for name, minimum in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("seed", 0)):
-            if getattr(self, name) < minimum:
-                raise SettingsError(f"expected {name} of {minimum} or more, found {getattr(self, name)}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise SettingsError(f"expected a learning_rate above 0, found {self.learning_rate}; 0.1 is a usual one")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise SettingsError(
-                f"expected a weight_decay of 0 or more, found {self.weight_decay}; 0.0005 is a usual one"
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise SettingsError(f"expected a label_smoothing from 0 to below 1, found {self.label_smoothing}")
-        if not 0 <= self.validation <= 0.5:
-            raise SettingsError(f"expected a validation share from 0 to 0.5, found {self.validation}")
+        check(self)
         if self.patience and not self.validation:
             raise SettingsError(
                 f"expected a validation share for a patience of {self.patience} epochs, found none; 0.1 is a usual one"
@@ -105,6 +119,19 @@ CONV = TrainingSettings(
 whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
 of the training images."""
 RECIPES: dict[Architecture, TrainingSettings] = {"dense": DENSE, "conv": CONV}
+
+
+def _asked(setting: Setting) -> Setting:
+    """As somebody is asked for it: where the recipes differ, None stands for that of the architecture."""
+    values = {architecture: getattr(recipe, setting.name) for architecture, recipe in RECIPES.items()}
+    if setting.name == "architecture" or len({*values.values()}) == 1:
+        return setting
+    recipes = ", ".join(f"{architecture} {value}" for architecture, value in values.items())
+    return replace(setting, optional=True, default=None, recipes=recipes)
+
+
+TRAINING = tuple(_asked(setting) for setting in declared(TrainingSettings) if setting.text)
+"""The settings of a training that somebody may be asked for."""
 
 
 FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32

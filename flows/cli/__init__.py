@@ -1,0 +1,78 @@
+"""The `lookbook` command: its verbs, and how it ends."""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from flows.cli import model, runs, store
+from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line
+
+
+class Lookbook(click.Group):
+    """Lists the verbs in the order in which they are met, not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+@click.group(cls=Lookbook, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="lookbook")
+def lookbook() -> None:
+    """Retrain an image classifier on a schedule and score folders of images in bulk.
+
+    \b
+    Example:
+      lookbook retrain
+      lookbook predict shoe.png
+      lookbook history
+    """
+
+
+for each in (
+    runs.retrain,
+    runs.score,
+    model.predict,
+    store.list_artifacts,
+    store.show,
+    store.lineage,
+    store.history,
+    store.promote,
+    store.rollback,
+    model.export,
+    store.verify,
+    runs.up,
+):
+    lookbook.add_command(each)
+
+
+def main() -> NoReturn:
+    """Run the command. It ends with 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) != signal.SIG_IGN:  # nohup
+            signal.signal(each, lambda *_: _interrupt())
+    verbose = "--verbose" in sys.argv
+    try:
+        lookbook.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.UsageError as error:
+        error.show()
+        sys.exit(WRONG_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        complain("interrupted; nothing half-done was published, run the command again to go on")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except Exception as error:
+        if verbose:
+            raise
+        complain(one_line(error))
+        sys.exit(FAILED)
+    sys.exit(0)
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt

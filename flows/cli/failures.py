@@ -1,0 +1,30 @@
+"""How a command tells that it failed: its exit status, and one line on stderr."""
+
+import click
+
+FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def complain(text: str) -> None:
+    """Print one line, with nothing in it that a terminal would obey."""
+    from tasks.reports.printable import printable
+
+    click.echo(f"{click.style('lookbook:', fg='red')} {printable(text)}", err=True)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says to a person: what was expected, what was found, and what to do."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from artifacts.errors import LookbookError
+    from tasks.vision.errors import VisionError
+
+    if isinstance(error, (LookbookError, VisionError)):
+        return " ".join(str(error).split())
+    if isinstance(error, SettingsError):
+        return f'a setting can\'t be read: {error}; LOOKBOOK_IMAGE_ROOTS is JSON like {{"photos": "/srv/photos"}}'
+    if isinstance(error, ValidationError) and error.title == "Settings":
+        first = error.errors()[0]
+        return f"the setting LOOKBOOK_{str(first['loc'][0]).upper()} can't be {first['input']!r}: {first['msg']}"
+    return f"unexpected {type(error).__name__}: {error}; run it again with --verbose to see where".replace("\n", " ")

@@ -1,0 +1,155 @@
+"""Verbs that look into the store, and those that move `champion`."""
+
+import click
+
+from flows.cli.verb import Result, open_store, verb
+
+_WHY = "Why, for the history."
+
+
+@verb(show="artifacts", name="list")
+@click.argument("kind", required=False, type=click.Choice(["datasets", "weights", "metrics", "predictions"]))
+def list_artifacts(kind: str | None) -> Result:
+    """List what the store holds.
+
+    \b
+    Example:
+      lookbook list weights
+    """
+    _, store = open_store()
+    manifests = [(ref, store.open(ref).manifest) for ref in store.refs(kind)]
+    return [
+        {"ref": str(ref), "created": manifest["provenance"]["created"], "inputs": manifest["identity"]["inputs"]}
+        for ref, manifest in sorted(manifests, key=lambda each: each[1]["provenance"]["created"])
+    ]
+
+
+@verb(show="artifact")
+@click.argument("ref")
+def show(ref: str) -> Result:
+    """Show one artifact: what it holds, what it was made from, when and where.
+
+    REF is kind/name@version, name@version, a version's first digits, or champion. Of metrics the essential numbers
+    are shown, and where their report is.
+
+    \b
+    Example:
+      lookbook show champion
+      lookbook show metrics/fashion-mnist@3f9a
+    """
+    _, store = open_store()
+    artifact = store.open(store.resolve(ref))
+    shown = {"ref": str(artifact.ref), "path": str(artifact.folder), **artifact.manifest}
+    if artifact.ref.kind == "metrics":
+        from artifacts import metrics
+
+        shown["numbers"] = metrics.load(store, artifact.ref).numbers
+    if artifact.ref.kind == "datasets":
+        from artifacts import dataset
+
+        shown["findings"] = dataset.load(store, artifact.ref).findings
+    return shown
+
+
+@verb(show="lineage")
+@click.argument("ref")
+def lineage(ref: str) -> Result:
+    """Show what an artifact was made from, down to the files, and what was made from it.
+
+    REF is kind/name@version, name@version, a version's first digits, champion, or predictions/NAME@latest.
+
+    \b
+    Example:
+      lookbook lineage champion
+      lookbook lineage predictions/pictures@latest
+    """
+    from artifacts.lineage import lineage as trace
+
+    _, store = open_store()
+    return trace(store, store.resolve(ref))
+
+
+@verb(show="history")
+@click.argument("name", required=False)
+def history(name: str | None) -> Result:
+    """Tell who was champion when, and why: every decision, oldest first.
+
+    \b
+    Example:
+      lookbook history fashion-mnist
+    """
+    from dataclasses import asdict
+
+    from artifacts import aliases
+
+    _, store = open_store()
+    names = [name] if name else aliases.names(store.disk, "weights", "champion")
+    return [
+        {"name": each, **asdict(event)}
+        for each in names
+        for event in aliases.history(store.disk, "weights", each, "champion")
+    ]
+
+
+@verb(show="decision")
+@click.argument("ref")
+@click.option("--reason", required=True, callback=lambda context, option, value: _said(value), help=_WHY)
+def promote(ref: str, reason: str) -> Result:
+    """Make these weights champion, whatever the comparison said.
+
+    \b
+    Example:
+      lookbook promote 3f9a1c20 --reason "better on the new shop's pictures"
+    """
+    from dataclasses import asdict
+
+    from artifacts import aliases
+
+    _, store = open_store()
+    weights = store.open(store.resolve(ref, "weights"))
+    weights.check_files()
+    return asdict(aliases.promote(store.disk, weights.ref, reason))
+
+
+@verb(show="decision")
+@click.argument("name", required=False)
+@click.option("--reason", default="rolled back by hand", show_default=True, help=_WHY)
+def rollback(name: str | None, reason: str) -> Result:
+    """Make the champion before the current one champion again; one that is gone or damaged is refused.
+
+    \b
+    Example:
+      lookbook rollback fashion-mnist
+    """
+    from dataclasses import asdict
+
+    from artifacts import aliases
+
+    _, store = open_store()
+    champion = store.resolve(f"{name}@champion" if name else "champion")
+    return asdict(aliases.rollback(store.disk, champion.name, reason, check=lambda ref: store.open(ref).check_files()))
+
+
+@verb(show="verification")
+@click.argument("ref", required=False)
+def verify(ref: str | None) -> Result:
+    """Hash everything in the store, or one artifact, and compare with what was published.
+
+    What artifacts were made from, and what champion and latest ever meant, must be there, too.
+
+    \b
+    Example:
+      lookbook verify
+      lookbook verify champion
+    """
+    from dataclasses import asdict
+
+    _, store = open_store()
+    return asdict(store.verify(store.resolve(ref) if ref else None))
+
+
+def _said(text: str) -> str:
+    """A history without reasons tells nothing."""
+    if not text.strip():
+        raise click.BadParameter("expected a reason, found nothing")
+    return text

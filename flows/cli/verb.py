@@ -1,0 +1,92 @@
+"""A verb: a function that returns data, as a command that prints it, for a person or as JSON."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flows.cli.failures import FAILED
+
+if TYPE_CHECKING:
+    from artifacts.settings import Settings
+    from artifacts.store import Store
+
+Result = Any
+"""What a verb returns: a value that json can write, or an iterator of such values, which are printed as they come."""
+
+
+class Verb(click.Command):
+    """A command whose options are made of a request's settings when somebody asks for them: a list of all verbs does
+    not pay for it."""
+
+    def __init__(self, *args: Any, asks_for: Callable[[], type] | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._asks_for = asks_for
+        self._of_request: list[click.Parameter] = []
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if self._asks_for and not self._of_request:
+            from flows.cli.options import options_of
+
+            known = {each.name for each in self.params}
+            self._of_request = [each for each in options_of(self._asks_for()) if each.name not in known]
+        *ours, helps = super().get_params(ctx)
+        return [*ours, *self._of_request, helps]
+
+
+def verb(
+    show: str, name: str | None = None, asks_for: Callable[[], type] | None = None
+) -> Callable[[Callable[..., Result]], click.Command]:
+    """A command whose function returns data: JSON with --json, otherwise what `tasks.reports.terminal.<show>` shows.
+
+    `asks_for` gives the request whose settings are its options, beside those that it has itself.
+    """
+
+    def decorate(function: Callable[..., Result]) -> click.Command:
+        @wraps(function)
+        def run(as_json: bool, verbose: bool, **arguments: Any) -> None:
+            _keep_prefect_quiet(verbose)
+            result = function(**arguments)
+            for each in result if isinstance(result, Iterator) else [result]:
+                _print(show, each, as_json)
+                if isinstance(each, dict) and (each.get("corrupt") or each.get("failed")):
+                    raise SystemExit(FAILED)
+
+        run = click.option("--verbose", is_flag=True, help="Show logs, and the traceback of a failure.")(run)
+        run = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, as the last line.")(run)
+        return click.command(name=name or function.__name__, cls=Verb, asks_for=asks_for)(run)
+
+    return decorate
+
+
+def say(text: str) -> None:
+    """A line about what is going on, on stderr."""
+    click.echo(text, err=True)
+
+
+def open_store() -> "tuple[Settings, Store]":
+    """The settings, and the store that they name."""
+    from artifacts.settings import Settings
+    from artifacts.store import Store
+
+    settings = Settings()
+    return settings, Store(settings.store)
+
+
+def _print(show: str, result: Result, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result))
+        sys.stdout.flush()
+    else:
+        from tasks.reports import terminal
+
+        getattr(terminal, show)(result)
+
+
+def _keep_prefect_quiet(verbose: bool) -> None:
+    """Prefect's own lines stay off the console unless they are asked for; its UI has them in any case."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO" if verbose else "CRITICAL")

@@ -1,0 +1,148 @@
+"""The batches of a training: an epoch's order, learning rates and flips, and chunks of batches on the device."""
+
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.vision.device import tf
+from tasks.vision.recipes import TrainingSettings
+from tasks.vision.schedules import make_schedule
+
+CHUNK_STEPS = 100  # at most so many steps a graph call: often enough for a display, rare enough that the call is free
+CHUNK_BYTES = 5 << 20  # and about so many of images, which stay in the processor's cache
+BLEND = 0.1  # how far a step moves the running statistics, once there were ten
+_FLIPS = 1 << 33  # beside the epochs' numbers, so that flips have seeds of their own
+
+
+@dataclass(frozen=True)
+class EpochBatches:
+    """Which items are in which batch of an epoch, and how each batch is learned from.
+
+    order: int64 [batches, width], indices of images; the width is the batch size, or a little more so that lanes are
+        equal.
+    flips: bool [batches, width], which images are mirrored.
+    counts: int32 [batches], how many items of each batch count; the others are padding.
+    rates: float32 [batches], the learning rate of each step.
+    blends: float32 [batches], how far each step moves the running statistics to those of its batch, 0 to 1.
+    """
+
+    order: np.ndarray
+    flips: np.ndarray
+    counts: np.ndarray
+    rates: np.ndarray
+    blends: np.ndarray
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Up to CHUNK_STEPS batches on the device, padded to one shape so that there is one trace.
+
+    images: uint8 [batches, width, height, width, channels], 0-255.
+    labels: int32 [batches, width].
+    flips, counts, rates, blends: as in EpochBatches.
+    steps: int32, how many of the batches count; the others are padding.
+    """
+
+    images: tf.Tensor
+    labels: tf.Tensor
+    flips: tf.Tensor
+    counts: tf.Tensor
+    rates: tf.Tensor
+    blends: tf.Tensor
+    steps: tf.Tensor
+
+
+def shuffle_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lanes: int = 1) -> EpochBatches:
+    """The batches of an epoch, with each item once.
+
+    items: int64 [items], indices of the images to learn from.
+    epoch: 1 or more.
+    lanes: in how many equal parts a batch is cut.
+
+    The order depends on the seed and the epoch alone. Whether an image is mirrored depends on these and its index. The
+    padding of a short batch is images of the same epoch.
+    """
+    size = settings.batch_size
+    batches = -(-len(items) // size)
+    width = _batch_width(size, lanes)
+    shuffled = np.random.default_rng([settings.seed, epoch]).permutation(items)
+    order = np.resize(shuffled, (batches, width))
+    order[:, :size] = np.resize(shuffled, (batches, size))
+    counts = np.full(batches, size, np.int32)
+    counts[-1] = len(items) - (batches - 1) * size
+    mirrored = np.random.default_rng([settings.seed, _FLIPS, epoch]).random(items.max() + 1) < 0.5
+    steps = np.arange((epoch - 1) * batches, epoch * batches)
+    return EpochBatches(
+        order=order,
+        flips=mirrored[order],
+        counts=counts,
+        rates=learning_rates(settings, batches, epoch),
+        blends=np.maximum(BLEND, 1 / (1 + steps)).astype(np.float32),
+    )
+
+
+def learning_rates(settings: TrainingSettings, batches: int, epoch: int) -> np.ndarray:
+    """The learning rate of every step of an epoch (the first is 1): float32 [batches]."""
+    schedule = make_schedule(settings, settings.epochs * batches)
+    with tf.device("/CPU:0"):
+        steps = tf.range((epoch - 1) * batches, epoch * batches, dtype=tf.float64)
+        return np.asarray(schedule(steps), np.float32)
+
+
+def make_chunks(
+    images: np.ndarray,
+    labels: np.ndarray,
+    items: np.ndarray,
+    settings: TrainingSettings,
+    *,
+    first_epoch: int = 1,
+    lanes: int = 1,
+    place: str = "/CPU:0",
+) -> Iterator[Chunk]:
+    """The chunks of all epochs from `first_epoch` on; a chunk never holds batches of two epochs.
+
+    images: uint8 [all, height, width, channels], also a memory map: only a chunk's images are read at a time.
+    labels: int32 [all].
+    items: int64 [items], indices of the images to learn from.
+    place: the TensorFlow device that the chunks are copied to.
+    """
+    width = _batch_width(settings.batch_size, lanes)
+    steps = max(1, min(CHUNK_STEPS, CHUNK_BYTES // (width * images[0].nbytes)))
+    pixels = np.zeros((steps, width, *images.shape[1:]), np.uint8)  # one buffer for all: new pages cost more
+    for epoch in range(first_epoch, settings.epochs + 1):
+        batches = shuffle_epoch(items, settings, epoch, lanes)
+        for start in range(0, len(batches.order), steps):
+            part = slice(start, start + steps)
+            order = batches.order[part]
+            np.take(images, order, axis=0, out=pixels[: len(order)], mode="clip")  # unlike "raise", without a copy
+            with tf.device(place):
+                chunk = Chunk(
+                    images=tf.constant(pixels),
+                    labels=_padded(labels[order], steps),
+                    flips=_padded(batches.flips[part], steps),
+                    counts=_padded(batches.counts[part], steps),
+                    rates=_padded(batches.rates[part], steps),
+                    blends=_padded(batches.blends[part], steps),
+                    steps=tf.constant(len(order)),
+                )
+            yield chunk
+
+
+def one_ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
+    """The same chunks. A thread makes the next one while the caller works on the one before."""
+    with ThreadPoolExecutor(1, thread_name_prefix="chunks") as thread:
+        coming = thread.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = thread.submit(next, chunks, None)
+            yield chunk
+
+
+def _batch_width(batch_size: int, lanes: int) -> int:
+    """How many images a batch has so that its lanes are equal."""
+    return -(-batch_size // lanes) * lanes
+
+
+def _padded(values: np.ndarray, steps: int) -> tf.Tensor:
+    return tf.constant(np.pad(values, [(0, steps - len(values))] + [(0, 0)] * (values.ndim - 1)))
