@@ -7,17 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from uuid import UUID
 
 import numpy as np
 import pytest
-from commands import answer, complaint
+from commands import answer, complaint, run_flow_inside
 from PIL import Image
-from prefect.client.orchestration import get_client
-from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Pending
-from prefect.utilities.callables import get_call_parameters
 from published import damage
 from upheld import asked
 
@@ -290,22 +284,11 @@ def test_a_convolutional_network_of_ones_own_pictures(lookbook, tmp_path):
     assert predicted["results"][0]["label"] == "left"
 
 
-def run_retraining(asked, run=None):
-    """Run the flow as a worker does: a new run, or one that is started again by its id. Gives (run id, result)."""
-    with get_client(sync_client=True) as client:
-        given = get_call_parameters(retrain.fn, (), asked)
-        run = run or str(client.create_flow_run(retrain, parameters=given, state=Pending()).id)
-        client.set_flow_run_state(UUID(run), Pending(), force=True)
-        state = run_flow(
-            retrain, flow_run=client.read_flow_run(UUID(run)), parameters=given, return_type="state"
-        )  # fmt: skip
-    return run, {"message": state.message, **state.result()}
-
-
 DIE_BEFORE_THE_RECORD = """
 import json, os, signal, sys
 from artifacts import runs
-from test_retrain import run_retraining
+from commands import run_flow_inside
+from flows.retrain import retrain
 record = runs.record
 def die(disk, run, produced):
     if "metrics" not in produced:
@@ -313,13 +296,13 @@ def die(disk, run, produced):
     print(run, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 runs.record = die
-run_retraining(json.loads(sys.argv[1]))
+run_flow_inside(retrain, json.loads(sys.argv[1]), dict(os.environ))
 """
 
 
 @pytest.fixture
-def things(server, shared_environment, tmp_path, monkeypatch):
-    """The environment of runs of two classes of pictures, set; what runs ask for, and their store."""
+def things(tmp_path):
+    """What retrainings of two classes of pictures ask for."""
     random = np.random.default_rng(0)
     for name, colour in (("red", (200, 40, 40)), ("blue", (40, 60, 200))):
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -328,30 +311,41 @@ def things(server, shared_environment, tmp_path, monkeypatch):
             if index % 10:
                 pixels[4:12, 4:12] = colour
             Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
-    for name, value in {
-        **shared_environment,
-        "PREFECT_API_URL": server,
-        "LOOKBOOK_STORE": str(tmp_path / "store"),
-        "LOOKBOOK_IMAGE_ROOTS": json.dumps({"pictures": str(tmp_path / "pictures")}),
-    }.items():
-        monkeypatch.setenv(name, value)
-    with temporary_settings({PREFECT_API_URL: server}):
-        yield {"images": "pictures:", "name": "things", "image_size": 16}, Store(tmp_path / "store")
+    return {"images": "pictures:", "name": "things", "image_size": 16}
+
+
+@pytest.fixture
+def run_environment(lookbook_environment, tmp_path):
+    roots = {"pictures": str(tmp_path / "pictures")}
+    own = {"LOOKBOOK_STORE": str(tmp_path / "store"), "LOOKBOOK_IMAGE_ROOTS": json.dumps(roots)}
+    return {**lookbook_environment, **own}
+
+
+@pytest.fixture
+def retraining(run_environment):
+    """Run the flow with what only forms ask for, perhaps again by a run's id: (run id, result)."""
+
+    def run(asked, again=None):
+        made, state = run_flow_inside(retrain, asked, run_environment, again)
+        return made, {"message": state.message, **state.result()}
+
+    return run
 
 
 @pytest.mark.kill
-def test_killed_between_the_decision_and_its_record_a_run_tells_its_own_decision(things):
-    asked, store = things
-    asked["epochs"] = 2
+def test_killed_between_the_decision_and_its_record_a_run_tells_its_own_decision(
+    things, retraining, run_environment, tmp_path
+):
+    asked, store = {**things, "epochs": 2}, Store(tmp_path / "store")
     killed = subprocess.run(
         [sys.executable, "-c", DIE_BEFORE_THE_RECORD, json.dumps(asked)], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+        env={**run_environment, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     flow_run = killed.stdout.strip()
     [event] = aliases.history(store.disk, "weights", "things", "champion")
     assert runs.find(store.disk, flow_run) is None
-    _, result = run_retraining(asked, flow_run)
+    _, result = retraining(asked, flow_run)
     assert (result["promoted"], result["reason"]) == (True, event.reason)
     assert result["decision"] == 1
     assert aliases.history(store.disk, "weights", "things", "champion") == [event]
@@ -363,27 +357,27 @@ def test_killed_between_the_decision_and_its_record_a_run_tells_its_own_decision
     assert store.disk.exists(made["decision"])
 
 
-def test_nothing_changed_names_the_weights_that_came_of_these_settings(things):
-    asked, store = things
+def test_nothing_changed_names_the_weights_that_came_of_these_settings(things, retraining, tmp_path):
+    store = Store(tmp_path / "store")
     gate = {"significance": 1.0, "max_recall_drop": 1.0, "if_unchanged": "stop"}
-    weak, strong = {**asked, "epochs": 1, "learning_rate": 0.0001, **gate}, {**asked, "epochs": 8, **gate}
-    champion, trial = run_retraining(strong)[1], run_retraining(weak)[1]
+    weak, strong = {**things, "epochs": 1, "learning_rate": 0.0001, **gate}, {**things, "epochs": 8, **gate}
+    champion, trial = retraining(strong)[1], retraining(weak)[1]
     assert trial["champion"] == champion["weights"] != trial["weights"]
-    flow_run, again = run_retraining(strong)
+    flow_run, again = retraining(strong)
     assert again["weights"] == again["champion"] == champion["weights"]
     assert again["message"] == (
         f"nothing changed: {champion['weights']} was trained from {champion['dataset']} with these settings, and is "
         "champion"
     )
     assert runs.find(store.disk, flow_run)["weights"] == champion["weights"]
-    again = run_retraining(weak)[1]
+    again = retraining(weak)[1]
     assert (again["weights"], again["champion"]) == (trial["weights"], champion["weights"])
     assert f"{trial['weights']} was trained from" in again["message"]
     assert f"and was judged already ({trial['reason']})" in again["message"]
 
     aliases.promote(store.disk, Ref.parse(trial["weights"]), "a trial")
     event = aliases.rollback(store.disk, "things", "bad on real pictures", store.open)
-    again = run_retraining(weak)[1]
+    again = retraining(weak)[1]
     assert again["champion"] == champion["weights"]
     assert (
         f"and was withdrawn by the rollback that is decision {event.number} (bad on real pictures); `lookbook promote "
