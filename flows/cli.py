@@ -376,7 +376,7 @@ def export(ref: str, file_format: Any, output: Path) -> Result:
     from tasks.export import export as write
 
     _, store = _store()
-    return write(store, store.resolve(ref, "weights"), file_format, output)
+    return write(store, store.resolve(ref, "weights"), file_format, output).to_dict()
 
 
 @verb(show="verification")
