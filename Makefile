@@ -66,6 +66,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/evaluate.py
 	@$(BIN)/python benchmarks/gate.py
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/help.py
 
 lock: $(READY)
 	@$(BIN)/python -m venv .venv/lock && .venv/lock/bin/pip install --quiet --disable-pip-version-check pip-tools

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for modules that tests share, 
 import httpx
 import numpy as np
 import pytest
-from commands import COMMAND, Done, run_inside, run_process
+from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
 from upheld import bring_down, bring_up, free_port
 
@@ -194,6 +194,7 @@ def server(shared_environment, first):
         except httpx.HTTPError:
             time.sleep(0.2)
     yield url
+    send_what_is_left()
     process.send_signal(signal.SIGINT)
     process.wait(30)
 
@@ -250,4 +251,5 @@ def upheld_environment(tmp_path_factory, fashion_mnist, listener) -> dict[str, s
 def up(upheld_environment):
     upheld = bring_up(upheld_environment)
     yield upheld
+    send_what_is_left()
     bring_down(upheld)
