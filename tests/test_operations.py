@@ -55,7 +55,7 @@ def test_the_report_tells_what_was_promoted_and_why(up, champion):
 def test_the_report_s_confused_classes_are_those_of_the_metrics(up, champion):
     """JSON objects are sorted by their names; the matrix is in the order of the labels."""
     made = runs.find(up.store.disk, champion)
-    matrix = np.array(metrics.load(up.store, Ref.parse(made["metrics"])).numbers["confusion_matrix"])
+    matrix = np.array(metrics.load(up.store, Ref.parse(made["metrics"])).document["confusion_matrix"])
     classes = weights.load(up.store, Ref.parse(made["weights"])).classes
     np.fill_diagonal(matrix, 0)
     is_, called = np.unravel_index(matrix.argmax(), matrix.shape)

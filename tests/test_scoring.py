@@ -28,7 +28,7 @@ from artifacts.store import Store
 from tasks import plan as plans
 from tasks import score as stage
 from tasks.commit import TooManyErrors, commit_predictions
-from tasks.evaluate import evaluate_weights
+from tasks.judging.measuring import evaluate_weights
 from tasks.plan import load_plan, plan_folder
 from tasks.shared.listing import FolderError, FolderLost, default_name
 from tasks.shared.retries import may_pass
