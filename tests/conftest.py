@@ -4,7 +4,7 @@ Tests are marked by what they cost, so that `make test-quick` can leave them out
 
 - `server`: a Prefect server answers, whether the session's or one of the test's own.
 - `browser`: a page is opened in Chromium.
-- `kill`: processes are started to be killed, interrupted or waited for.
+- `kill`: other processes are killed, interrupted, or do what is waited for.
 - `long`: longer than `make test` may take; `make test-long` runs these, and so does `.ci/run`.
 
 `server` and `browser` are set here for whoever asks for a fixture that brings one; the rest is marked in its file.
@@ -34,7 +34,7 @@ import numpy as np
 import pytest
 from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
-from upheld import Upheld, free_port
+from upheld import ENDS_WITH_ITS_PARENT, Upheld, free_port
 
 from artifacts import dataset as datasets
 from artifacts.settings import Settings
@@ -45,7 +45,7 @@ from tasks.vision.images import ImageSpec
 CLASSES = ["circle", "square", "line"]
 SPEC = ImageSpec(height=8, width=8, channels=1)
 
-SHARED = ("up", "server")  # fixtures that a session has once, the slowest group of tests first
+SHARED = ("up", "first")  # fixtures that a session has once, the slowest group of tests first
 BRINGS = {"up": "server", "server": "server", "first": "server", "page": "browser"}  # fixture -> marker
 
 
@@ -188,7 +188,15 @@ def server(shared_environment, first):
     """The API's address of a server on the history of the first run, as `prefect server start` gives one."""
     port = free_port()
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("prefect"), "server", "start", "--port", str(port), "--no-ui"],
+        [
+            *ENDS_WITH_ITS_PARENT,
+            Path(sys.executable).with_name("prefect"),
+            "server",
+            "start",
+            "--port",
+            str(port),
+            "--no-ui",
+        ],
         env=shared_environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

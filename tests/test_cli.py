@@ -54,6 +54,7 @@ def test_help_has_an_example_that_is_real(verb, lookbook):
         command.make_context(name, arguments)
 
 
+@pytest.mark.kill
 def test_each_verb_as_a_process_of_its_own(lookbook_process, lookbook_environment, champion, tmp_path):
     """The other tests here run them inside; retrain, score and up are processes where their own tests need that."""
     Image.new("L", (8, 8)).save(tmp_path / "black.png")

@@ -231,6 +231,7 @@ def drive(store, folder, kill_at=0, when=""):
     )
 
 
+@pytest.mark.kill
 def test_killed_at_any_commit_it_goes_on_and_gives_the_same_version(drawn, undisturbed, tmp_path):
     """A process kills itself at its first commit, at its second, and so on, before or after it. Takes 15 s: a process
     for each."""
@@ -257,6 +258,7 @@ def test_killed_at_any_commit_it_goes_on_and_gives_the_same_version(drawn, undis
     assert len(set(decoded_again)) == 4, "nothing, one, two or all three segments were there"
 
 
+@pytest.mark.kill
 def test_two_at_once_and_one_of_them_killed(store, drawn, undisturbed):
     both = [drive(store, drawn, *dies) for dies in ((0, ""), (5, "after"), (0, ""))]
     codes = [process.wait(120) for process in both]

@@ -225,6 +225,7 @@ def test_children_that_never_start_are_an_error_not_a_loop(folder, tmp_path, mon
         list(decoders.decode([files(tmp_path, names)]))
 
 
+@pytest.mark.kill
 def test_children_end_when_their_parent_is_killed(tmp_path):
     program = (
         "import os, sys, time\n"
@@ -243,6 +244,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
     assert not any(_open_files(pid) for pid in pids)
 
 
+@pytest.mark.kill
 def test_no_file_is_blamed_for_a_parent_that_stood_still(folder, tmp_path, monkeypatch):
     """TensorFlow's import holds the interpreter for seconds at a time, between any two lines of the pool."""
     names = draw(tmp_path, 30)
@@ -332,6 +334,7 @@ with DecoderPool(os.open(top, os.O_RDONLY), ImageSpec(8, 8, 1), Limits(1 << 20, 
 """  # noqa: E501
 
 
+@pytest.mark.kill
 def test_many_decoders_with_small_pipes_and_long_paths_never_wait_for_each_other(tmp_path):
     inner = tmp_path / ("x" * 120) / ("y" * 120)
     inner.mkdir(parents=True)
@@ -373,6 +376,7 @@ def test_a_child_that_was_stopped_between_files_is_replaced_and_no_file_blamed(f
     assert [each.errors for each in results] == [{}, {}, {}]
 
 
+@pytest.mark.kill
 def test_a_parent_that_was_away_blames_nobody(folder, tmp_path, monkeypatch):
     """The consumer of the results may take its time: the children did their work, or wait for room in the pipe."""
     monkeypatch.setattr(decoding, "_SILENT_SECONDS", 1.0)

@@ -271,6 +271,7 @@ def test_hundreds_of_classes_are_a_picture_and_links(tmp_path):
     assert store.open(ref).files["report.html"]["bytes"] < 4_000_000
 
 
+@pytest.mark.browser
 def test_the_report_of_a_real_training(first, home):
     """Fashion-MNIST's, by the command; the picture of the docs."""
     store = Store(home / "store")

@@ -90,6 +90,7 @@ def name():
     return f"attack_{uuid.uuid4().hex}"
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize(
     ("host", "port", "api_host"),
     [
@@ -112,6 +113,7 @@ def test_no_other_page_in_a_browser_reads_or_writes(up, other_page, name, host, 
     assert not any("200" in each or "201" in each or each == "socket: open" for each in said), said
 
 
+@pytest.mark.browser
 def test_the_page_is_in_no_other_page_s_frame(up, other_page):
     """Framed, its buttons could be pressed by a person who sees something else."""
     with open_page(f"http://127.0.0.1:{other_page}/", up.url) as page:
@@ -123,6 +125,7 @@ def test_the_page_is_in_no_other_page_s_frame(up, other_page):
         assert answer.value.status == 403
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_the_own_page_works_by_both_names(up, host):
     own = f"http://{host}:{urlsplit(up.url).port}"

@@ -24,6 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("size", [64, 512])
 def test_a_picture_of_any_size_takes_half_a_gigabyte(architecture, size):

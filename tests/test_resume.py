@@ -107,6 +107,7 @@ def elsewhere(store, shapes_dataset, tmp_path):
     return other
 
 
+@pytest.mark.kill
 def test_killed_at_every_stage_it_ends_in_the_same_version(trainings, shapes_dataset, store, elsewhere, tmp_path):
     settings = SETTINGS["dense"]
     whole = Training(trainings, elsewhere, shapes_dataset, settings, tmp_path / "whole")
@@ -129,6 +130,7 @@ def test_killed_at_every_stage_it_ends_in_the_same_version(trainings, shapes_dat
     assert len(published.artifact.manifest["provenance"]["epoch_seconds"]) == len(published.history) == settings.epochs
 
 
+@pytest.mark.kill
 def test_killed_at_random_moments_it_ends_in_the_same_version(trainings, shapes_dataset, store, elsewhere, tmp_path):
     """Somebody else kills it, so that it happens between any two instructions."""
     settings = SETTINGS["conv"]
@@ -153,6 +155,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_version(trainings, shapes_
     assert len(weights.load(store, Ref.parse(lines[-1])).history) == settings.epochs
 
 
+@pytest.mark.kill
 def test_equal_trainings_at_once_give_one_version(trainings, shapes_dataset, store, tmp_path):
     """They share states, and each removes them at its end: neither may fail or lose anything by that."""
     settings = dataclasses.replace(SETTINGS["dense"], epochs=60, patience=59)

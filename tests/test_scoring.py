@@ -423,6 +423,7 @@ for root in sys.stdin:  # a run is a fork, which has everything imported
 """
 
 
+@pytest.mark.kill
 def test_killed_at_twenty_moments_and_resumed_it_yields_the_rows_of_an_uninterrupted_run(
     store, tmp_path, champion, pictures
 ):

@@ -109,6 +109,7 @@ for architecture in ("dense", "conv"):
 """
 
 
+@pytest.mark.kill
 def test_processes_with_one_processor_and_with_all_give_the_same_bits():
     """test_resume.py has processes with equal processors."""
     together = [
@@ -146,6 +147,7 @@ for architecture in ("dense", "conv"):
 """
 
 
+@pytest.mark.kill
 def test_a_network_is_made_and_trained_on_the_chosen_device():
     """Two logical devices of the processor stand for a GPU beside it."""
     said = subprocess.run([sys.executable, "-c", PLACED], capture_output=True, text=True)

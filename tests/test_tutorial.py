@@ -85,6 +85,7 @@ def run(page, folder):
             raise Wrong(f"line {line}: expected\n{text}\nfound\n{found}")
 
 
+@pytest.mark.kill
 def test_the_page_prints_what_it_shows(fashion_mnist, tmp_path):
     run(PAGE.read_text(), tmp_path)
 

@@ -15,6 +15,7 @@ from commands import COMMAND
 
 from artifacts.store import Store
 
+ENDS_WITH_ITS_PARENT = ["setpriv", "--pdeathsig", "INT"]  # a session of tests that is killed leaves no server behind
 PATIENCE = 60.0  # seconds for an answer of Prefect's server, which answers nobody while it has much to do
 
 
@@ -63,7 +64,7 @@ class Upheld:
     def _bring_up(self) -> subprocess.Popen[str]:
         """Start `lookbook up`, and wait until it says that it is."""
         process = subprocess.Popen(
-            [*COMMAND, "up", "--json"],
+            [*ENDS_WITH_ITS_PARENT, *COMMAND, "up", "--json"],
             env=self.environment,
             stdout=subprocess.PIPE,
             text=True,
