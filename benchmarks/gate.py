@@ -19,7 +19,7 @@ from artifacts.settings import Settings
 from tasks.judging.gate import compare, judge
 from tasks.requests import Gate
 from tasks.vision.duplicates import firsts
-from tasks.vision.sources import FASHION_MNIST, fetch, split
+from tasks.vision.sources import FASHION_MNIST, fetch, read_side
 
 PAIRS, CHAIN, REAL, LEVEL = 3000, 200, 100, 0.05
 ACCURACY, SPREAD = 0.87, 3.0  # of the chances by image: a Beta distribution, with many images that nobody gets wrong
@@ -106,7 +106,7 @@ def real() -> None:
 
     settings = Settings()
     contents = fetch(FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
-    train, test = (split(FASHION_MNIST, contents, side) for side in ("train", "test"))
+    train, test = (read_side(FASHION_MNIST, contents, side) for side in ("train", "test"))
     spec, learned = FASHION_MNIST.image_spec, slice(0, 6_000)
 
     def hits(seed: int) -> tuple[np.ndarray, float]:
