@@ -104,6 +104,7 @@ def test_tasks_init_stays_empty():
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
+        ("artifacts", ("artifacts.store", "numpy", "pyarrow", "pydantic")),
         ("flows.cli", ("prefect", "tensorflow", "numpy", "pyarrow", "pydantic", "rich")),
         ("flows.retrain", ("tensorflow",)),
         (
