@@ -40,7 +40,8 @@ up: $(READY)
 TEST := $(BIN)/pytest --numprocesses 2
 
 test: $(READY) browser
-	@$(TEST) -m "not long"
+	@$(TEST) -m "not long" --cov --cov-report=
+	@echo "branches covered by what runs inside the tests' own processes: $$($(BIN)/coverage report --format=total) %"
 
 test-quick: $(READY)
 	@$(TEST) -m "not server and not browser and not kill and not long"

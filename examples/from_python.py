@@ -3,7 +3,8 @@
     python examples/from_python.py
 
 It draws small pictures of three shapes, publishes them as a dataset in the store `shapes-store`, trains on them,
-evaluates on the test images, promotes the model if it is better than the champion, and tells what is on three pictures. Everything is versioned as `lookbook` does it: `LOOKBOOK_STORE=shapes-store lookbook lineage champion` shows
+evaluates on the test images, promotes the model if it is better than the champion, and tells what is on three pictures.
+Everything is versioned as `lookbook` does it: `LOOKBOOK_STORE=shapes-store lookbook lineage champion` shows
 what the champion was made from. A second run gives the same versions.
 """
 

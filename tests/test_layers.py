@@ -144,6 +144,12 @@ def test_tensorflow_is_imported_without_a_word_and_without_changing_the_environm
     assert (said.stdout, said.stderr) == ("", "still heard")
 
 
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+def test_tests_of_a_group_stay_on_one_worker(request):
+    """pytest-xdist reads the group from a test's id; where it isn't there, each worker starts servers of its own."""
+    assert request.node.nodeid.endswith("@test_layers")
+
+
 def subclasses(kind):
     return {kind}.union(*map(subclasses, kind.__subclasses__()))
 
