@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import CLASSES, SPEC, WITHOUT_ROOTS_RIGHTS, answer, complaint
+from commands import answer, complaint
+from conftest import CLASSES, SPEC
+from environment import WITHOUT_ROOTS_RIGHTS
 
 from artifacts import aliases, weights
 from artifacts import dataset as datasets
