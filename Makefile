@@ -40,7 +40,8 @@ up: $(READY)
 TEST := $(BIN)/pytest --numprocesses 2
 
 test: $(READY) browser
-	@$(TEST) -m "not long"
+	@$(TEST) -m "not long" --cov --cov-report=
+	@echo "branches covered by what runs inside the tests' own processes: $$($(BIN)/coverage report --format=total) %"
 
 test-quick: $(READY)
 	@$(TEST) -m "not server and not browser and not kill and not long"
@@ -66,6 +67,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/evaluate.py
 	@$(BIN)/python benchmarks/gate.py
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/help.py
 
 lock: $(READY)
 	@$(BIN)/python -m venv .venv/lock && .venv/lock/bin/pip install --quiet --disable-pip-version-check pip-tools

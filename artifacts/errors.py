@@ -1,4 +1,7 @@
-"""What can go wrong with artifacts. Every message says what was expected, what was found, and what to do."""
+"""What can go wrong: the root of all errors of Lookbook's own, and those of artifacts. Every message says what was
+expected, what was found, and what to do. docs/design.md has the whole tree."""
+
+from artifacts.printable import printable
 
 
 class LookbookError(Exception):
@@ -7,8 +10,7 @@ class LookbookError(Exception):
     def __str__(self) -> str:
         """The message without what a terminal would obey: it holds names of files and classes, and goes to terminals,
         logs, tracebacks and the states of runs."""
-        message = super().__str__()
-        return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in message)
+        return printable(super().__str__())
 
 
 class InvalidRef(LookbookError):

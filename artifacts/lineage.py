@@ -29,10 +29,10 @@ def lineage(store: Store, ref: Ref) -> dict[str, Any]:
 
 def _behind(store: Store, ref: Ref) -> dict[str, Any]:
     try:
-        told, inputs = _told(store, ref)
+        line, inputs = _line(store, ref)
     except (NotFound, Corrupt) as error:
         return {"ref": str(ref), "problem": str(error)}
-    return {**told, "made_from": {name: _input(store, value) for name, value in inputs.items()}}
+    return {**line, "made_from": {name: _input(store, value) for name, value in inputs.items()}}
 
 
 def _input(store: Store, value: str) -> Any:
@@ -47,14 +47,14 @@ def _after(store: Store, ref: Ref, children: dict[str, list[Ref]]) -> list[dict[
     direct = children[str(ref)]
     below = {grandchild for child in direct for grandchild in children[str(child)]}
     return [
-        {**_told(store, child)[0], "made_into": _after(store, child, children)} for child in sorted(set(direct) - below)
+        {**_line(store, child)[0], "made_into": _after(store, child, children)} for child in sorted(set(direct) - below)
     ]
 
 
-def _told(store: Store, ref: Ref) -> tuple[dict[str, Any], dict[str, str]]:
+def _line(store: Store, ref: Ref) -> tuple[dict[str, Any], dict[str, str]]:
     """What a line of the tree says, and the inputs."""
     manifest = store.open(ref).manifest
     identity, made = manifest["identity"], manifest["provenance"]
-    told = {"ref": str(ref), "created": made["created"], "settings": identity["settings"]}
-    told |= {"folder": made["folder"]} if "folder" in made else {}
-    return told, identity["inputs"]
+    line = {"ref": str(ref), "created": made["created"], "settings": identity["settings"]}
+    line |= {"folder": made["folder"]} if "folder" in made else {}
+    return line, identity["inputs"]

@@ -20,15 +20,127 @@ _ITEMS = "predictions.parquet"
 
 
 @dataclass(frozen=True)
+class ClassNumbers:
+    """What an evaluation says of one class.
+
+    precision, recall, f1: 0 to 1, None where there is nothing to divide by.
+    support: how many of the items are of this class.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An item that the model takes for another class.
+
+    item: its place in the test split.
+    is_, called: the class that it has, and the one that it is taken for.
+    confidence: 0 to 1, the probability of `called`.
+    """
+
+    item: int
+    is_: str
+    called: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many `items` of the class `is_` are `called` another one."""
+
+    is_: str
+    called: str
+    items: int
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The calibration error and the loss after the logits were divided by a temperature."""
+
+    temperature: float
+    error: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What an evaluation found, as far as code reads it. `metrics.json` may hold more, and an older one less.
+
+    accuracy, loss: 0 to 1 and nats, None where the predictions are not numbers.
+    accuracy_interval: of 95 % confidence.
+    items: how many test images were counted; copies: how many more are copies of these, and were not.
+    per_class: by class.
+    confusion_matrix: rows are what items are, columns what they are called; None with many classes.
+    most_confused: the largest numbers beside its diagonal.
+    brier: 0 to 2; top_k: k -> share that is right among the k most probable classes.
+    calibration: the bins of the reliability diagram and the error; scaled: the same after the temperature.
+    mistakes: the most confident ones; doubtful: how many labels are likely wrong; doubtful_items: the likeliest.
+    """
+
+    accuracy: float | None
+    loss: float | None
+    items: int
+    per_class: dict[str, ClassNumbers]
+    confusion_matrix: list[list[int]] | None
+    most_confused: list[Confusion]
+    accuracy_interval: tuple[float, float] | None
+    copies: int
+    brier: float | None
+    top_k: dict[str, float]
+    calibration: dict[str, Any] | None
+    scaled: Scaled | None
+    mistakes: list[Mistake]
+    doubtful: int | None
+    doubtful_items: list[Mistake]
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Numbers":
+        """Of what `metrics.json` holds."""
+        interval, scaled = document.get("accuracy_interval"), document.get("calibrated")
+        doubtful = document.get("label_errors")
+        return cls(
+            accuracy=document["accuracy"],
+            loss=document["loss"],
+            items=document["items"],
+            per_class={name: ClassNumbers(**each) for name, each in document["per_class"].items()},
+            confusion_matrix=document["confusion_matrix"],
+            most_confused=[
+                Confusion(each["is"], each["called"], each["items"]) for each in document.get("most_confused", [])
+            ],
+            accuracy_interval=(interval[0], interval[1]) if interval else None,
+            copies=document.get("copies", 0),
+            brier=document.get("brier"),
+            top_k=document.get("top_k", {}),
+            calibration=document.get("calibration"),
+            scaled=Scaled(scaled["temperature"], scaled["error"], scaled["loss"]) if scaled else None,
+            mistakes=_mistakes(document.get("mistakes", [])),
+            doubtful=doubtful["items"] if doubtful else None,
+            doubtful_items=_mistakes(doubtful["listed"]) if doubtful else [],
+        )
+
+
+def _mistakes(listed: Sequence[Mapping[str, Any]]) -> list[Mistake]:
+    return [Mistake(each["item"], each["is"], each["called"], each["confidence"]) for each in listed]
+
+
+@dataclass(frozen=True)
 class Metrics:
-    """A published evaluation. `numbers` holds at least accuracy, loss, items, per_class and confusion_matrix."""
+    """A published evaluation. document: all of `metrics.json`; numbers: what code reads of it."""
 
     artifact: Artifact
-    numbers: dict[str, Any]
+    document: dict[str, Any]
 
     @property
     def ref(self) -> Ref:
         return self.artifact.ref
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        return Numbers.from_document(self.document)
 
     def probabilities(self) -> np.ndarray:
         """float32 [items, classes], in the order of the test split."""

@@ -64,8 +64,8 @@ class Preparations:
         """None when there is none that can be read: it only saves work."""
         with suppress(NotFound, InvalidRef, pa.ArrowException, OSError, KeyError, TypeError):
             content = self._disk.read(self._keys()[-1]) if self._keys() else b""
-            told = pq.read_schema(io.BytesIO(content)).metadata
-            return Preparation(told[b"listed"].decode(), Ref.parse(told[b"dataset"].decode()), content)
+            metadata = pq.read_schema(io.BytesIO(content)).metadata
+            return Preparation(metadata[b"listed"].decode(), Ref.parse(metadata[b"dataset"].decode()), content)
         return None
 
     def save(self, listed: str, dataset: Ref, files: Sequence[Read] = ()) -> None:

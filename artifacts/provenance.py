@@ -1,4 +1,4 @@
-"""Where and when an artifact was made: what may differ between equal runs, and so stays outside the identity."""
+"""When, where and with what an artifact was made. It may differ between equal runs, so it stays out of the identity."""
 
 import getpass
 import os
@@ -20,7 +20,7 @@ def now() -> str:
 
 
 def user_at_host() -> str:
-    """Who is at work, as `anna@box`; a user id without a name (a container's, say) as `12345@box`."""
+    """Who is at work, as `anna@box`; as `12345@box` when the user id has no name, which happens in containers."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # OSError since Python 3.13
@@ -29,7 +29,14 @@ def user_at_host() -> str:
 
 
 def provenance(**more: Any) -> dict[str, Any]:
-    """created (UTC), host, versions, commit (40 hex digits, or None outside a checkout), and what the stage adds."""
+    """What a manifest's provenance holds.
+
+    created: the time in UTC.
+    host: the machine's name.
+    versions: name -> version, of Python and of the packages that decide numbers or formats.
+    commit: 40 hex digits, or None outside a checkout.
+    more: what the stage adds.
+    """
     return {"created": now(), "host": socket.gethostname(), "versions": _versions(), "commit": _commit(), **more}
 
 

@@ -1,9 +1,9 @@
-"""The state of a training that is not done yet, in the store's staging: safetensors, and a document beside it.
+"""The state of a training that is not done yet, in the store's staging: safetensors and a document.
 
     staging/training/<digest>-00000007.safetensors     after 7 epochs
     staging/training/<digest>-00000007.json            its SHA-256, the history and the seconds: the commit
 
-The digest is of all that decides the numbers, so a state never goes on under other settings, data or versions.
+The digest is of all that decides the numbers, so no training goes on from a state of other settings, data or versions.
 """
 
 import hashlib
@@ -23,7 +23,12 @@ _FOLDER = "staging/training"
 
 @dataclass(frozen=True)
 class Saved:
-    """tensors: name -> float32 array; history, seconds: an entry for each finished epoch."""
+    """A state that was saved.
+
+    tensors: name -> float32 array.
+    history: an entry for each finished epoch.
+    seconds: how long each finished epoch took.
+    """
 
     tensors: dict[str, np.ndarray]
     history: list[dict[str, Any]]
@@ -31,7 +36,10 @@ class Saved:
 
 
 class TrainingStates:
-    """The states of one training, known by all that `decided_by`: equal values share their states."""
+    """The states of one training.
+
+    decided_by: all that decides the training's numbers, as JSON has it. Trainings with equal values share their states.
+    """
 
     def __init__(self, disk: LocalDisk, decided_by: Mapping[str, Any]) -> None:
         self._disk = disk
@@ -41,7 +49,12 @@ class TrainingStates:
     def save(
         self, tensors: Mapping[str, np.ndarray], history: Sequence[Mapping[str, Any]], seconds: Sequence[float]
     ) -> None:
-        """Commit the state after as many epochs as the history has, then remove older ones."""
+        """Commit a state, then remove older ones.
+
+        tensors: name -> float32 array.
+        history: an entry for each finished epoch; their number is the state's.
+        seconds: how long each finished epoch took.
+        """
         from safetensors.numpy import save as to_bytes
 
         content = to_bytes(dict(tensors))
@@ -58,7 +71,10 @@ class TrainingStates:
         self._remove([key for key in self._keys() if key < name])
 
     def load(self) -> Saved | None:
-        """The newest state, None without any. Raises Corrupt, naming the file, when it is not what was committed."""
+        """The newest state, or None when there is none.
+
+        Raises Corrupt, which names the file, when it is not what was committed.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load as from_bytes
 
@@ -82,13 +98,13 @@ class TrainingStates:
         return None
 
     def remove(self) -> None:
-        """Remove all of them: the training is done, or its states are of no use."""
+        """Remove all states: the training is done, or they are of no use."""
         self._remove(self._keys())
 
     def _keys(self) -> list[str]:
         return [key for key in self._disk.list(_FOLDER) if key.startswith(f"{self.prefix}-")]
 
     def _remove(self, keys: Iterable[str]) -> None:
-        """Documents first: a state without its tensors would look damaged."""
+        """Remove the documents first: a document without its tensors would look damaged."""
         for key in sorted(keys, key=lambda key: not key.endswith(".json")):
             self._disk.remove(key)

@@ -1,4 +1,4 @@
-"""Weights: safetensors, with the training's history, and all that scoring must know beside them."""
+"""Weights: safetensors with the training's history, and all else that scoring must know."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,11 @@ _DTYPES = {"float32": "F32", "int32": "I32", "int64": "I64"}
 
 @dataclass(frozen=True)
 class Weights:
-    """Published weights: name -> array, with class names (in the order of the logits) and the ImageSpec as a dict."""
+    """Published weights.
+
+    artifact: the version in the store.
+    tensors: name -> float32 array.
+    """
 
     artifact: Artifact
     tensors: dict[str, np.ndarray]
@@ -33,20 +37,23 @@ class Weights:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """epoch, loss, accuracy and items of every epoch. Raises Corrupt."""
+        """An entry for each epoch: epoch, loss, accuracy, items, and with a validation share validation_loss and
+        validation_accuracy. Raises Corrupt."""
         return list(json.loads(self.artifact.read("history.json")))
 
     @property
     def classes(self) -> list[str]:
+        """The names of the classes, in the order of the logits."""
         return list(self.artifact.facts["classes"])
 
     @property
     def temperature(self) -> float | None:
-        """What logits are divided by for calibrated probabilities; None where no images were held out."""
+        """Logits divided by it give calibrated probabilities; None when no images were held out."""
         return self.artifact.facts.get("temperature")
 
     @property
     def image_spec(self) -> dict[str, Any]:
+        """The fields of the ImageSpec that the images were made by."""
         return dict(self.artifact.facts["image_spec"])
 
 
@@ -63,8 +70,17 @@ def save(
     temperature: float | None = None,
     made: Mapping[str, Any],
 ) -> Ref:
-    """Publish weights. `history` holds one entry an epoch and nothing that differs between equal runs (no times);
-    `temperature` is that of held-out images, where some were."""
+    """Publish weights; returns their ref.
+
+    tensors: name -> array of float32, int32 or int64.
+    history: an entry for each epoch, without anything that differs between equal runs, such as times.
+    classes: the names of the classes, in the order of the logits.
+    image_spec: the fields of the ImageSpec that the images were made by.
+    settings: all settings of the training.
+    dataset: what was learned from.
+    temperature: what calibrates the probabilities; None when no images were held out.
+    made: what the provenance tells besides, and may differ between equal runs.
+    """
     from safetensors.numpy import save as to_bytes
 
     return store.publish(
@@ -101,9 +117,9 @@ def load(store: Store, ref: Ref) -> Weights:
 
 
 def _header(content: bytes) -> dict[str, dict[str, Any]]:
-    """Names, dtypes and shapes as the file claims them, before anything is allocated.
+    """Names, dtypes and shapes as the file claims them, before anything is allocated. Raises ValueError.
 
-    Layout: https://github.com/huggingface/safetensors#format (8 bytes length, JSON header, data).
+    A file is 8 bytes of length, a JSON header and data: https://github.com/huggingface/safetensors#format
     """
     length = int.from_bytes(content[:8], "little")
     if length > len(content) - 8:

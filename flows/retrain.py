@@ -29,6 +29,7 @@ from tasks.reports import decision as decisions
 from tasks.reports import retraining
 from tasks.reports.progress import report_key
 from tasks.requests import Data, Gate, RetrainRequest
+from tasks.results import Retrained
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import check_folder, default_name
 
@@ -92,12 +93,14 @@ def retrain(request: RetrainRequest) -> Any:
     epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
     seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
     produced = {"dataset": dataset_ref, "weights": weights_ref, "metrics": metrics_ref}
-    decided = aliases.event_key("weights", Ref.parse(weights_ref).name, "champion", decision["decision"])
+    decided = aliases.event_key("weights", Ref.parse(weights_ref).name, "champion", decision.number)
     runs.record(store.disk, str(flow_run.id), {**produced, "decision": decided})
-    result = {**produced, "accuracy": numbers["accuracy"], "loss": numbers["loss"], "seconds": seconds, **decision}
-    _report("decision", called, decisions.markdown(store, result), f"Decision on the champion of {called}")
+    result = Retrained(**produced, accuracy=numbers.accuracy, loss=numbers.loss, seconds=seconds, decision=decision)
+    _report(
+        "decision", called, decisions.markdown(store, weights_ref, decision), f"Decision on the champion of {called}"
+    )
     _report("retrain", called, retraining.markdown(store, result), f"Retraining of {called}")
-    return result
+    return result.to_dict()
 
 
 def _called(configured: Settings, data: Data) -> str:
@@ -163,10 +166,10 @@ def _nothing_changed(store: Store, dataset: str, judged: _Judged) -> Any:
     get_run_logger().info(reason)
     produced = {"dataset": dataset, "weights": judged.weights}
     runs.record(store.disk, str(flow_run.id), produced)
-    told = {**produced, "champion": judged.champion}
+    refs = {**produced, "champion": judged.champion}
     name = Ref.parse(dataset).name
-    _report("retrain", name, retraining.unchanged(reason, told), f"Retraining of {name}")
-    return Completed(message=reason, data={**told, "promoted": False, "reason": reason})
+    _report("retrain", name, retraining.unchanged(reason, refs), f"Retraining of {name}")
+    return Completed(message=reason, data={**refs, "promoted": False, "reason": reason})
 
 
 def _report(of: str, name: str, markdown: str, description: str) -> None:

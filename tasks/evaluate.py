@@ -1,29 +1,12 @@
 """The stage that measures weights on the test split of a dataset, and draws the report."""
 
-import time
-from contextlib import suppress
-
-import numpy as np
 from prefect import get_run_logger, task
 
-from artifacts import dataset as datasets
-from artifacts import metrics
-from artifacts import weights as published_weights
-from artifacts.dataset import Dataset
-from artifacts.errors import Corrupt, LookbookError, NotFound
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
-from artifacts.weights import Weights
-from tasks.reports import evaluation
-from tasks.shared import model
+from tasks.judging.measuring import evaluate_weights
 from tasks.shared.retries import RETRIES
-from tasks.vision.duplicates import firsts
-from tasks.vision.metrics import evaluate as measure
-
-
-class Mismatch(LookbookError):
-    """Weights that are not meant for these images or classes."""
 
 
 @task(
@@ -37,44 +20,3 @@ def evaluate(weights: str, dataset: str) -> str:
     ref = evaluate_weights(Store(Settings().store), Ref.parse(weights), Ref.parse(dataset))
     get_run_logger().info("published %s", ref)
     return str(ref)
-
-
-def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
-    """Predict the test split now, and publish what came out: the probabilities of every image, and numbers in which
-    each content counts once. Raises NotFound, Corrupt, WeightsError and Mismatch."""
-    started = time.perf_counter()
-    data = datasets.load(store, dataset)
-    measured = published_weights.load(store, weights)
-    if (measured.classes, measured.image_spec) != (data.classes, data.image_spec):
-        theirs, ours = set(measured.classes), set(data.classes)
-        differing = ", ".join(sorted(theirs ^ ours)) or "their order, or the pictures' size or colour"
-        raise Mismatch(
-            f"{weights} tells {len(theirs)} classes apart; {dataset} has {len(ours)} (differing: {differing}). "
-            "Retrain, or name another dataset"
-        )
-    learned_from = _learned_from(store, measured)
-    probabilities = model.load(store, weights).predict(data.test.images)
-    counted = np.unique(firsts(data.test.images, data.test.labels))
-    copies = len(counted) < len(data.test.labels)
-    numbers = measure(
-        probabilities, data.test.labels, measured.classes, measured.temperature, counted if copies else None
-    )
-    return metrics.save(
-        store,
-        dataset.name,
-        numbers=numbers,
-        labels=data.test.labels,
-        probabilities=probabilities,
-        sources=data.test.sources,
-        weights=weights,
-        dataset=dataset,
-        report=lambda: evaluation.draw(measured, learned_from, data, numbers, probabilities),
-        made={"seconds": round(time.perf_counter() - started, 3)},
-    )
-
-
-def _learned_from(store: Store, weights: Weights) -> Dataset | None:
-    """The dataset that weights were trained on, not always the one they are measured on; None when it is gone."""
-    with suppress(NotFound, Corrupt):
-        return datasets.load(store, Ref.parse(weights.artifact.identity["inputs"]["dataset"]))
-    return None

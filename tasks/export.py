@@ -1,4 +1,4 @@
-"""Published weights -> a graph for other runtimes, in a folder of the user's. No Prefect here, and no new artifact."""
+"""Published weights -> a graph for other runtimes, in a folder of the user's. Needs no Prefect, makes no artifact."""
 
 import errno
 import importlib.util
@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,20 +24,47 @@ if TYPE_CHECKING:
     from tasks.vision.exporting import Format
 
 CHECKED, CHECKED_BYTES = 1000, 256 << 20  # test images that a graph is compared on, and their bytes at most
-NEEDED = {"saved-model": (), "tflite": (), "onnx": ("onnx", "onnxruntime", "tf2onnx")}  # packages beside TensorFlow's
+NEEDED = {"saved-model": (), "tflite": (), "onnx": ("onnx", "onnxruntime", "tf2onnx")}  # packages beside TensorFlow
 PATTERNS = "*?[\\"  # TensorFlow looks for a SavedModel's variables by pattern, and finds none below such folders
 
 
 class OutputError(LookbookError):
-    """A folder that can't be written to, or holds something; or a package that writing needs is missing."""
+    """A folder can't be written to or holds something, or a package is missing that writing needs."""
 
 
-def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Exported:
+    """A graph that was written.
+
+    format: saved-model, tflite or onnx.
+    path: what a runtime is given.
+    folder: where the graph is, with `labels.txt` and `lookbook.json`.
+    weights: the ref of the weights.
+    images: how many test images the graph was compared on.
+    max_difference: the largest absolute difference of a probability from `predict`.
+    bytes: the size of all files.
+    seconds: how long the export took.
+    """
+
+    format: str
+    path: str
+    folder: str
+    weights: str
+    images: int
+    max_difference: float
+    bytes: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Exported:
     """Write the graph of these weights, `labels.txt` and `lookbook.json` to the folder `output`, whole or not at all.
 
-    The graph is loaded back and compared with `predict` on images of the dataset's test split. Returns format, path
-    (what a runtime is given), folder, weights, images (how many were compared), max_difference, bytes and seconds.
-    Raises NotFound, Corrupt, WeightsError, OutputError (before anything is computed, where it can be known), and
+    The graph is loaded back and compared with `predict` on images of the dataset's test split.
+
+    Raises NotFound, Corrupt, WeightsError, OutputError (before anything is computed where it can be known then), and
     ExportError when the graph's numbers are others.
     """
     started = time.perf_counter()
@@ -70,25 +98,27 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> dict[
             versions={name: version(name) for name in ("lookbook", "tensorflow", *NEEDED[file_format])},
         )
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {
-        "format": file_format,
-        "path": str(target / exporting.FILES[file_format]),
-        "folder": str(target),
-        "weights": str(ref),
-        "images": len(images),
-        "max_difference": largest,
-        "bytes": size,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
+    return Exported(
+        format=file_format,
+        path=str(target / exporting.FILES[file_format]),
+        folder=str(target),
+        weights=str(ref),
+        images=len(images),
+        max_difference=largest,
+        bytes=size,
+        seconds=round(time.perf_counter() - started, 3),
+    )
 
 
 def _write_beside(folder: Path, **about: Any) -> None:
+    """Write the class names, and `about` as JSON."""
     labels = [" ".join(name.splitlines()) for name in about["classes"]]
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     (folder / "lookbook.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def _require(file_format: str) -> None:
+    """Raises OutputError when a package is missing."""
     missing = [name for name in NEEDED[file_format] if importlib.util.find_spec(name) is None]
     if missing:
         raise OutputError(
@@ -99,7 +129,7 @@ def _require(file_format: str) -> None:
 
 @contextmanager
 def _whole(output: Path, forbidden: str) -> Iterator[tuple[Path, Path]]:
-    """A folder to write to and where it is in the end: moved there at once when all went well, removed when not."""
+    """A folder to write to, and the place where it will be: it is moved there when all went well, else removed."""
     target = output.expanduser().absolute()
     try:
         target = target.resolve()
@@ -120,6 +150,7 @@ def _whole(output: Path, forbidden: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _check(target: Path, output: Path, forbidden: str) -> None:
+    """Raises OutputError unless a folder can be put at `target`."""
     if odd := [each for each in forbidden if each in str(target)]:
         raise OutputError(
             f"expected a path that TensorFlow doesn't take for a pattern, found {' '.join(odd)} in {target}; "

@@ -139,7 +139,7 @@ def train_weights(
 def _resumable(
     states: TrainingStates, settings: TrainingSettings, progress: TrainingProgress
 ) -> "training.State | None":
-    """Where an earlier run was; None to start from the first weights. A damaged one is named in the log and removed."""
+    """Where an earlier run was; None to start from the first weights. A damaged state is logged and removed."""
     from tasks.vision.training import EpochResult, State
 
     try:
@@ -175,7 +175,7 @@ def _decided_by(dataset: Ref, settings: TrainingSettings, execution: Execution, 
 def _alone(
     settings: Settings, store: Store, device: Device, deadline: Deadline, log: Callable[[str], None]
 ) -> Iterator[None]:
-    """Two runs of deployments on one store never train at once, and nothing trains twice at once on one GPU."""
+    """Wait until no other run of a deployment trains on this store, and no other training uses this GPU."""
     from tasks.vision import device as devices
 
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 COMMAND = [str(Path(sys.executable).with_name("lookbook"))]  # as a person starts it
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # which `main` handles
@@ -78,7 +79,42 @@ def _prefect(environment: dict[str, str]) -> Iterator[None]:
 
     given = {PREFECT_API_URL: environment["PREFECT_API_URL"], PREFECT_HOME: environment["PREFECT_HOME"]}
     with temporary_settings(given):
-        yield
+        try:
+            yield
+        finally:
+            send_what_is_left()
+
+
+def send_what_is_left() -> None:
+    """Logs and events of flows that ran in this process travel in the background: call this while the server is up."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=30)
+    EventsWorker.drain_all(timeout=30)
+
+
+def run_flow_inside(flow: Any, asked: dict[str, Any], environment: dict[str, str], run: str | None = None) -> Any:
+    """Run a flow inside this process as a worker's process does: a new run, or one that is started again by its id.
+
+    `environment` names the store, the roots and the server. Gives the run's id and its final state.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.flow_engine import run_flow
+    from prefect.states import Pending
+    from prefect.utilities.callables import get_call_parameters
+
+    ours = {name: value for name, value in environment.items() if name.startswith("LOOKBOOK_")}
+    with (
+        _process_of_its_own({**os.environ, **ours}, sys.argv),
+        _prefect(environment),
+        get_client(sync_client=True) as api,
+    ):
+        parameters = get_call_parameters(flow.fn, (), asked)
+        run = run or str(api.create_flow_run(flow, parameters=parameters, state=Pending()).id)
+        api.set_flow_run_state(UUID(run), Pending(), force=True)
+        made = api.read_flow_run(UUID(run))
+        return run, run_flow(flow, flow_run=made, parameters=parameters, return_type="state")
 
 
 def answer(run: Done) -> Any:

@@ -11,7 +11,8 @@ Tests are marked by what they cost, so that `make test-quick` can leave them out
 
 pytest-xdist runs two workers, and a group of tests stays on one worker. All tests that use a fixture of SHARED are one
 group, so that there is one such server a session; of the others each file is a group. Groups start in the order of
-SHARED, because what takes longest must begin first.
+SHARED, because what takes longest must begin first. Within a group, what is marked `early` starts what takes its time,
+such as a run whose signs of life must be missed, and what is marked `late` judges it when the others are done.
 """
 
 import json
@@ -31,9 +32,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # for modules that tests share, 
 import httpx
 import numpy as np
 import pytest
-from commands import COMMAND, Done, run_inside, run_process
+from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
-from upheld import bring_down, bring_up, free_port
+from upheld import Upheld, free_port
 
 from artifacts import dataset as datasets
 from artifacts.settings import Settings
@@ -54,8 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture in BRINGS.keys() & set(item.fixturenames):
             item.add_marker(BRINGS[fixture])
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-    last = len(SHARED)
-    items.sort(key=lambda item: next((place for place, each in enumerate(SHARED) if each == _group(item)), last))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> tuple[int, int]:
+    """The place of a test's group among all, and its own within the group."""
+    group = _group(item)
+    early, late = (item.get_closest_marker(each) is not None for each in ("early", "late"))
+    return SHARED.index(group) if group in SHARED else len(SHARED), late - early
 
 
 def _group(item: pytest.Item) -> str:
@@ -194,6 +201,7 @@ def server(shared_environment, first):
         except httpx.HTTPError:
             time.sleep(0.2)
     yield url
+    send_what_is_left()
     process.send_signal(signal.SIGINT)
     process.wait(30)
 
@@ -242,12 +250,23 @@ def upheld_environment(tmp_path_factory, fashion_mnist, listener) -> dict[str, s
         "LOOKBOOK_STORE": str(top / "store"),
         "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(top / "photos")}),
         "LOOKBOOK_NOTIFY_URL": listener[0],
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # not once a minute
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
         **DEAD_PROXIES,
     }
 
 
 @pytest.fixture(scope="session")
 def up(upheld_environment):
-    upheld = bring_up(upheld_environment)
+    upheld = Upheld(upheld_environment)
     yield upheld
-    bring_down(upheld)
+    send_what_is_left()
+    upheld.bring_down()
+
+
+@pytest.fixture(scope="session")
+def champion(up):
+    """The first champion, from a run that trained on the GPU pool."""
+    run = up.start("retrain/weekly", epochs=2, train_on="gpu pool")
+    assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
+    return run

@@ -218,7 +218,7 @@ def test_metrics_come_back(store):
     loaded = metrics.load(store, ref)
     assert loaded.artifact.read("report.html") == b"<p>"
     assert loaded.hits().tolist() == (probabilities.argmax(1) == [0, 1]).tolist()
-    assert loaded.numbers["confusion_matrix"] == [[0, 1], [0, 1]]
+    assert loaded.document["confusion_matrix"] == [[0, 1], [0, 1]]
     assert (loaded.probabilities() == probabilities).all()
     table = pq.read_table(loaded.artifact.path("predictions.parquet"))
     assert table.column_names == ["source", "label", "probabilities"]

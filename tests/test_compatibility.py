@@ -47,7 +47,7 @@ def make() -> None:
     """Write the example store: run once for a format, and commit what it wrote."""
     from conftest import CLASSES, SPEC
 
-    from tasks.evaluate import evaluate_weights
+    from tasks.judging.measuring import evaluate_weights
     from tasks.promote import decide_promotion
     from tasks.reports.progress import TrainingProgress
     from tasks.requests import Gate

@@ -18,6 +18,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
 from artifacts import dataset, metrics, weights
+from artifacts.metrics import Numbers
 from artifacts.store import Store
 from tasks.reports import evaluation
 from tasks.vision.images import ImageSpec
@@ -56,10 +57,11 @@ def publish(top, channels=1, classes=CLASSES, items=400, settings=None, temperat
     powers = np.exp(2 * logits)
     probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     numbers = evaluate(probabilities, labels, classes, temperature)
+    typed = Numbers.from_document(numbers)
     opened, on = weights.load(store, trained), dataset.load(store, data)
     ref = metrics.save(
         store, "things", numbers=numbers, labels=labels, probabilities=probabilities, sources=split.sources,
-        weights=trained, dataset=data, report=lambda: evaluation.draw(opened, on, on, numbers, probabilities), made={},
+        weights=trained, dataset=data, report=lambda: evaluation.draw(opened, on, on, typed, probabilities), made={},
     )  # fmt: skip
     return store, ref
 
@@ -72,7 +74,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def numbers(published):
-    return metrics.load(*published).numbers
+    return metrics.load(*published).document
 
 
 @pytest.fixture
@@ -87,7 +89,10 @@ def test_the_page_says_what_the_numbers_say(page, numbers):
     low, high = numbers["accuracy_interval"]
     assert f"{numbers['accuracy']:.2%}\naccuracy, {low:.2%} to {high:.2%} with 95 % confidence" in text
     assert f"{numbers['brier']:.4f}" in text
-    assert f"the temperature 1.500, which held-out images gave, it is {numbers['calibrated']['error']:.2%}" in text
+    assert (
+        f"the temperature 1.500, which was fitted on held-out images, it is {numbers['calibrated']['error']:.2%}"
+        in text
+    )
     assert "1 image of a <i>single</i> colour" in text, "as text, not as markup"
     page.get_by_text("for example").click()
     assert "a & b.png" in page.inner_text(".warnings")
@@ -205,7 +210,7 @@ def test_colour_one_mistake_and_none_at_all(tmp_path):
     data = dataset.load(store, next(store.refs("datasets")))
     measured = weights.load(store, next(store.refs("weights")))
     numbers = evaluate(probabilities, data.test.labels, ["a", "b"])
-    drawn = evaluation.draw(measured, data, data, numbers, probabilities)
+    drawn = evaluation.draw(measured, data, data, Numbers.from_document(numbers), probabilities)
     assert b"None." in drawn["report.html"]
     assert Image.open(io.BytesIO(drawn["mistakes.png"])).width > 0
     assert json.loads(artifact.read("metrics.json"))["accuracy"] < 1
@@ -216,7 +221,8 @@ def test_a_model_that_answers_nan_has_a_report_that_says_so(tmp_path):
     data = dataset.load(store, next(store.refs("datasets")))
     measured = weights.load(store, next(store.refs("weights")))
     nothing = np.full((40, 2), np.nan, np.float32)
-    drawn = evaluation.draw(measured, data, data, evaluate(nothing, data.test.labels, ["a", "b"]), nothing)
+    numbers = Numbers.from_document(evaluate(nothing, data.test.labels, ["a", "b"]))
+    drawn = evaluation.draw(measured, data, data, numbers, nothing)
     assert b"Its predictions are not numbers (NaN)." in drawn["report.html"]
     assert b"Its predictions are not numbers (NaN)." in drawn["model-card.md"]
 
@@ -236,7 +242,7 @@ def test_weights_that_are_measured_on_another_dataset_tell_both(tmp_path):
     probabilities = np.full((20, 2), 0.5, np.float32)
     numbers = evaluate(probabilities, half.labels, ["a", "b"])
     for known, told in ((learned, "Trained on 40 images of"), (None, "which is not in the store any more")):
-        drawn = evaluation.draw(measured, known, other, numbers, probabilities)
+        drawn = evaluation.draw(measured, known, other, Numbers.from_document(numbers), probabilities)
         card = drawn["model-card.md"].decode()
         assert told in card
         assert f"Tested with 20 images of `{other.artifact.ref}`" in card
@@ -283,7 +289,7 @@ def test_the_report_of_a_real_training(first, home):
 def test_a_thousand_classes_have_no_matrix_but_what_is_confused_and_the_weakest(tmp_path):
     classes = [f"class {index}" for index in range(1000)]
     store, ref = publish(tmp_path, classes=classes, items=4000, temperature=None)
-    numbers = metrics.load(store, ref).numbers
+    numbers = metrics.load(store, ref).document
     assert numbers["confusion_matrix"] is None
     assert len(numbers["per_class"]) == 1000
     confused = [each["items"] for each in numbers["most_confused"]]

@@ -31,34 +31,46 @@ def stored(home):
     return "\n".join(str(value) for [value] in rows)
 
 
-def run(lookbook, tmp_path, *arguments):
-    """What a command printed, and what Prefect keeps of it."""
-    home = tmp_path / "prefect"
-    said = lookbook(*arguments, PREFECT_HOME=str(home), PREFECT_API_URL="", COLUMNS="400")
-    kept = stored(home)
-    for text in (said.stdout, said.stderr, kept):
-        assert "\x1b]" not in text
-        assert "\x07" not in text
-    return said, kept
+@pytest.fixture
+def lookbook_environment(shared_environment, server, tmp_path):
+    return {
+        **shared_environment,
+        "LOOKBOOK_STORE": str(tmp_path / "store"),
+        "PREFECT_API_URL": server,
+        "COLUMNS": "400",
+    }
 
 
-def test_file_names_in_warnings(lookbook, tmp_path):
+@pytest.fixture
+def run(lookbook_process, home):
+    """What a command printed with Prefect's logs, and what Prefect keeps of it."""
+
+    def run(*arguments):
+        said = lookbook_process(*arguments, *QUICK, "--verbose")
+        kept = stored(home / "prefect")
+        for text in (said.stdout, said.stderr, kept):
+            assert "\x1b]" not in text
+            assert "\x07" not in text
+        return said, kept
+
+    return run
+
+
+def test_file_names_in_warnings(run, tmp_path):
     for name in ("red", "blue"):
         draw(tmp_path / "things" / name)
     (tmp_path / f"things/red/no{OBEYED}picture.txt").write_text("no picture")
-    said, kept = run(
-        lookbook, tmp_path, "retrain", "--images", tmp_path / "things", *QUICK, "--max-bad", "0.5", "--verbose"
-    )
+    said, kept = run("retrain", "--images", tmp_path / "things", "--max-bad", "0.5")
     assert said.returncode == 0, said.stderr
     for text in (said.stderr, kept):
         assert "left out: unsupported" in text
         assert "no\ufffd]0;pwned\ufffdpicture.txt" in text
 
 
-def test_class_names_in_failures(lookbook, tmp_path):
+def test_class_names_in_failures(run, tmp_path):
     draw(tmp_path / "things" / "red")
     draw(tmp_path / "things" / f"blue{OBEYED}", 1)
-    said, kept = run(lookbook, tmp_path, "retrain", "--images", tmp_path / "things", *QUICK, "--verbose")
+    said, kept = run("retrain", "--images", tmp_path / "things")
     assert said.returncode == 1
     for text in (said.stderr, kept):
         assert "blue\ufffd]0;pwned\ufffd" in text

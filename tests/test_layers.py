@@ -1,16 +1,21 @@
 """pytest tests/test_layers.py: imports run one way (docs/design.md has the table)."""
 
 import ast
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from artifacts.errors import LookbookError
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("artifacts", "tasks", "flows")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+ROOT_OF_ERRORS = "artifacts.errors."  # one root for all errors: plain text, it knows no store
 WITHOUT_TENSORFLOW = (
     "sources",
     "downloads",
@@ -61,6 +66,8 @@ def forbidden(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_run_one_way(path):
     for name in imported(path):
+        if name.startswith(ROOT_OF_ERRORS):
+            continue
         assert not name.startswith(tuple(f"{prefix}." for prefix in forbidden(path))), name
         assert name not in forbidden(path), name
 
@@ -117,17 +124,18 @@ def test_tasks_init_stays_empty():
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
+        ("artifacts", ("artifacts.store", "numpy", "pyarrow", "pydantic")),
         ("flows.cli", ("prefect", "tensorflow", "numpy", "pyarrow", "pydantic", "rich")),
         ("flows.retrain", ("tensorflow",)),
         (
             "tasks.vision.training, tasks.vision.inference, tasks.vision.exporting",
-            ("prefect", "artifacts", "pyarrow", "keras"),
+            ("prefect", "artifacts.store", "artifacts.settings", "pyarrow", "keras"),
         ),
         (
             "tasks.vision.sources, tasks.vision.images, tasks.vision.metrics, tasks.vision.duplicates",
-            ("prefect", "tensorflow", "artifacts"),
+            ("prefect", "tensorflow", "artifacts.store", "artifacts.settings"),
         ),
-        ("tasks.vision.decoder", ("prefect", "tensorflow", "artifacts", "pyarrow", "pydantic")),
+        ("tasks.vision.decoder", ("prefect", "tensorflow", "artifacts.store", "pyarrow", "pydantic")),
         ("flows.score", ("tensorflow",)),
         ("artifacts.dataset, artifacts.weights, artifacts.metrics", ("prefect", "tensorflow", "tasks")),
         ("tasks.shared.model, tasks.predict", ("prefect", "tensorflow")),
@@ -138,7 +146,7 @@ def test_tasks_init_stays_empty():
     ],
 )
 def test_what_an_import_loads(modules, absent):
-    program = f"import sys, {modules}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    program = f"import sys, {modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not set(absent) & set(loaded)
 
@@ -154,3 +162,23 @@ def test_tensorflow_is_imported_without_a_word_and_without_changing_the_environm
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert (said.stdout, said.stderr) == ("", "still heard")
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+def test_tests_of_a_group_stay_on_one_worker(request):
+    """pytest-xdist reads the group from a test's id; where it isn't there, each worker starts servers of its own."""
+    assert request.node.nodeid.endswith("@test_layers")
+
+
+def subclasses(kind):
+    return {kind}.union(*map(subclasses, kind.__subclasses__()))
+
+
+def test_every_error_is_in_the_tree_of_the_design():
+    for path in MODULES:
+        if "class " in path.read_text() and path.stem != "__main__":
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    tree = (ROOT / "docs/design.md").read_text().partition("## Errors")[2].partition("\n## ")[0]
+    ours = {each.__name__ for each in subclasses(LookbookError) if each.__module__.startswith(PACKAGES)}
+    assert len(ours) > 20
+    assert ours == set(re.findall(r"^ +([A-Z][A-Za-z]+)  ", tree, re.MULTILINE))

@@ -11,8 +11,9 @@ from published import damage, remove
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import NotPromotable
 from tasks import promote as stage
-from tasks.evaluate import Mismatch, evaluate_weights
+from tasks.judging.decision import Decision
 from tasks.judging.gate import Comparison, Recall, compare, judge, unprotected
+from tasks.judging.measuring import Mismatch, evaluate_weights
 from tasks.promote import decide_promotion
 from tasks.reports import decision
 from tasks.requests import Gate
@@ -284,8 +285,7 @@ def test_a_champion_whose_dataset_can_not_be_read_is_told(store, shapes_dataset,
 
 
 def report(store, event):
-    result = {"numbers": event.numbers, "weights": event.challenger, "champion": event.ref, "reason": event.reason}
-    return decision.markdown(store, {**result, "promoted": event.action == "promote"})
+    return decision.markdown(store, event.challenger, Decision.from_event(event))
 
 
 def test_copies_among_the_test_images_count_once(store, shapes_dataset, shapes):
@@ -298,12 +298,12 @@ def test_copies_among_the_test_images_count_once(store, shapes_dataset, shapes):
     once, five = (publish(store, shapes_dataset, train=shapes["train"], test=test) for test in (few, many))
     weak, other = save(store, once, 0, weak=True), save(store, once, 1, weak=True)
     told = [metrics.load(store, evaluate_weights(store, weak, data)) for data in (once, five)]
-    assert told[1].numbers == {**told[0].numbers, "copies": 80, "mistakes": told[1].numbers["mistakes"],
-                               "label_errors": told[1].numbers["label_errors"]}  # fmt: skip
-    assert "copies" not in told[0].numbers
+    assert told[1].document == {**told[0].document, "copies": 80, "mistakes": told[1].document["mistakes"],
+                               "label_errors": told[1].document["label_errors"]}  # fmt: skip
+    assert "copies" not in told[0].document
     assert len(told[1].labels()) == 100, "the probabilities of each are there"
     for listed in ("mistakes",):
-        for one, other_one in zip(told[0].numbers[listed], told[1].numbers[listed], strict=True):
+        for one, other_one in zip(told[0].document[listed], told[1].document[listed], strict=True):
             assert other_one["item"] == 5 * one["item"]
     page = told[1].artifact.read("report.html").decode()
     assert "20 test images (80 more are copies, not counted)" in page

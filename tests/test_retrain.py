@@ -1,6 +1,7 @@
 """pytest tests/test_retrain.py: the main job, as a person runs it: the real images, real servers, real signals."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import answer, complaint
+from commands import answer, complaint, run_flow_inside
 from PIL import Image
 from published import damage
 from upheld import asked
@@ -17,12 +18,22 @@ from upheld import asked
 from artifacts import aliases, dataset, metrics, runs, weights
 from artifacts.refs import Ref
 from artifacts.store import Store
+from flows.retrain import retrain
+from flows.serving import only_server
 from tasks.vision.recipes import settings_for
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def lookbook_environment(shared_environment):
-    return shared_environment
+def lookbook_environment(shared_environment, server):
+    return {**shared_environment, "PREFECT_API_URL": server}
+
+
+@pytest.fixture(scope="module")
+def own_home(tmp_path_factory):
+    """For commands that bring a server: a database that no other server uses."""
+    return {"PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")), "PREFECT_API_URL": ""}
 
 
 @pytest.fixture
@@ -55,12 +66,15 @@ def test_progress_shows_every_100_batches_and_every_epoch(first):
         assert finished.endswith(" s")
 
 
-def test_the_same_retraining_gives_the_same_weights_and_says_so(first, lookbook):
+def test_the_same_retraining_gives_the_same_weights_and_says_so(first, lookbook, store):
+    """The first was a process of its own."""
+    pixels = store.open(Ref.parse(answer(first)["dataset"])).folder / "train.arrow"
+    written = pixels.stat().st_mtime_ns
     again = answer(lookbook("retrain", "--json"))
     assert {again[key] == answer(first)[key] for key in ("dataset", "weights", "metrics")} == {True}
     assert not again["promoted"]
     assert again["reason"].startswith("the same weights version came out, which is champion already")
-    assert again["seconds"]["prepare"] < 1
+    assert pixels.stat().st_mtime_ns == written
 
 
 def test_a_worse_one_is_not_promoted_and_a_person_reads_why(first, lookbook, store):
@@ -80,7 +94,7 @@ def test_a_server_started_later_shows_the_run(first, server):
     runs = asked(server, "flow_runs", sort="START_TIME_ASC")
     pair = [run["id"] for run in runs[:2]]
     assert [run["name"].partition("-fashion-mnist-")[0] for run in runs[:2]] == ["retrain", "train"]
-    assert {run["state_type"] for run in runs} == {"COMPLETED"}
+    assert {run["state_type"] for run in runs[:2]} == {"COMPLETED"}
     tasks = asked(server, "task_runs", flow_runs={"id": {"any_": pair}})
     assert sorted(task["name"].rpartition("-")[0] for task in tasks) == [
         "decide on promotion", "evaluate network", "prepare dataset", "train", "train network",
@@ -93,7 +107,7 @@ def test_a_server_started_later_shows_the_run(first, server):
 
 def test_a_running_server_is_used_and_no_result_is_pickled(server, lookbook, home, first):
     before = len(asked(server, "flow_runs"))
-    result = answer(lookbook("retrain", "--epochs", "1", "--json", PREFECT_API_URL=server))
+    result = answer(lookbook("retrain", "--epochs", "1", "--json"))
     assert result["accuracy"] > 0.7
     assert len(asked(server, "flow_runs")) == before + 2, "the retraining, and the training inside"
     assert not list((home / "prefect").rglob("storage/*"))
@@ -101,7 +115,7 @@ def test_a_running_server_is_used_and_no_result_is_pickled(server, lookbook, hom
 
 def test_a_training_that_diverges_is_one_line_and_leaves_the_champion(server, lookbook, store):
     before = list(store.refs())
-    told = complaint(lookbook("retrain", "--learning-rate", "1e30", PREFECT_API_URL=server))
+    told = complaint(lookbook("retrain", "--learning-rate", "1e30"))
     assert "the loss is nan in epoch 1, by batch 100 of 938: the training diverged" in told
     assert list(store.refs()) == before
     assert store.verify().corrupt == []
@@ -115,7 +129,6 @@ def test_a_full_disk_publishes_nothing(server, lookbook, tmp_path):
         "retrain",
         behind=["prlimit", "--fsize=1000000"],
         LOOKBOOK_STORE=str(tmp_path / "store"),
-        PREFECT_API_URL=server,
     )
     assert "make room" in complaint(run)
     assert list(Store(tmp_path / "store").refs()) == []
@@ -134,16 +147,14 @@ def test_a_damaged_dataset_is_named(server, lookbook, store, home, first):
     path = store.open(Ref.parse(answer(first)["dataset"])).folder / "train.arrow"
     content = path.read_bytes()
     damage(path, content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
-    told = complaint(lookbook("retrain", "--epochs", "1", PREFECT_API_URL=server))
+    told = complaint(lookbook("retrain", "--epochs", "1"))
     damage(path, content)
     assert "train.arrow is damaged: expected 49,310,226 bytes" in told
     assert "make it again" in told
 
 
 def test_settings_that_can_not_work_are_told_before_any_work(server, lookbook, tmp_path):
-    told = complaint(
-        lookbook("retrain", "--patience", "5", LOOKBOOK_STORE=str(tmp_path / "store"), PREFECT_API_URL=server)
-    )
+    told = complaint(lookbook("retrain", "--patience", "5", LOOKBOOK_STORE=str(tmp_path / "store")))
     assert "expected a validation share for a patience of 5 epochs, found none; 0.1 is a usual one" in told
     assert not (tmp_path / "store/datasets").exists()
 
@@ -193,14 +204,20 @@ def alive(pid):
         return False
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_half_way(lookbook_command, lookbook_environment, lookbook, store, first, kind):
+@pytest.mark.kill
+@pytest.mark.parametrize(
+    ("kind", "own_server"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGKILL, True)]
+)
+def test_interrupted_half_way(
+    lookbook_command, lookbook_environment, own_home, lookbook, store, first, kind, own_server
+):
     before = list(store.refs())
     events = len(answer(lookbook("history", "--json")))
-    process = start(lookbook_command, lookbook_environment, "--epochs", "500", "--seed", "99")
+    environment = {**lookbook_environment, **own_home} if own_server else lookbook_environment
+    process = start(lookbook_command, environment, "--epochs", "500", "--seed", "99")
     wait_for(process, "epoch 3/500  loss")
     servers = children(process)
-    assert servers
+    assert bool(servers) == own_server
     process.send_signal(kind)
     rest = process.communicate(timeout=60)[1]
     if kind == signal.SIGKILL:
@@ -218,28 +235,38 @@ def test_interrupted_half_way(lookbook_command, lookbook_environment, lookbook, 
     assert store.verify().corrupt == []
 
 
-def test_a_second_command_waits_for_the_first_and_says_so(lookbook_command, lookbook_environment, first, tmp_path):
-    lookbook_environment = {**lookbook_environment, "LOOKBOOK_STORE": str(tmp_path / "store")}
-    one = start(lookbook_command, lookbook_environment, "--epochs", "40", "--seed", "7")
-    wait_for(one, "epoch 1/40  loss")
-    two = start(lookbook_command, lookbook_environment, "--epochs", "1", "--seed", "7")
-    wait_for(two, "another lookbook command uses Prefect's database; waiting until it is done")
-    assert one.poll() is None
-    assert one.communicate(timeout=120)[0]
-    said = two.communicate(timeout=120)
-    assert (one.returncode, two.returncode) == (0, 0), said
-    assert "database is locked" not in said[1]
+@pytest.mark.kill
+def test_commands_wait_for_their_turn_with_the_database_and_say_so(
+    lookbook_command, lookbook_environment, own_home, tmp_path
+):
+    """Prefect's database is taken when two commands start; then one of them goes first."""
+    draw_corners(tmp_path / "pictures")
+    environment = {**lookbook_environment, **own_home, "LOOKBOOK_STORE": str(tmp_path / "store")}
+    asked = ("--images", str(tmp_path / "pictures"), "--epochs", "1")
+    with only_server(Path(own_home["PREFECT_HOME"])):
+        both = [start(lookbook_command, environment, *asked) for _ in range(2)]
+        for each in both:
+            wait_for(each, "another lookbook command uses Prefect's database; waiting until it is done")
+            assert each.poll() is None
+    said = [each.communicate(timeout=120) for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert not any("database is locked" in told for _, told in said)
+
+
+def draw_corners(top):
+    """Two classes of 60 pictures of 28x28: a square on the left, or on the right."""
+    random = np.random.default_rng(0)
+    for name, place in (("left", slice(2, 10)), ("right", slice(18, 26))):
+        (top / name).mkdir(parents=True)
+        for index in range(60):
+            pixels = random.integers(0, 60, (28, 28), dtype=np.uint8)
+            pixels[place, place] += 150
+            Image.fromarray(pixels).save(top / name / f"{index}.png")
 
 
 def test_a_convolutional_network_of_ones_own_pictures(lookbook, tmp_path):
     """The recipe but for what is given, a validation share, and scoring by what came out."""
-    random = np.random.default_rng(0)
-    for name, place in (("left", slice(2, 10)), ("right", slice(18, 26))):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
-        for index in range(60):
-            pixels = random.integers(0, 60, (28, 28), dtype=np.uint8)
-            pixels[place, place] += 150
-            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
+    draw_corners(tmp_path / "pictures")
     own = {"LOOKBOOK_STORE": str(tmp_path / "store")}
     result = answer(
         lookbook(
@@ -257,32 +284,25 @@ def test_a_convolutional_network_of_ones_own_pictures(lookbook, tmp_path):
     assert predicted["results"][0]["label"] == "left"
 
 
-FLOW = """
+DIE_BEFORE_THE_RECORD = """
 import json, os, signal, sys
-from prefect.client.orchestration import get_client
-from prefect.flow_engine import run_flow
-from prefect.states import Pending
-from prefect.utilities.callables import get_call_parameters
 from artifacts import runs
+from commands import run_flow_inside
 from flows.retrain import retrain
 record = runs.record
 def die(disk, run, produced):
-    os.kill(os.getpid(), signal.SIGKILL) if "metrics" in produced else record(disk, run, produced)
-with get_client(sync_client=True) as client:
-    asked, again = json.loads(sys.argv[1]), sys.argv[2:]
-    runs.record = die if asked.pop("die", False) else record
-    given = get_call_parameters(retrain.fn, (), asked)
-    run = again[0] if again else client.create_flow_run(retrain, parameters=given, state=Pending()).id
-    client.set_flow_run_state(run, Pending(), force=True)
+    if "metrics" not in produced:
+        return record(disk, run, produced)
     print(run, flush=True)
-    state = run_flow(retrain, flow_run=client.read_flow_run(run), parameters=given, return_type="state")
-    print(json.dumps({"message": state.message, **state.result()}))
+    os.kill(os.getpid(), signal.SIGKILL)
+runs.record = die
+run_flow_inside(retrain, json.loads(sys.argv[1]), dict(os.environ))
 """
 
 
 @pytest.fixture
-def run_flow(server, shared_environment, tmp_path):
-    """Run the flow with what only forms ask for, and as a worker that starts a run again: (run id, result)."""
+def things(tmp_path):
+    """What retrainings of two classes of pictures ask for."""
     random = np.random.default_rng(0)
     for name, colour in (("red", (200, 40, 40)), ("blue", (40, 60, 200))):
         (tmp_path / "pictures" / name).mkdir(parents=True)
@@ -291,31 +311,41 @@ def run_flow(server, shared_environment, tmp_path):
             if index % 10:
                 pixels[4:12, 4:12] = colour
             Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{index}.png")
+    return {"images": "pictures:", "name": "things", "image_size": 16}
+
+
+@pytest.fixture
+def run_environment(lookbook_environment, tmp_path):
     roots = {"pictures": str(tmp_path / "pictures")}
-    environment = {
-        **shared_environment, "PREFECT_API_URL": server, "LOOKBOOK_STORE": str(tmp_path / "store"),
-        "LOOKBOOK_IMAGE_ROOTS": json.dumps(roots), "PYTHONPATH": str(Path(__file__).parents[1]),
-    }  # fmt: skip
-
-    def run(*again, **asked):
-        given = {"images": "pictures:", "name": "things", "image_size": 16, **asked}
-        said = subprocess.run(
-            [sys.executable, "-c", FLOW, json.dumps(given), *again], env=environment, capture_output=True, text=True,
-            timeout=300,
-        )  # fmt: skip
-        lines = said.stdout.splitlines()
-        assert said.returncode == (-signal.SIGKILL if asked.get("die") else 0), said.stderr
-        return lines[0], None if asked.get("die") else json.loads(lines[-1])
-
-    return run, Store(tmp_path / "store")
+    own = {"LOOKBOOK_STORE": str(tmp_path / "store"), "LOOKBOOK_IMAGE_ROOTS": json.dumps(roots)}
+    return {**lookbook_environment, **own}
 
 
-def test_killed_between_the_decision_and_its_record_a_run_tells_its_own_decision(run_flow):
-    run, store = run_flow
-    flow_run, _ = run(epochs=2, die=True)
+@pytest.fixture
+def retraining(run_environment):
+    """Run the flow with what only forms ask for, perhaps again by a run's id: (run id, result)."""
+
+    def run(asked, again=None):
+        made, state = run_flow_inside(retrain, asked, run_environment, again)
+        return made, {"message": state.message, **state.result()}
+
+    return run
+
+
+@pytest.mark.kill
+def test_killed_between_the_decision_and_its_record_a_run_tells_its_own_decision(
+    things, retraining, run_environment, tmp_path
+):
+    asked, store = {**things, "epochs": 2}, Store(tmp_path / "store")
+    killed = subprocess.run(
+        [sys.executable, "-c", DIE_BEFORE_THE_RECORD, json.dumps(asked)], capture_output=True, text=True, timeout=300,
+        env={**run_environment, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    flow_run = killed.stdout.strip()
     [event] = aliases.history(store.disk, "weights", "things", "champion")
     assert runs.find(store.disk, flow_run) is None
-    _, result = run(flow_run, epochs=2)
+    _, result = retraining(asked, flow_run)
     assert (result["promoted"], result["reason"]) == (True, event.reason)
     assert result["decision"] == 1
     assert aliases.history(store.disk, "weights", "things", "champion") == [event]
@@ -327,27 +357,27 @@ def test_killed_between_the_decision_and_its_record_a_run_tells_its_own_decision
     assert store.disk.exists(made["decision"])
 
 
-def test_nothing_changed_names_the_weights_that_came_of_these_settings(run_flow):
-    run, store = run_flow
+def test_nothing_changed_names_the_weights_that_came_of_these_settings(things, retraining, tmp_path):
+    store = Store(tmp_path / "store")
     gate = {"significance": 1.0, "max_recall_drop": 1.0, "if_unchanged": "stop"}
-    weak, strong = {"epochs": 1, "learning_rate": 0.0001, **gate}, {"epochs": 8, **gate}
-    champion, trial = run(**strong)[1], run(**weak)[1]
+    weak, strong = {**things, "epochs": 1, "learning_rate": 0.0001, **gate}, {**things, "epochs": 8, **gate}
+    champion, trial = retraining(strong)[1], retraining(weak)[1]
     assert trial["champion"] == champion["weights"] != trial["weights"]
-    flow_run, again = run(**strong)
+    flow_run, again = retraining(strong)
     assert again["weights"] == again["champion"] == champion["weights"]
     assert again["message"] == (
         f"nothing changed: {champion['weights']} was trained from {champion['dataset']} with these settings, and is "
         "champion"
     )
     assert runs.find(store.disk, flow_run)["weights"] == champion["weights"]
-    again = run(**weak)[1]
+    again = retraining(weak)[1]
     assert (again["weights"], again["champion"]) == (trial["weights"], champion["weights"])
     assert f"{trial['weights']} was trained from" in again["message"]
     assert f"and was judged already ({trial['reason']})" in again["message"]
 
     aliases.promote(store.disk, Ref.parse(trial["weights"]), "a trial")
     event = aliases.rollback(store.disk, "things", "bad on real pictures", store.open)
-    again = run(**weak)[1]
+    again = retraining(weak)[1]
     assert again["champion"] == champion["weights"]
     assert (
         f"and was withdrawn by the rollback that is decision {event.number} (bad on real pictures); `lookbook promote "

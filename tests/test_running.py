@@ -54,6 +54,7 @@ def test_one_waits_for_the_other_and_says_so_once(tmp_path):
     assert said == ["waiting for the first to end"]
 
 
+@pytest.mark.kill
 def test_a_turn_ends_with_its_process_however_that_ends(tmp_path):
     program = (
         "import sys, time; from pathlib import Path\n"

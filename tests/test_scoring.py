@@ -27,7 +27,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import plan as plans
 from tasks.commit import TooManyErrors, commit_predictions
-from tasks.evaluate import evaluate_weights
+from tasks.judging.measuring import evaluate_weights
 from tasks.plan import plan_folder
 from tasks.requests import ScoreRequest
 from tasks.score import score_plan

@@ -57,6 +57,7 @@ def grow_old(path, days):
         os.utime(each, (time.time() - days * 86400,) * 2)
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("waited_for", [True, False])
 def test_scratch_of_a_killed_process_is_removed_by_whoever_comes_next(store, at_work, waited_for):
     process, folder = at_work()

@@ -248,6 +248,7 @@ def test_a_mirror_comes_first_packed_or_not(tmp_path):
         (b"<html></html>", "expected 1,296 bytes, found 13"),
         (b"", "expected 1,296 bytes, found 0"),
     ],
+    ids=["changed", "short", "endless", "cut off", "packed page", "page", "empty"],
 )
 def test_a_wrong_file_in_the_mirror_is_an_error(tmp_path, content, message):
     mirror = fill(tmp_path / "mirror", PACKED | {"train-images.gz": content})

@@ -13,7 +13,7 @@ from published import remove
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import AlreadyExists, NotPromotable
 from artifacts.settings import Settings
-from tasks.evaluate import evaluate_weights
+from tasks.judging.measuring import evaluate_weights
 from tasks.prepare import prepare_dataset
 from tasks.promote import decide_promotion
 from tasks.reports.progress import TrainingProgress
@@ -115,8 +115,8 @@ def test_evaluation_is_stored_with_every_items_probabilities(store, source, shap
     data = prepare_dataset(store, *source, "shapes")
     loaded = metrics.load(store, evaluate_weights(store, train(store, data, epochs=10), data))
     predicted = loaded.probabilities().argmax(1)
-    assert loaded.numbers["accuracy"] == np.mean(predicted == shapes["test"].labels) > 0.9
-    assert sum(map(sum, loaded.numbers["confusion_matrix"])) == loaded.numbers["items"] == 60
+    assert loaded.document["accuracy"] == np.mean(predicted == shapes["test"].labels) > 0.9
+    assert sum(map(sum, loaded.document["confusion_matrix"])) == loaded.document["items"] == 60
 
 
 def test_the_better_model_is_champion_and_every_decision_is_kept(store, source):

@@ -29,6 +29,15 @@ def same(one, other):
     return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
+@pytest.fixture(scope="module")
+def short(shapes):
+    """What a short training of the shapes gives, and its state after each epoch."""
+    states = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.vision.training.STATE_SECONDS", 0)
+        return train(shapes["train"], on_state=states.append), states
+
+
 @pytest.mark.parametrize(
     "settings", [TrainingSettings(epochs=20, batch_size=16), settings_for("conv", epochs=6, batch_size=30)]
 )
@@ -59,27 +68,25 @@ def test_dense_learns_from_bright_pictures_of_any_size():
     assert hits["plain"] < 0.6, "else the difference needs no setting"
 
 
-def test_the_same_settings_give_the_same_bits_and_other_seeds_others(shapes):
-    first = train(shapes["train"])
-    assert same(train(shapes["train"]).tensors, first.tensors)
-    assert train(shapes["train"]).history == first.history
+def test_the_same_settings_give_the_same_bits_and_other_seeds_others(shapes, short):
+    first, again = short[0], train(shapes["train"])
+    assert same(again.tensors, first.tensors)
+    assert again.history == first.history
     assert not same(train(shapes["train"], dataclasses.replace(SHORT, seed=1)).tensors, first.tensors)
 
 
-def test_a_memory_map_gives_the_bits_of_an_array(shapes, tmp_path):
+def test_a_memory_map_gives_the_bits_of_an_array(shapes, short, tmp_path):
     images = shapes["train"].images
     mapped = np.memmap(tmp_path / "images", np.uint8, "w+", shape=images.shape)
     mapped[:] = images
-    assert same(
-        fit(mapped, shapes["train"].labels, classes=3, spec=SPEC, settings=SHORT).tensors,
-        train(shapes["train"]).tensors,
-    )
+    trained = fit(mapped, shapes["train"].labels, classes=3, spec=SPEC, settings=SHORT)
+    assert same(trained.tensors, short[0].tensors)
 
 
-def test_labels_may_be_any_whole_numbers(shapes):
-    expected = train(shapes["train"]).tensors
+def test_labels_may_be_any_whole_numbers(shapes, short):
     for labels in (shapes["train"].labels.astype(np.int64), shapes["train"].labels.tolist()):
-        assert same(fit(shapes["train"].images, labels, classes=3, spec=SPEC, settings=SHORT).tensors, expected)
+        trained = fit(shapes["train"].images, labels, classes=3, spec=SPEC, settings=SHORT)
+        assert same(trained.tensors, short[0].tensors)
 
 
 BITS = """
@@ -89,7 +96,6 @@ import numpy as np
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import settings_for
 from tasks.vision.training import fit
-from tasks.vision.training_data import hold_out
 random = np.random.default_rng(0)
 images = random.integers(0, 256, (600, 12, 12, 1), dtype=np.uint8)
 labels = (images[:, 3, 3, 0] // 64).astype(np.int32)
@@ -104,12 +110,15 @@ for architecture in ("dense", "conv"):
 
 
 def test_processes_with_one_processor_and_with_all_give_the_same_bits():
-    said = [
-        subprocess.run([sys.executable, "-c", BITS, processors], capture_output=True, text=True, check=True).stdout
-        for processors in ("1", "64", "64")
+    """test_resume.py has processes with equal processors."""
+    together = [
+        subprocess.Popen([sys.executable, "-c", BITS, processors], stdout=subprocess.PIPE, text=True)
+        for processors in ("1", "64")
     ]
-    assert said[0].count("\n") == 2
-    assert said[0] == said[1] == said[2]
+    one, many = (process.communicate()[0] for process in together)
+    assert [process.returncode for process in together] == [0, 0]
+    assert one.count("\n") == 2
+    assert one == many
 
 
 PLACED = """
@@ -214,7 +223,6 @@ def test_a_diverging_training_is_stopped_with_what_to_try(shapes):
         train(shapes["train"], dataclasses.replace(SHORT, learning_rate=1e30, schedule="constant"))
 
 
-@pytest.mark.parametrize("after", [1, 2, 4])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -224,18 +232,17 @@ def test_a_diverging_training_is_stopped_with_what_to_try(shapes):
     ],
     ids=["sgd", "patience", "conv"],
 )
-def test_a_training_that_goes_on_from_a_state_gives_the_same_bits(shapes, monkeypatch, settings, after):
+def test_a_training_that_goes_on_from_a_state_gives_the_same_bits(shapes, monkeypatch, settings):
     monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", 0)
     states = []
     whole = train(shapes["train"], settings, on_state=states.append)
     assert [len(state.history) for state in states] == [1, 2, 3, 4, 5]
-    rest = train(shapes["train"], settings, resume=states[after - 1])
-    assert same(rest.tensors, whole.tensors)
-    assert rest.history == whole.history
-    assert len(rest.epoch_seconds) == 5
-    finished = train(shapes["train"], settings, resume=states[-1])
-    assert same(finished.tensors, whole.tensors)
-    assert finished.best_epoch == whole.best_epoch
+    for after in (1, 2, 4, 5):
+        rest = train(shapes["train"], settings, resume=states[after - 1])
+        assert same(rest.tensors, whole.tensors), after
+        assert rest.history == whole.history, after
+        assert rest.best_epoch == whole.best_epoch, after
+        assert len(rest.epoch_seconds) == 5
 
 
 @pytest.mark.parametrize(
@@ -243,15 +250,15 @@ def test_a_training_that_goes_on_from_a_state_gives_the_same_bits(shapes, monkey
     [{"epochs": 1}, {"optimizer": "momentum"}, {"validation": 0.1}, {"seed": 1}, {"learning_rate": 0.5}],
     ids=str,
 )
-def test_a_state_of_other_settings_is_refused(shapes, monkeypatch, other):
-    monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", 0)
-    states = []
-    train(shapes["train"], on_state=states.append)
+def test_a_state_of_other_settings_is_refused(shapes, short, other):
     with pytest.raises(WeightsError, match="this state is of a training with other settings; start without it"):
-        train(shapes["train"], dataclasses.replace(SHORT, **other), resume=states[1])
+        train(shapes["train"], dataclasses.replace(SHORT, **other), resume=short[1][1])
+
+
+def test_a_state_of_another_network_is_refused(shapes, short):
     images = shapes["train"].images[:, :4].copy()
     with pytest.raises(WeightsError, match="these weights don't fit the network"):
-        fit(images, shapes["train"].labels, classes=3, spec=ImageSpec(4, 8, 1), settings=SHORT, resume=states[1])
+        fit(images, shapes["train"].labels, classes=3, spec=ImageSpec(4, 8, 1), settings=SHORT, resume=short[1][1])
 
 
 def test_states_are_offered_some_seconds_apart(shapes, monkeypatch):

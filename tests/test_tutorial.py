@@ -41,7 +41,7 @@ def fenced(page):
 
 
 def script(page):
-    """All Python of the page in one file, each line under its number on the page, so that tracebacks tell it."""
+    """All Python of the page in one file, each line under its number on the page, so that tracebacks name it."""
     lines = [""] * len(page.splitlines())
     for language, start, code in fenced(page):
         if language == "python":
@@ -111,7 +111,7 @@ def test_a_page_that_is_right_passes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "told"),
+    ("right", "wrong", "notice"),
     [
         ("1 + 1", "1 + 2", "line 7: expected\n2 0.1…\ndone\nfound\n3 0.123\ndone"),
         ("0.1…", "0.2…", "line 7: expected"),
@@ -128,11 +128,11 @@ def test_a_page_that_is_right_passes(tmp_path):
         ("between", "```python\nimport warnings\nwarnings.warn('old', stacklevel=1)\n```", "UserWarning: old"),
     ],
 )
-def test_a_page_that_is_wrong_is_noticed(tmp_path, right, wrong, told):
+def test_a_page_that_is_wrong_is_noticed(tmp_path, right, wrong, notice):
     assert SMALL.count(right) == 1
     with pytest.raises(Wrong) as noticed:
         run(SMALL.replace(right, wrong), tmp_path)
-    assert told in str(noticed.value)
+    assert notice in str(noticed.value)
 
 
 def defined(tree):
@@ -229,7 +229,7 @@ def test_files_and_names_on_the_page_are_there():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "notice"),
     [
         ("`tasks/vision/trainings.py`", "tasks/vision/trainings.py"),
         ("`shuffle_epochs`", "shuffle_epochs"),
@@ -246,6 +246,6 @@ def test_files_and_names_on_the_page_are_there():
         ("| `Linear` | `tasks/vision/training.py` |", "Linear in tasks/vision/training.py"),
     ],
 )
-def test_a_name_that_is_not_there_is_noticed(wrong, told):
+def test_a_name_that_is_not_there_is_noticed(wrong, notice):
     right = "`Conv.lanes`, `Dense.weights`, `tf.while_loop`, `plan`, `lookbook retrain`, `make setup`, `conv`"
-    assert missing(f"{right}\n{wrong}\n\n```python\nplan = 1\n```\n") == [told] * bool(told)
+    assert missing(f"{right}\n{wrong}\n\n```python\nplan = 1\n```\n") == [notice] * bool(notice)

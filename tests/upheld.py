@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,37 @@ def _answered(method: str, url: str, **given: Any) -> httpx.Response:
 class Upheld:
     """A `lookbook up` with a store, folders of pictures and a listener for its notices, as a test uses it."""
 
-    def __init__(self, top: Path, environment: dict[str, str], process: subprocess.Popen[str], api: str) -> None:
-        self.top, self.environment, self.process, self.api = top, environment, process, api
-        self.store = Store(top / "store")
-        self.url = api.removesuffix("/api")
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+        self.top = Path(environment["LOOKBOOK_STORE"]).parent
+        self.store = Store(self.top / "store")
+        self.url = f"http://127.0.0.1:{environment['PREFECT_SERVER_API_PORT']}"
+        self.api = f"{self.url}/api"
+        self.process = self._bring_up()
+
+    def bring_up_again(self) -> None:
+        """Start `lookbook up` after `bring_down`."""
+        self.process = self._bring_up()
+
+    def _bring_up(self) -> subprocess.Popen[str]:
+        """Start `lookbook up`, and wait until it says that it is."""
+        process = subprocess.Popen(
+            [*COMMAND, "up", "--json"],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        said = process.stdout.readline()
+        assert said, "lookbook up ended without a word"
+        assert json.loads(said)["api"] == self.api
+        return process
+
+    def bring_down(self) -> None:
+        """Ctrl-C, and wait until it has ended."""
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(120) == 0
+        self.process.stdout.close()
 
     def deployment(self, name: str) -> dict[str, Any]:
         return httpx.get(f"{self.api}/deployments/name/{name}", timeout=PATIENCE).raise_for_status().json()
@@ -78,6 +106,14 @@ class Upheld:
             time.sleep(0.3)
         pytest.fail(f"{found['name']} is {found['state']} after {seconds} s, expected {states}: {self.logs(run)}")
 
+    def cancel(self, run: str) -> None:
+        post(f"{self.api}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+
+    def retry(self, run: str) -> None:
+        """As the page's Retry button does it."""
+        state = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+        post(f"{self.api}/flow_runs/{run}/set_state", state)
+
     def logs(self, run: str) -> list[str]:
         """What the run said so far."""
         return [each["message"] for each in asked(self.api, "logs", logs={"flow_run_id": {"any_": [run]}})]
@@ -101,6 +137,14 @@ class Upheld:
         """The newest report under `key`."""
         return httpx.get(f"{self.api}/artifacts/{key}/latest", timeout=PATIENCE).raise_for_status().json()["data"]
 
+    def engine(self, run: str) -> int:
+        """The process of a run."""
+        for pid in self.processes("prefect.engine"):
+            with suppress(OSError):
+                if run.encode() in Path(f"/proc/{pid}/environ").read_bytes():
+                    return pid
+        pytest.fail(f"no process of {self.run(run)['name']}")
+
     def processes(self, words: str) -> list[int]:
         """Processes of this user's whose command holds `words`, below this `lookbook up`."""
         found = subprocess.run(["pgrep", "-f", words], capture_output=True, text=True).stdout.split()
@@ -115,26 +159,3 @@ class Upheld:
             except FileNotFoundError:
                 return False
         return False
-
-
-def bring_up(environment: dict[str, str]) -> Upheld:
-    """Start `lookbook up`, and wait until it says that it is."""
-    process = subprocess.Popen(
-        [*COMMAND, "up", "--json"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    said = process.stdout.readline()
-    assert said, "lookbook up ended without a word"
-    return Upheld(Path(environment["LOOKBOOK_STORE"]).parent, environment, process, json.loads(said)["api"])
-
-
-def bring_down(upheld: Upheld) -> float:
-    """Ctrl-C; the seconds that it takes."""
-    started = time.monotonic()
-    upheld.process.send_signal(signal.SIGINT)
-    assert upheld.process.wait(60) == 0
-    upheld.process.stdout.close()
-    return time.monotonic() - started

@@ -7,7 +7,7 @@ FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 def complain(text: str) -> None:
     """Print one line, with nothing in it that a terminal would obey."""
-    from tasks.reports.printable import printable
+    from artifacts.printable import printable
 
     click.echo(f"{click.style('lookbook:', fg='red')} {printable(text)}", err=True)
 
@@ -18,9 +18,8 @@ def one_line(error: Exception) -> str:
     from pydantic_settings import SettingsError
 
     from artifacts.errors import LookbookError
-    from tasks.vision.errors import VisionError
 
-    if isinstance(error, (LookbookError, VisionError)):
+    if isinstance(error, LookbookError):
         return " ".join(str(error).split())
     if isinstance(error, SettingsError):
         return f'a setting can\'t be read: {error}; LOOKBOOK_IMAGE_ROOTS is JSON like {{"photos": "/srv/photos"}}'

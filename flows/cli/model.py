@@ -55,4 +55,4 @@ def export(ref: str, file_format: Any, output: Path) -> Result:
     from tasks.export import export as write
 
     _, store = open_store()
-    return write(store, store.resolve(ref, "weights"), file_format, output)
+    return write(store, store.resolve(ref, "weights"), file_format, output).to_dict()

@@ -43,7 +43,7 @@ def show(ref: str) -> Result:
     if artifact.ref.kind == "metrics":
         from artifacts import metrics
 
-        shown["numbers"] = metrics.load(store, artifact.ref).numbers
+        shown["numbers"] = metrics.load(store, artifact.ref).document
     if artifact.ref.kind == "datasets":
         from artifacts import dataset
 

@@ -116,8 +116,10 @@ def unprotected(comparison: Comparison, gate: Gate) -> dict[str, Recall]:
 def sentence(comparison: Comparison) -> str:
     """The comparison in words."""
     theirs = comparison.champion_accuracy
-    told = "no number (NaN)" if theirs is None else f"{theirs:.2%}"
-    compared = f"{accuracy_of(comparison.accuracy)}, the champion's {told} on the same {comparison.items:,} test images"
+    champion = "no number (NaN)" if theirs is None else f"{theirs:.2%}"
+    compared = (
+        f"{accuracy_of(comparison.accuracy)}, the champion's {champion} on the same {comparison.items:,} test images"
+    )
     if comparison.gains is None or comparison.losses is None:
         return compared
     apart = comparison.gains + comparison.losses
@@ -149,10 +151,10 @@ def _by_half(recall: Recall) -> bool:
 
 def _fall(recall: Recall, gate: Gate) -> str:
     fell = f"its recall fell from {recall.champion:.2%} to {recall.challenger:.2%}"
-    told = f"{fell}, by more than {gate.max_recall_drop:.2%}"
+    by_how_much = f"{fell}, by more than {gate.max_recall_drop:.2%}"
     if _by_test(recall):
-        return told
+        return by_how_much
     return (
-        f"{told}; its {recall.items:,} test images are too few to tell that from chance (p = {recall.p_value:.2g}), "
-        "and more than half of them are lost"
+        f"{by_how_much}; its {recall.items:,} test images are too few to tell that from chance "
+        f"(p = {recall.p_value:.2g}), and more than half of them are lost"
     )

@@ -2,11 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from artifacts.dataset import Dataset
+from artifacts.metrics import Mistake, Numbers, Scaled
 from artifacts.weights import Weights
 from tasks.reports.model_card import model_card
 from tasks.reports.numbers import shown, weakest, without_copies
@@ -24,30 +24,30 @@ def draw(
     weights: Weights,
     learned_from: Dataset | None,
     dataset: Dataset,
-    numbers: Mapping[str, Any],
+    numbers: Numbers,
     probabilities: np.ndarray,
 ) -> dict[str, bytes]:
     """File name -> content: report.html, the pictures in it as PNG, and model-card.md.
 
     learned_from: what the weights were trained on, None when that is gone; dataset: whose test split they are measured
-    on; numbers: what `metrics.evaluate` gives; probabilities: float32 [items, classes] of the test split.
+    on; probabilities: float32 [items, classes] of the test split.
     """
     test = dataset.test
-    counted = np.unique(firsts(test.images, test.labels)) if numbers.get("copies") else np.arange(len(test.labels))
+    counted = np.unique(firsts(test.images, test.labels)) if numbers.copies else np.arange(len(test.labels))
     made = weights.artifact.manifest["provenance"]
     pictures = {}
-    if matrix := numbers["confusion_matrix"]:  # None with many hundred classes
+    if matrix := numbers.confusion_matrix:  # None with many hundred classes
         pictures["confusion-matrix.png"] = confusion_matrix(matrix, weights.classes)
     if weights.history:
         pictures["learning-curve.png"] = learning_curve(weights.history, made.get("best_epoch"))
-    if numbers["accuracy"] is not None:
+    if numbers.calibration is not None:
         scaled = None
         if weights.temperature is not None:
             scaled = calibration(scale(probabilities[counted], weights.temperature), test.labels[counted])
-        pictures["reliability.png"] = reliability(numbers["calibration"], scaled)
-        worst = numbers["mistakes"][:_WORST]
-        captions = [(each["is"], f"called {each['called']}", f"{each['confidence']:.0%}") for each in worst]
-        pictures["mistakes.png"] = mistakes([dataset.test.images[each["item"]] for each in worst], captions)
+        pictures["reliability.png"] = reliability(numbers.calibration, scaled)
+        worst = numbers.mistakes[:_WORST]
+        captions = [(each.is_, f"called {each.called}", f"{each.confidence:.0%}") for each in worst]
+        pictures["mistakes.png"] = mistakes([dataset.test.images[each.item] for each in worst], captions)
     card = model_card(weights, learned_from, dataset, numbers)
     return {
         "report.html": _page(weights, learned_from, dataset, numbers, probabilities, counted, pictures),
@@ -60,14 +60,14 @@ def _page(
     weights: Weights,
     learned_from: Dataset | None,
     dataset: Dataset,
-    numbers: Mapping[str, Any],
+    numbers: Numbers,
     probabilities: np.ndarray,
     counted: np.ndarray,
     pictures: Mapping[str, bytes],
 ) -> bytes:
     classes, test = weights.classes, dataset.test
-    items = f"{numbers['items']:,} test images{without_copies(numbers)}"
-    listed, others = weakest(numbers["per_class"], classes)
+    items = f"{numbers.items:,} test images{without_copies(numbers)}"
+    listed, others = weakest(numbers.per_class, classes)
     parts = [
         f"<h1>{text(weights.ref.name)}</h1>",
         f"<p>What <code>{weights.ref}</code> does on the {items} of <code>{dataset.artifact.ref}</code>.</p>",
@@ -81,25 +81,24 @@ def _page(
         rows(
             ("class", "precision", "recall", "F1", "images"),
             [
-                (text(name), *(shown(told[key]) for key in ("precision", "recall", "f1")), f"{told['support']:,}")
-                for name in listed
-                for told in (numbers["per_class"][name],)
+                (text(name), shown(each.precision), shown(each.recall), shown(each.f1), f"{each.support:,}")
+                for name, each in ((name, numbers.per_class[name]) for name in listed)
             ],
         ),
-        "<p class=small>Precision: how many of those called so are. Recall: how many of those that are were called so. "
-        "F1: their harmonic mean.</p>",
+        "<p class=small>Precision is the share of the images called by this class's name that are of it. Recall is the "
+        "share of the images of this class that were called by its name. F1 is their harmonic mean.</p>",
     ]
-    if numbers["accuracy"] is not None:
+    if numbers.calibration is not None:
         parts += [
             "<h2>Most certain mistakes</h2>",
-            _gallery(numbers["mistakes"][:_WORST], test.images, test.sources, "called"),
+            _gallery(numbers.mistakes[:_WORST], test.images, test.sources, "called"),
             "<h2>Likely label errors</h2>",
-            f"<p>{numbers['label_errors']['items']:,} test images look more like another class than their own does on "
-            "average (confident learning). The model may be wrong, or whoever labelled them.</p>",
-            _gallery(numbers["label_errors"]["listed"][:_WORST], test.images, test.sources, "rather"),
+            f"<p>To the model, {numbers.doubtful:,} test images look more like another class than images of that class "
+            "do on average (confident learning). Either the model is wrong, or the label.</p>",
+            _gallery(numbers.doubtful_items[:_WORST], test.images, test.sources, "rather"),
             "<h2>Is it as sure as it should be?</h2>",
-            f"<p>Expected calibration error {numbers['calibration']['error']:.2%}: so far is confidence from accuracy "
-            f"on average{_calibrated(numbers)}.</p>",
+            f"<p>The expected calibration error is {numbers.calibration['error']:.2%}: how far confidence is from "
+            f"accuracy on average{_calibrated(numbers.scaled)}.</p>",
             _chart(pictures["reliability.png"], "reliability diagram"),
         ]
     if curve := pictures.get("learning-curve.png"):
@@ -108,18 +107,18 @@ def _page(
     return page(f"Evaluation of {weights.ref.name}", parts)
 
 
-def _figures(numbers: Mapping[str, Any]) -> str:
-    if numbers["accuracy"] is None:
+def _figures(numbers: Numbers) -> str:
+    if numbers.accuracy_interval is None or numbers.calibration is None:
         return "<p class=warnings>Its predictions are not numbers (NaN).</p>"
-    low, high = numbers["accuracy_interval"]
-    told = [
-        (shown(numbers["accuracy"]), f"accuracy, {low:.2%} to {high:.2%} with 95 % confidence"),
-        *((shown(value), f"right among the {k} most probable") for k, value in numbers["top_k"].items()),
-        (f"{numbers['loss']:.4f}", "loss (nats): smaller is better"),
-        (f"{numbers['brier']:.4f}", "Brier score, 0 to 2: smaller is better"),
-        (shown(numbers["calibration"]["error"]), "expected calibration error"),
+    low, high = numbers.accuracy_interval
+    figures = [
+        (shown(numbers.accuracy), f"accuracy, {low:.2%} to {high:.2%} with 95 % confidence"),
+        *((shown(value), f"right among the {k} most probable") for k, value in numbers.top_k.items()),
+        (f"{numbers.loss:.4f}", "loss (nats): smaller is better"),
+        (f"{numbers.brier:.4f}", "Brier score, 0 to 2: smaller is better"),
+        (shown(numbers.calibration["error"]), "expected calibration error"),
     ]
-    return f"<div class=figures>{''.join(f'<div><b>{value}</b>{what}</div>' for value, what in told)}</div>"
+    return f"<div class=figures>{''.join(f'<div><b>{value}</b>{what}</div>' for value, what in figures)}</div>"
 
 
 def _warnings(dataset: Dataset) -> Iterator[str]:
@@ -136,7 +135,7 @@ def _examples(examples: Sequence[str]) -> str:
 
 def _matrix(
     classes: Sequence[str],
-    numbers: Mapping[str, Any],
+    numbers: Numbers,
     images: np.ndarray,
     labels: np.ndarray,
     sources: Sequence[str],
@@ -145,10 +144,10 @@ def _matrix(
     pictures: Mapping[str, bytes],
 ) -> Iterator[str]:
     """The matrix as a table of links, and below it the images of each cell, of which the one that was clicked shows."""
-    if numbers["confusion_matrix"] is None:
+    if numbers.confusion_matrix is None:
         yield f"<p id=matrix>{len(classes):,} classes are too many for a matrix.</p>"
     elif len(classes) <= _CELLS:
-        counts = np.asarray(numbers["confusion_matrix"])
+        counts = np.asarray(numbers.confusion_matrix)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         head = "".join(f"<th><span>{text(name)}</span>" for name in classes)
         body = "".join(
@@ -160,13 +159,13 @@ def _matrix(
     else:
         yield f"<div id=matrix>{_chart(pictures['confusion-matrix.png'], 'confusion matrix')}</div>"
     places = {name: place for place, name in enumerate(classes)}
-    confused = numbers["most_confused"]
+    confused = numbers.most_confused
     if confused:
         links = [
             (
-                f"<a href='#c{places[each['is']]}-{places[each['called']]}'>{text(each['is'])}</a>",
-                text(each["called"]),
-                f"{each['items']:,}",
+                f"<a href='#c{places[each.is_]}-{places[each.called]}'>{text(each.is_)}</a>",
+                text(each.called),
+                f"{each.items:,}",
             )
             for each in confused
         ]
@@ -176,7 +175,7 @@ def _matrix(
     cells: dict[tuple[int, int], list[int]] = defaultdict(list)
     for item in counted[np.argsort(-confidence[counted], kind="stable")].tolist():
         cells[int(labels[item]), int(predicted[item])].append(item)
-    reachable = [(places[each["is"]], places[each["called"]]) for each in confused]
+    reachable = [(places[each.is_], places[each.called]) for each in confused]
     shown_cells = cells if len(classes) <= _CELLS else {cell: cells[cell] for cell in reachable}
     # of what is right the least certain ones, of mistakes the most certain
     most = max(1, min(_A_CELL, _IMAGES // max(len(shown_cells), 1)))
@@ -184,16 +183,13 @@ def _matrix(
         some = (
             items[-min(_RIGHT, most) :][::-1] if is_ == called else items[:most]
         )  # of what is right the least certain
-        told = [
-            {"item": item, "is": classes[is_], "called": classes[called], "confidence": float(confidence[item])}
-            for item in some
-        ]
+        examples = [Mistake(item, classes[is_], classes[called], float(confidence[item])) for item in some]
         how = "the least certain" if is_ == called else "the most certain"
         part = "" if len(some) == len(items) else f", {how} {len(some):,} of them"
         what = "rightly called so" if is_ == called else f"called {text(classes[called])}"
         yield (
             f"<section class=cell id=c{is_}-{called}><h3>{text(classes[is_])}, {what}: {len(items):,}{part}</h3>"
-            f"{_gallery(told, images, sources, 'called')}<p><a href='#matrix'>back to the matrix</a></p></section>"
+            f"{_gallery(examples, images, sources, 'called')}<p><a href='#matrix'>back to the matrix</a></p></section>"
         )
 
 
@@ -209,33 +205,33 @@ def _cell(row: int, column: int, counts: np.ndarray, shares: np.ndarray) -> str:
 
 
 def _gallery(
-    listed: Sequence[Mapping[str, Any]], images: np.ndarray, sources: Sequence[str], verb: str
+    listed: Sequence[Mistake], images: np.ndarray, sources: Sequence[str], verb: str
 ) -> str:  # fmt: skip
     if not listed:
         return "<p>None.</p>"
     return gallery(
         (
-            thumbnail(images[each["item"]]),
-            f"{text(each['is'])}, {verb} {text(each['called'])} {each['confidence']:.0%}",
-            text(sources[each["item"]]),
+            thumbnail(images[each.item]),
+            f"{text(each.is_)}, {verb} {text(each.called)} {each.confidence:.0%}",
+            text(sources[each.item]),
         )
         for each in listed
     )
 
 
-def _calibrated(numbers: Mapping[str, Any]) -> str:
-    if not (scaled := numbers.get("calibrated")):
+def _calibrated(scaled: Scaled | None) -> str:
+    if scaled is None:
         return ""
     return (
-        f". Divided by the temperature {scaled['temperature']:.3f}, which held-out images gave, it is "
-        f"{scaled['error']:.2%}, and the loss {scaled['loss']:.4f} (<code>lookbook score --calibrated</code>)"
+        f". When logits are divided by the temperature {scaled.temperature:.3f}, which was fitted on held-out images, "
+        f"it is {scaled.error:.2%}, and the loss is {scaled.loss:.4f} (<code>lookbook score --calibrated</code>)"
     )
 
 
 def _made_of(weights: Weights, learned_from: Dataset | None, dataset: Dataset) -> str:
     made, spec = weights.artifact.manifest["provenance"], dataset.image_spec
     images = f", {learned_from.artifact.facts['counts']['train']['items']:,} images" if learned_from else ""
-    told = {
+    facts = {
         "weights": f"<code>{weights.ref}</code>",
         "trained on": f"<code>{text(weights.artifact.identity['inputs']['dataset'])}</code>{images}",
         "tested with": f"<code>{dataset.artifact.ref}</code>, {len(dataset.test.labels):,} images",
@@ -243,7 +239,7 @@ def _made_of(weights: Weights, learned_from: Dataset | None, dataset: Dataset) -
         **{name.replace("_", " "): text(value) for name, value in weights.settings.items()},
         "trained": text(f"{made['created']} on {made.get('device', 'an unknown device')}"),
     }
-    return rows(("", ""), list(told.items()))
+    return rows(("", ""), list(facts.items()))
 
 
 def _chart(content: bytes, what: str) -> str:

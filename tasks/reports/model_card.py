@@ -3,10 +3,8 @@
 Headings as in Mitchell et al., "Model Cards for Model Reporting" (2019), as far as Lookbook knows of them.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from artifacts.dataset import Dataset
+from artifacts.metrics import Numbers
 from artifacts.weights import Weights
 from tasks.reports.numbers import CLASSES, shown, weakest, without_copies
 from tasks.reports.tables import cell, table
@@ -14,7 +12,7 @@ from tasks.reports.tables import cell, table
 _SMALL_SUPPORT, _FEW_SHOWN = 30, 100
 
 
-def model_card(weights: Weights, learned_from: Dataset | None, dataset: Dataset, numbers: Mapping[str, Any]) -> str:
+def model_card(weights: Weights, learned_from: Dataset | None, dataset: Dataset, numbers: Numbers) -> str:
     """GitHub's markdown. learned_from: what the weights were trained on, None when that is gone; dataset: whose test
     split they are measured on."""
     made, spec = weights.artifact.manifest["provenance"], dataset.image_spec
@@ -55,11 +53,13 @@ def model_card(weights: Weights, learned_from: Dataset | None, dataset: Dataset,
 def _data(weights: Weights, learned_from: Dataset | None, source: str, dataset: Dataset) -> list[str]:
     tested = dataset.artifact.facts["counts"]["test"]
     trained = learned_from.artifact.facts["counts"]["train"] if learned_from else {"items": None, "per_class": {}}
-    told = f"Trained on `{cell(source)}`, which is not in the store any more."
+    trained_on = f"Trained on `{cell(source)}`, which is not in the store any more."
     if learned_from:
-        told = f"Trained on {trained['items']:,} images of `{source}`; {len(learned_from.bad):,} files were left out."
+        trained_on = (
+            f"Trained on {trained['items']:,} images of `{source}`; {len(learned_from.bad):,} files were left out."
+        )
     return [
-        told,
+        trained_on,
         f"Tested with {tested['items']:,} images of `{dataset.artifact.ref}`.",
         table(
             ("class", "to train on", "to test with"),
@@ -77,44 +77,42 @@ def _inputs(dataset: Dataset | None) -> dict[str, str]:
     return dict(dataset.artifact.identity["inputs"]) if dataset else {}
 
 
-def _metrics(weights: Weights, numbers: Mapping[str, Any]) -> list[str]:
-    if numbers["accuracy"] is None:
+def _metrics(weights: Weights, numbers: Numbers) -> list[str]:
+    if numbers.accuracy_interval is None or numbers.calibration is None:
         return ["Its predictions are not numbers (NaN)."]
-    low, high = numbers["accuracy_interval"]
-    told = [
-        ("accuracy", f"{numbers['accuracy']:.2%} ({low:.2%} to {high:.2%})"),
-        *((f"right among the {k} most probable", f"{value:.2%}") for k, value in numbers["top_k"].items()),
-        ("log loss", f"{numbers['loss']:.4f}"),
-        ("Brier score", f"{numbers['brier']:.4f}"),
-        ("expected calibration error", f"{numbers['calibration']['error']:.2%}"),
+    low, high = numbers.accuracy_interval
+    figures = [
+        ("accuracy", f"{numbers.accuracy:.2%} ({low:.2%} to {high:.2%})"),
+        *((f"right among the {k} most probable", f"{value:.2%}") for k, value in numbers.top_k.items()),
+        ("log loss", f"{numbers.loss:.4f}"),
+        ("Brier score", f"{numbers.brier:.4f}"),
+        ("expected calibration error", f"{numbers.calibration['error']:.2%}"),
     ]
-    if scaled := numbers.get("calibrated"):
-        told.append((f"the same at temperature {scaled['temperature']:.3f}", f"{scaled['error']:.2%}"))
-    listed, others = weakest(numbers["per_class"], weights.classes)
+    if scaled := numbers.scaled:
+        figures.append((f"the same at temperature {scaled.temperature:.3f}", f"{scaled.error:.2%}"))
+    listed, others = weakest(numbers.per_class, weights.classes)
     rows = [
-        (cell(name), *("-" if told_of[key] is None else f"{told_of[key]:.2%}" for key in ("precision", "recall", "f1")))
-        for name in listed
-        for told_of in (numbers["per_class"][name],)
+        (cell(name), shown(each.precision), shown(each.recall), shown(each.f1))
+        for name, each in ((name, numbers.per_class[name]) for name in listed)
     ]
     return [
-        f"On {numbers['items']:,} test images{without_copies(numbers)}, the interval with 95 % confidence:",
-        table(("metric", "value"), told),
+        f"On {numbers.items:,} test images{without_copies(numbers)}, the interval with 95 % confidence:",
+        table(("metric", "value"), figures),
         *([others] if others else []),
         table(("class", "precision", "recall", "F1"), rows),
     ]
 
 
-def _limits(weights: Weights, numbers: Mapping[str, Any]) -> list[str]:
+def _limits(weights: Weights, numbers: Numbers) -> list[str]:
     """What the numbers themselves give away."""
-    told = [
-        f"- {cell(each['is'])} is called {cell(each['called'])} {each['items']:,} times."
-        for each in numbers["most_confused"][:3]
+    limits = [
+        f"- {cell(each.is_)} is called {cell(each.called)} {each.items:,} times." for each in numbers.most_confused[:3]
     ]
-    few = [name for name in weights.classes if numbers["per_class"][name]["support"] < _SMALL_SUPPORT]
+    few = [name for name in weights.classes if numbers.per_class[name].support < _SMALL_SUPPORT]
     if few:
         named = ", ".join(few[:_FEW_SHOWN]) + (f" and {len(few) - _FEW_SHOWN:,} more" if len(few) > _FEW_SHOWN else "")
-        told.append(f"- Fewer than {_SMALL_SUPPORT} test images of {cell(named)}: their numbers say little.")
-    told.append("- Nothing was measured on pictures from elsewhere, by group, or under attack.")
+        limits.append(f"- Fewer than {_SMALL_SUPPORT} test images of {cell(named)}: their numbers say little.")
+    limits.append("- Nothing was measured on pictures from elsewhere, by group, or under attack.")
     if weights.temperature is None:
-        told.append("- Confidence is as the network gives it: no images were held out to calibrate it on.")
-    return ["\n".join(told)]
+        limits.append("- Confidence is as the network gives it: no images were held out to calibrate it on.")
+    return ["\n".join(limits)]

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from tasks.reports.printable import make_logs_printable, printable
+from artifacts.printable import printable
+from tasks.reports.logs import make_logs_printable
 
 if TYPE_CHECKING:
     from tasks.vision import training

@@ -1,7 +1,6 @@
 """The report of a retraining in Prefect's UI: what came out, in short. The whole page is in the metrics artifact."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from artifacts import dataset as datasets
 from artifacts import metrics, weights
@@ -10,36 +9,37 @@ from artifacts.store import Store
 from tasks.reports.numbers import shown, with_interval, without_copies
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
+from tasks.results import Retrained
 
 _WORST = 5
 
 
-def markdown(store: Store, result: Mapping[str, Any]) -> str:
-    """GitHub's markdown with the charts inside. `result` is what the flow `retrain` returns."""
-    measured = metrics.load(store, Ref.parse(result["metrics"]))
+def markdown(store: Store, result: Retrained) -> str:
+    """GitHub's markdown with the charts inside."""
+    measured = metrics.load(store, Ref.parse(result.metrics))
     numbers = measured.numbers
-    trained = weights.load(store, Ref.parse(result["weights"]))
+    trained = weights.load(store, Ref.parse(result.weights))
     made = trained.artifact.manifest["provenance"]
-    decided = "**Promoted.**" if result["promoted"] else "**Not promoted.**"
+    decided = "**Promoted.**" if result.decision.promoted else "**Not promoted.**"
     held_out = " Images that are held out are counted after the epoch." if trained.settings.get("validation") else ""
-    worst = [
-        (cell(each["is"]), cell(each["called"]), f"{each['items']:,}") for each in numbers["most_confused"][:_WORST]
-    ]
-    top = [(f"right among the {k} most probable", shown(value)) for k, value in numbers.get("top_k", {}).items()]
-    findings = datasets.load(store, Ref.parse(result["dataset"])).findings
+    worst = [(cell(each.is_), cell(each.called), f"{each.items:,}") for each in numbers.most_confused[:_WORST]]
+    top = [(f"right among the {k} most probable", shown(value)) for k, value in numbers.top_k.items()]
+    findings = datasets.load(store, Ref.parse(result.dataset)).findings
+    refs = {"dataset": result.dataset, "weights": result.weights, "metrics": result.metrics}
+    refs["champion"] = result.decision.champion
     parts = [
-        f"{decided} {cell(result['reason'])}.",
+        f"{decided} {cell(result.decision.reason)}.",
         table(
             ("on the test images", "this model"),
             [
                 ("accuracy", with_interval(numbers)),
                 *top,
-                ("loss", shown(numbers["loss"], "{:.4f}")),
-                ("Brier score", shown(numbers["brier"], "{:.4f}")),
-                ("expected calibration error", shown(numbers.get("calibration", {}).get("error"), "{:.2%}")),
+                ("loss", shown(numbers.loss, "{:.4f}")),
+                ("Brier score", shown(numbers.brier, "{:.4f}")),
+                ("expected calibration error", shown(numbers.calibration["error"] if numbers.calibration else None)),
             ],
         ),
-        f"Accuracy is the share of the {numbers['items']:,} test images{without_copies(numbers)} that were named "
+        f"Accuracy is the share of the {numbers.items:,} test images{without_copies(numbers)} that were named "
         "rightly, and where it lies with 95 % confidence; loss is the mean of -log(probability of the right class): "
         "smaller is better.",
         *(["## Odd about the data", "\n".join(f"- {cell(each['text'])}" for each in findings)] if findings else []),
@@ -47,14 +47,14 @@ def markdown(store: Store, result: Mapping[str, Any]) -> str:
         "On the training images, an epoch at a time; each image is counted before the step that learns from it."
         f"{held_out}",
         _chart(measured, "learning-curve.png"),
-        *(_matrix(measured) if numbers["confusion_matrix"] else []),
+        *(_matrix(measured) if numbers.confusion_matrix else []),
         *(["Most often confused:", table(("is", "was called", "images"), worst)] if worst else []),
         "## The whole report",
         f"`{measured.artifact.folder}/report.html` has the images behind each of these numbers, most certain mistakes, "
         "likely label errors and the reliability diagram; `model-card.md` is beside it.",
         "## What it was made of",
-        table(("", ""), [(kind, f"`{result[kind]}`") for kind in ("dataset", "weights", "metrics", "champion")]),
-        f"Seconds: {', '.join(f'{stage} {seconds:.1f}' for stage, seconds in result['seconds'].items())}. "
+        table(("", ""), [(kind, f"`{ref}`") for kind, ref in refs.items()]),
+        f"Seconds: {', '.join(f'{stage} {seconds:.1f}' for stage, seconds in result.seconds.items())}. "
         f"Trained on {cell(str(made['device']))}.",
     ]
     return "\n\n".join(parts)

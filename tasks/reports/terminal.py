@@ -1,6 +1,6 @@
 """Results as a person reads them in a terminal."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -8,9 +8,12 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from artifacts.printable import printable
 from artifacts.refs import Ref
 from tasks.reports.numbers import CLASSES, many, shown, with_interval
-from tasks.reports.printable import printable
+
+if TYPE_CHECKING:
+    from artifacts.metrics import Numbers
 
 
 def retraining(result: dict[str, Any]) -> None:
@@ -84,7 +87,9 @@ def artifact(result: dict[str, Any]) -> None:
     if findings := result.get("findings"):
         facts["warnings"] = "\n".join(each["text"] for each in findings)
     if numbers := result.get("numbers"):
-        facts |= _measured(numbers)
+        from artifacts.metrics import Numbers
+
+        facts |= _measured(Numbers.from_document(numbers))
     facts |= {name: value for name, value in provenance.items() if not isinstance(value, (dict, list))}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     files = {**identity["files"], **result["rendered"]}
@@ -92,23 +97,25 @@ def artifact(result: dict[str, Any]) -> None:
     _print(Panel(_facts({name: _text(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False))
 
 
-def _measured(numbers: dict[str, Any]) -> dict[str, str]:
+def _measured(numbers: "Numbers") -> dict[str, str]:
     """The essentials of an evaluation. Those of an older Lookbook have fewer numbers."""
-    told = {"accuracy": with_interval(numbers), "loss": shown(numbers["loss"], "{:.4f}")}
-    told |= {f"in the top {k}": f"{value:.2%}" for k, value in numbers.get("top_k", {}).items()}
-    told |= {"Brier score": f"{numbers['brier']:.4f}"} if numbers.get("brier") is not None else {}
-    told |= {"calibration": f"{numbers['calibration']['error']:.2%} off"} if "calibration" in numbers else {}
+    facts = {"accuracy": with_interval(numbers), "loss": shown(numbers.loss, "{:.4f}")}
+    facts |= {f"in the top {k}": f"{value:.2%}" for k, value in numbers.top_k.items()}
+    if numbers.brier is not None:
+        facts["Brier score"] = f"{numbers.brier:.4f}"
+    if numbers.calibration:
+        facts["calibration"] = f"{numbers.calibration['error']:.2%} off"
     lines = [
-        f"{name}: precision {shown(each['precision'])}, recall {shown(each['recall'])}, F1 {shown(each['f1'])}, "
-        f"{each['support']:,} images"
-        for name, each in numbers["per_class"].items()
+        f"{name}: precision {shown(each.precision)}, recall {shown(each.recall)}, F1 {shown(each.f1)}, "
+        f"{each.support:,} images"
+        for name, each in numbers.per_class.items()
     ]
-    told["classes"] = _some(lines, CLASSES)
-    if confused := numbers.get("most_confused"):
-        told["confused"] = _some([f"{each['is']} called {each['called']}: {each['items']:,}" for each in confused], 5)
-    if doubtful := numbers.get("label_errors"):
-        told["label errors"] = f"{doubtful['items']:,} likely ones"
-    return told
+    facts["classes"] = _some(lines, CLASSES)
+    if confused := numbers.most_confused:
+        facts["confused"] = _some([f"{each.is_} called {each.called}: {each.items:,}" for each in confused], 5)
+    if numbers.doubtful is not None:
+        facts["label errors"] = f"{numbers.doubtful:,} likely ones"
+    return facts
 
 
 def _some(lines: list[str], most: int = 10) -> str:
@@ -138,10 +145,10 @@ def _made_into(tree: Tree, outputs: list[dict[str, Any]]) -> None:
         _made_into(tree.add(_text(f"{each['ref']}  {each['created']}")), each["made_into"])
 
 
-def _branch(tree: Tree, told: dict[str, Any]) -> Tree:
-    if "folder" in told:
-        tree.add(_text(f"folder: {told['folder']}"))
-    if settings := ", ".join(f"{name} {value}" for name, value in told["settings"].items()):
+def _branch(tree: Tree, made: dict[str, Any]) -> Tree:
+    if "folder" in made:
+        tree.add(_text(f"folder: {made['folder']}"))
+    if settings := ", ".join(f"{name} {value}" for name, value in made["settings"].items()):
         tree.add(_text(f"settings: {settings}", "dim"))
     return tree
 
@@ -154,8 +161,8 @@ def history(result: list[dict[str, Any]]) -> None:
     for event in result:
         judged, version = (event[which].rpartition("@")[2] for which in ("challenger", "ref"))
         used = event["numbers"].get("decisions")  # by how many decisions before; none where a person decided
-        told = (event["name"], event["number"], event["at"], event["by"], event["action"], judged, version)
-        columns = (*told, "" if used is None else many(used, "time"), event["reason"])
+        decided = (event["name"], event["number"], event["at"], event["by"], event["action"], judged, version)
+        columns = (*decided, "" if used is None else many(used, "time"), event["reason"])
         table.add_row(*(_text(str(column)) for column in columns))
     _print(table)
 

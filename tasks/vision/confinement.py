@@ -1,9 +1,11 @@
 """What a decoder process gives up before it reads strangers' files: rights that a bug in Pillow could misuse.
 
-Each measure stands for itself, and a kernel that doesn't know one goes without it. Resource limits are everywhere.
-Landlock (files are read below given folders alone) needs Linux 5.13. The filter of system calls needs an x86-64 or a
-64-bit ARM processor. There is a library for the filter (libseccomp), but not on every machine that Python runs on; so
-the filter is put together here.
+The measures are independent; a kernel that doesn't know one goes without it.
+
+- Resource limits work everywhere.
+- Landlock, which allows reading files below given folders only, needs Linux 5.13.
+- The filter of system calls needs an x86-64 or a 64-bit ARM processor. There is a library for it (libseccomp), but not
+  on every machine that Python runs on, so the filter is built here.
 """
 
 import ctypes
@@ -44,11 +46,13 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def confine(memory: int, readable: Iterable[int]) -> None:
-    """Take from this process, for good, what decoding pictures needs none of.
+    """Take from this process, for good, the rights that decoding pictures doesn't need.
 
-    memory: the most address space, in bytes; readable: descriptors of the folders below which files may be read. What
-    is open already stays open. From here on the process can't open anything for writing, make files, start processes or
-    threads, send signals or reach a network, and has no more than _OPEN_FILES descriptors.
+    memory: the most address space that it may have, in bytes.
+    readable: descriptors of the folders below which files may be read.
+
+    From here on the process can't open anything for writing, make files, start processes or threads, send signals or
+    reach a network, and it can't have more than _OPEN_FILES descriptors. What is open already stays open.
     """
     _libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     _read_only_below(readable)
@@ -67,7 +71,7 @@ def confine(memory: int, readable: Iterable[int]) -> None:
 
 
 def _read_only_below(folders: Iterable[int]) -> None:
-    """Landlock: no access to files but reading, and that below `folders` alone."""
+    """Let Landlock allow reading files below `folders`, and no other access to files."""
     attributes = struct.pack("=Q", _FILE_ACCESS)
     ruleset = _libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:
@@ -83,7 +87,7 @@ def _read_only_below(folders: Iterable[int]) -> None:
 
 
 def _filter_calls() -> None:
-    """Seccomp: calls of _CALLS, and openat for reading; every other one fails, as if the kernel did not have it."""
+    """Let seccomp allow the calls in _CALLS, and openat for reading. Others fail as if the kernel didn't have them."""
     column, processor = _PROCESSORS.get(platform.machine(), (None, 0))
     if column is None or ctypes.sizeof(ctypes.c_void_p) != 8:
         return

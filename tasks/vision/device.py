@@ -1,7 +1,7 @@
 """TensorFlow, imported once and quietly, and the device that it computes on.
 
-Import `tf` from here: TensorFlow alone takes 3.0 s to import, with Keras (which nothing here uses) 4.6 s, and it greets
-with lines about oneDNN and CUDA that no log level silences (TensorFlow 2.21, 2-core AMD EPYC).
+Import `tf` from here. TensorFlow alone takes 3.0 s to import; with Keras, which nothing here uses, it takes 4.6 s. It
+prints lines about oneDNN and CUDA that no log level silences (TensorFlow 2.21, 2-core AMD EPYC).
 """
 
 import os
@@ -21,7 +21,7 @@ _GREETING = re.compile(
 
 @contextmanager
 def without_greeting() -> Iterator[None]:
-    """Hold file descriptor 2 back, then pass on whatever was no greeting."""
+    """Hold back what is written to file descriptor 2, then pass on all that is no greeting."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -39,7 +39,7 @@ def without_greeting() -> Iterator[None]:
 
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Set variables that the user has not set, and take them back: other code may want Keras."""
+    """Set variables that the user has not set, and remove them again: other code may want Keras."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -58,9 +58,9 @@ __all__ = ["choose", "describe", "tf", "threads", "use_processor", "use_threads"
 
 
 def choose(device: str) -> str:
-    """The TensorFlow device for `auto`, `cpu` or `gpu`: `/CPU:0` or `/GPU:0`, whose memory then grows as needed.
+    """The TensorFlow device for `auto`, `cpu` or `gpu`: `/CPU:0` or `/GPU:0`.
 
-    Raises DeviceError for `gpu` without a GPU.
+    A GPU's memory is taken as it is needed. Raises DeviceError for `gpu` without a GPU.
     """
     if device == "cpu":
         return "/CPU:0"
@@ -76,7 +76,7 @@ def choose(device: str) -> str:
 
 
 def describe(name: str) -> str:
-    """The device and its hardware's own name: `/CPU:0` -> `CPU:0 (AMD EPYC)`, `/GPU:0` -> `GPU:0 (NVIDIA A100...)`."""
+    """The device with its hardware's name: `CPU:0 (AMD EPYC)` for `/CPU:0`, `GPU:0 (NVIDIA A100...)` for `/GPU:0`."""
     if name == "/CPU:0":
         return f"CPU:0 ({_processor()})"
     return f"GPU:0 ({tf.config.experimental.get_device_details(_GPUS[0]).get('device_name', 'unnamed')})"
@@ -92,18 +92,21 @@ def _processor() -> str:
 
 
 def use_threads(count: int) -> int:
-    """Compute with `count` threads an operation, unless this process has computed already; the number that it is."""
+    """Compute with `count` threads for each operation, unless this process has computed already.
+
+    Returns how many threads it is.
+    """
     with suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(count)
     return threads()
 
 
 def use_processor() -> None:
-    """Compute without GPUs, whose convolutions may round to fewer bits, unless this process has computed already."""
+    """Compute without GPUs, unless this process has computed already: their convolutions may round to fewer bits."""
     with suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
 
 
 def threads() -> int:
-    """Threads an operation may use in this process."""
+    """How many threads an operation may use in this process."""
     return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1

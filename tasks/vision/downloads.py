@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import httpx
 
 OnBytes = Callable[[str, int, int | None], None]
-"""Called with a file's name, the bytes there so far, and the bytes in all where known."""
+"""Called with a file's name, how many bytes of it are there, and how many it has in all (None when unknown)."""
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
@@ -23,10 +23,13 @@ APT_SECONDS = 300
 
 
 def https(url: str, target: Path, limit: int, on_bytes: OnBytes) -> None:
-    """Download `url` to `target`, continuing an earlier `target`.part; at most `limit` bytes.
+    """Download `url` to `target`.
 
-    HTTPS on every hop. A broken transfer is taken up again by Range, up to 4 attempts. What arrives is not judged here:
-    the digest decides. Raises SourceError.
+    limit: how many bytes the file may have.
+    on_bytes: called as bytes arrive.
+
+    An earlier `target`.part is continued, and so is a transfer that breaks, by Range, up to 4 attempts. Every hop must
+    be HTTPS. What arrives is not checked here; the caller compares its digest. Raises SourceError.
     """
     import httpx
 
@@ -74,7 +77,7 @@ def _transfer(client: "httpx.Client", url: str, partial: Path, limit: int, on_by
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether another attempt may help: a broken transfer, or a server that is busy."""
+    """Whether another attempt may help, as after a broken transfer or with a busy server."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is None or status == 429 or status >= 500
 
@@ -85,9 +88,9 @@ def _reason(error: Exception) -> str:
 
 
 def debian_package(package: str, folder: Path, on_bytes: OnBytes) -> Path:
-    """Fetch a Debian package with apt-get and unpack it below `folder`, without root; return where it was unpacked.
+    """Fetch a Debian package with apt-get and unpack it below `folder`, without root; returns where it was unpacked.
 
-    The package lists are refreshed into `folder`, because a fresh machine has none. Raises SourceError.
+    The package lists are fetched into `folder`, because a fresh machine has none. Raises SourceError.
     """
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise SourceError(f"Debian's package {package}: this machine has no apt-get")

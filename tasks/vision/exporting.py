@@ -1,7 +1,7 @@
 """A network as a graph that needs no Python: pixels in, probabilities out, for TensorFlow, LiteRT or ONNX runtimes.
 
-A format is a function that writes the graph and one that loads it back as its own runtime does; `difference` compares.
-Converters may reorder sums, so that graphs agree with `Predictor` to some 1e-6 and not to the bit.
+A format is a function that writes the graph, and one that loads it back as its own runtime does. `difference` compares.
+Converters may reorder sums, so a graph agrees with `Predictor` to about 1e-6 and not to the bit.
 """
 
 import os
@@ -22,13 +22,13 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 INPUT, OUTPUT = "images", "probabilities"
 FILES: dict[Format, str] = {"saved-model": ".", "tflite": "model.tflite", "onnx": "model.onnx"}
-"""What a runtime is given, seen from the folder: a SavedModel is a folder itself."""
+"""What a runtime is given, as a path inside the folder: a SavedModel is a folder itself."""
 TOLERANCE = 1e-5
 OPSET = 15  # of ONNX; what tf2onnx prefers, named here so that a newer one changes no graph
 
 
 class Graph(tf.Module):
-    """A network with softmax behind it, traced for any number of images."""
+    """A network and its softmax, traced for any number of images."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(name="graph")
@@ -41,10 +41,13 @@ class Graph(tf.Module):
 
 
 def write(network: Network, file_format: Format, folder: Path, notes: Mapping[str, str]) -> None:
-    """Write the graph into the folder, which exists; `notes` go into the graph where the format has a place for them.
+    """Write the graph into a folder.
 
-    In: `images` uint8 [batch, height, width, channels], 0-255, any batch. Out: `probabilities` float32 [batch,
-    classes]. Raises ExportError, and OSError.
+    folder: exists already.
+    notes: go into the graph where the format has a place for them.
+
+    The graph takes `images`, uint8 [batch, height, width, channels], 0-255, in batches of any size. It gives
+    `probabilities`, float32 [batch, classes]. Raises ExportError and OSError.
     """
     try:
         _WRITERS[file_format](Graph(network), folder / FILES[file_format], notes)
@@ -53,18 +56,21 @@ def write(network: Network, file_format: Format, folder: Path, notes: Mapping[st
 
 
 def load(file_format: Format, folder: Path) -> Predict:
-    """What was written, in the format's own runtime: uint8 [items, height, width, channels] -> probabilities float32
-    [items, classes]. Only for a graph that this process wrote: a SavedModel is a program.
+    """What was written, in the format's own runtime.
+
+    It turns uint8 [items, height, width, channels] into probabilities, float32 [items, classes]. Load only a graph that
+    this process wrote: a SavedModel is a program.
     """
     return _LOADERS[file_format](folder / FILES[file_format])
 
 
 def difference(predict: Predictor, graph: Predict, images: np.ndarray) -> float:
-    """The largest absolute difference of a probability; the graph is given one image, then batches as large as the
-    predictor's.
+    """The largest absolute difference between the probabilities of a predictor and a graph.
 
-    images: uint8 [items, height, width, channels]. Raises ExportError when a label differs, or the difference is above
-    1e-5.
+    images: uint8 [items, height, width, channels]. The graph gets the first one alone, then batches as large as the
+        predictor's.
+
+    Raises ExportError when a label differs or the difference is above 1e-5.
     """
     expected = predict(images)
     found = np.concatenate([graph(part) for part in np.split(images, range(1, len(images), predict.batch))])
@@ -72,7 +78,10 @@ def difference(predict: Predictor, graph: Predict, images: np.ndarray) -> float:
 
 
 def compare(expected: np.ndarray, found: np.ndarray) -> float:
-    """The largest absolute difference of two tables of probabilities, float32 [items, classes]. Raises ExportError."""
+    """The largest absolute difference between two tables of probabilities, float32 [items, classes].
+
+    Raises ExportError when shapes, dtypes or labels differ, or the difference is above 1e-5.
+    """
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise ExportError(
             f"expected probabilities {expected.dtype} {list(expected.shape)} from the written graph, found "
@@ -137,7 +146,7 @@ def _load_onnx(path: Path) -> Predict:
 
 
 def _converter() -> Any:
-    """tf2onnx's, imported without what that does to TensorFlow's log level."""
+    """The converter of tf2onnx, whose import changes TensorFlow's log level: that is taken back."""
     kept = os.environ.get(_LOG_LEVEL)
     from tf2onnx import convert
 

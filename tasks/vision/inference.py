@@ -1,4 +1,7 @@
-"""Prediction in padded batches of one size: one trace, and a row's numbers don't depend on its neighbours."""
+"""Prediction in padded batches of one size.
+
+So there is one trace, and the numbers of a row don't depend on its neighbours.
+"""
 
 import numpy as np
 
@@ -10,11 +13,13 @@ BATCH_BYTES = 128 << 20  # of the widest layer: 256 images of 64x64 by `conv`, w
 
 
 def batch_of(network: Network) -> int:
-    """How many images `network` predicts at once: 256, or for large images a smaller power of two, so that its widest
-    layer takes BATCH_BYTES at most; 4 or more.
+    """How many images `network` predicts at once.
 
-    It is the network's and not the data's, so that the numbers are, too. Of 256, 128, 64, 32, 16 and 4 each gave the
-    same bits for images of 28x28 to 128x128 by both networks; 1 did not (TensorFlow 2.21, 2-core Intel Xeon).
+    256, or for large images a smaller power of two, 4 or more, so that the widest layer takes BATCH_BYTES at most.
+
+    The network decides it, not the data, so that a row's numbers are the same in any table. Batches of 256, 128, 64,
+    32, 16 and 4 gave the same bits for images of 28x28 to 128x128 by both networks; batches of 1 did not (TensorFlow
+    2.21, 2-core Intel Xeon).
     """
     batch = BATCH
     while batch > LEAST_BATCH and batch * network.widest > BATCH_BYTES:
@@ -23,8 +28,11 @@ def batch_of(network: Network) -> int:
 
 
 class Predictor:
-    """Probabilities from a network, by softmax over its logits divided by the `temperature`. `batch`: how many images
-    it predicts at once."""
+    """Probabilities from a network: the softmax of its logits.
+
+    temperature: above 0; the logits are divided by it.
+    batch: how many images are predicted at once.
+    """
 
     def __init__(self, network: Network, temperature: float = 1.0) -> None:
         self.network = network
@@ -32,7 +40,10 @@ class Predictor:
         self._run = tf.function(lambda images: tf.nn.softmax(network(images) / temperature), autograph=False)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [items, height, width, channels] -> float32 [items, classes], each row summing to 1."""
+        """The probabilities of images: float32 [items, classes]; each row sums to 1.
+
+        images: uint8 [items, height, width, channels], 0-255.
+        """
         probabilities = np.empty((len(images), self.network.classes), np.float32)
         batch = np.zeros((self.batch, *self.network.image_shape), np.uint8)
         for start in range(0, len(images), self.batch):

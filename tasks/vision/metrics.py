@@ -22,7 +22,7 @@ def evaluate(
     temperature: float | None = None,
     counted: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """All that is told of predictions.
+    """All that is known of predictions.
 
     probabilities: float32 [items, classes]; labels: int32 [items]; counted: int64, ascending, the places of the items
     that count, None for all of them. The others are copies: a content that counted twice would make an interval too
@@ -69,7 +69,7 @@ def evaluate(
         numbers |= {
             "top_k": {str(k): top_k_accuracy(probabilities, labels, k) for k in TOP_K if k < len(classes)},
             "calibration": calibration(probabilities, labels),
-            "mistakes": [_told(item, predicted[item], probabilities, labels, classes) for item in worst[:LISTED]],
+            "mistakes": [_mistake(item, predicted[item], probabilities, labels, classes) for item in worst[:LISTED]],
             "label_errors": label_errors(probabilities, labels, classes),
         }
         if temperature is not None:
@@ -132,11 +132,11 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
     items = np.bincount(bins, minlength=CALIBRATION_BINS)
     sums = [np.bincount(bins, values, CALIBRATION_BINS) for values in (confidence, hits)]
-    told = [
+    bins = [
         {"items": int(n), "confidence": float(sure / n) if n else None, "accuracy": float(right / n) if n else None}
         for n, sure, right in zip(items, *sums, strict=True)
     ]
-    return {"error": float(np.abs(sums[0] - sums[1]).sum() / len(labels)), "bins": told}
+    return {"error": float(np.abs(sums[0] - sums[1]).sum() / len(labels)), "bins": bins}
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -203,7 +203,7 @@ def label_errors(probabilities: np.ndarray, labels: np.ndarray, classes: Sequenc
     doubtful = np.flatnonzero(sure & (rather != labels))
     margin = probabilities[doubtful, rather[doubtful]] - probabilities[doubtful, labels[doubtful]]
     order = doubtful[np.argsort(-margin, kind="stable")]
-    listed = [_told(item, rather[item], probabilities, labels, classes) for item in order[:LISTED]]
+    listed = [_mistake(item, rather[item], probabilities, labels, classes) for item in order[:LISTED]]
     return {"items": len(doubtful), "listed": listed}
 
 
@@ -221,7 +221,7 @@ def mcnemar(gains: int, losses: int) -> float:
     return tail / (1 << items)
 
 
-def _told(
+def _mistake(
     item: int, called: int, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 ) -> dict[str, Any]:
     """An item of a list: its place in the split, what it is, what it is taken for, and how probable that is."""

@@ -18,13 +18,19 @@ Tensors = Mapping[str, tf.Tensor]
 
 
 class Network(tf.Module):
-    """uint8 images in, logits out. `weights` holds all variables by name; gradients move those that are `learned`, the
-    rest are the running statistics of normalization. A `centered` network sees pixels from -1/2 to 1/2. A `mirrored`
-    one gives an image and its mirror image the same logits: the mean of both."""
+    """uint8 images in, logits out.
+
+    weights: all variables by name, float32. Gradients move those that are `learned`; the others are the running
+        statistics of normalization.
+    classes: how many there are.
+    image_shape: height, width, channels.
+    centered: whether it sees pixels from -1/2 to 1/2 instead of 0 to 1.
+    mirrored: whether an image and its mirror image get the same logits, which are the mean of both.
+    """
 
     lanes = 1
-    """In how many equal parts a batch is trained on, side by side, each with one thread. Their number is the
-    network's and not the machine's, so that the numbers are, too."""
+    """How many equal parts of a batch are trained on side by side, each with one thread. The network decides it, not
+    the machine, so that the number of processors changes no numbers."""
     compiled = True
     """Whether XLA compiles the training loop."""
 
@@ -42,8 +48,8 @@ class Network(tf.Module):
 
     @property
     def widest(self) -> int:
-        """Bytes of the largest tensor that the forward pass makes of one image: of its pixels as float32, unless a
-        layer is wider."""
+        """Bytes of the largest tensor that the forward pass makes of one image: its pixels as float32, unless a layer
+        is wider."""
         return 4 * int(np.prod(self.image_shape))
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
@@ -53,18 +59,24 @@ class Network(tf.Module):
         return (logits + self.forward(tf.reverse(images, [2]), weights)) / 2 if self.mirrored else logits
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
-        """The logits of the images as they are, with the weights given by name."""
+        """The logits of the images as they are, without their mirror images.
+
+        images: uint8 [batch, height, width, channels].
+        weights: the values to compute with, by name.
+        """
         raise NotImplementedError
 
     def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Logits as a training sees them, and this batch's statistics, by the names of the running ones.
+        """The logits as a training sees them, and the statistics of this batch by the names of the running ones.
 
-        The weights are `turned`: a training loop carries them so, as values.
+        images: uint8 [batch, height, width, channels].
+        weights: values by name, as `turned` lays them out for the training loop.
         """
         raise NotImplementedError
 
     def turned(self, tensors: Tensors) -> dict[str, tf.Tensor]:
-        """Weights, or what an optimizer has for each, laid out as a training is fast with; applied twice, as before."""
+        """Weights, or an optimizer's state for them, in the layout that makes training fast. Applied twice, it gives
+        the layout from before."""
         return dict(tensors)
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -72,7 +84,7 @@ class Network(tf.Module):
         return {name: weight.numpy() for name, weight in self.weights.items()}
 
     def assign(self, tensors: Mapping[str, np.ndarray]) -> None:
-        """Take over all variables. Raises WeightsError when names, dtypes or shapes are not this network's."""
+        """Set all variables. Raises WeightsError when names, dtypes or shapes are not this network's."""
         expected = {name: (tuple(weight.shape), weight.dtype.name) for name, weight in self.weights.items()}
         found = {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()}
         if found != expected:
@@ -91,10 +103,14 @@ class Network(tf.Module):
 
 
 class Dense(Network):
-    """Flatten, 20 rectified units, one output a class (784-20-10 for Fashion-MNIST): the tutorial's.
+    """The tutorial's network: flatten, 20 rectified units, one output for each class (784-20-10 for Fashion-MNIST).
 
-    The variables, by name: `hidden/kernel` float32 [pixels, 20], `hidden/bias` [20], `output/kernel` [20, classes],
-    `output/bias` [classes]. Kernels start Glorot-uniform from `seed`, biases at zero.
+    Its variables, float32:
+
+    hidden/kernel: [pixels, 20], at first Glorot-uniform by `seed`.
+    hidden/bias: [20], at first zero.
+    output/kernel: [20, classes], at first Glorot-uniform by `seed`.
+    output/bias: [classes], at first zero.
     """
 
     def __init__(self, spec: ImageSpec, classes: int, seed: int = 0) -> None:
@@ -118,7 +134,8 @@ class Dense(Network):
         return (pixels - 0.5) * float(np.sqrt(28 * 28 / np.prod(self.image_shape)))
 
     def turned(self, tensors: Tensors) -> dict[str, tf.Tensor]:
-        """`hidden/kernel` is [20, pixels]: its gradient then has long rows, and a step takes two thirds of the time."""
+        """`hidden/kernel` becomes [20, pixels]: its gradient then has long rows, and a step takes two thirds of the
+        time."""
         return {name: tf.transpose(tensor) if name == "hidden/kernel" else tensor for name, tensor in tensors.items()}
 
     def _logits(self, sums: tf.Tensor, weights: Tensors) -> tf.Tensor:
@@ -127,14 +144,20 @@ class Dense(Network):
 
 
 class Conv(Network):
-    """Four convolutions of 3x3 with 32, 64, 64 and 128 channels, each normalized over its batch and rectified, the
-    first two pooled 2x2; then the maximum of each channel over the image, and one output a class. Any image size.
+    """Four convolutions of 3x3 with 32, 64, 64 and 128 channels, for images of any size.
 
-    The variables, by name, for each `convN`: `kernel` float32 [3, 3, in, out], He-normal from `seed`; `scale` and
-    `offset` [out]; `mean` and `variance` [out], the running statistics that prediction normalizes by. Then
-    `output/kernel` [128, classes], Glorot-uniform, and `output/bias` [classes].
+    Each is normalized over its batch and rectified, and the first two are pooled 2x2. The maximum of each channel over
+    the image and one output for each class follow.
 
-    Normalization is over a lane's part of a batch: Ioffe and Szegedy, "Batch normalization" (2015); Hoffer et al.,
+    Its variables, float32, with N from 1 to 4:
+
+    convN/kernel: [3, 3, in, out], at first He-normal by `seed`.
+    convN/scale, convN/offset: [out], at first one and zero.
+    convN/mean, convN/variance: [out], the running statistics that prediction normalizes by; not learned.
+    output/kernel: [128, classes], at first Glorot-uniform by `seed`.
+    output/bias: [classes], at first zero.
+
+    Normalization is over a lane's part of a batch. Ioffe and Szegedy, "Batch normalization" (2015); Hoffer et al.,
     "Train longer, generalize better" (2017) for parts of a batch.
     """
 
@@ -157,7 +180,7 @@ class Conv(Network):
 
     @property
     def widest(self) -> int:
-        """Bytes of what the first convolution makes of one image, before it is pooled."""
+        """Bytes of what the first convolution makes of one image before it is pooled."""
         height, width, _ = self.image_shape
         return 4 * height * width * CHANNELS[0]
 
@@ -190,9 +213,13 @@ def make_network(
     augmentation: Augmentation = "none",
     inputs: Inputs = "plain",
 ) -> Network:
-    """A network with its first weights; `mirrored` when it learns from flips, `centered` by its `inputs`.
+    """A network with its first weights.
 
-    Raises WeightsError for an architecture that this Lookbook has not.
+    seed: decides the first weights.
+    augmentation: `flips` makes the network mirrored.
+    inputs: `centered` makes the network centered.
+
+    Raises WeightsError for an architecture that this Lookbook doesn't have.
     """
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -206,7 +233,9 @@ def make_network(
 
 
 def glorot_uniform(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
-    """float32 from U(-l, l), l = sqrt(6 / (fan in + fan out)); the same seed gives the same numbers everywhere.
+    """float32 of the shape from U(-l, l) with l = sqrt(6 / (fan in + fan out)).
+
+    The same seed gives the same numbers everywhere.
 
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010), equation 16.
     """
@@ -215,7 +244,9 @@ def glorot_uniform(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
 
 
 def he_normal(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
-    """float32 from N(0, 2 / fan in); shape: [height, width, in, out].
+    """float32 of the shape from N(0, 2 / fan in).
+
+    shape: [height, width, in, out] of a convolution's kernel.
 
     He et al., "Delving deep into rectifiers" (2015), equation 10.
     """
@@ -223,8 +254,14 @@ def he_normal(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
 
 
 def _normalize(features: tf.Tensor, weights: Tensors, layer: str, statistics: dict[str, tf.Tensor] | None) -> tf.Tensor:
-    """To mean 0 and variance 1 a channel, then scaled and offset: by the running statistics, or, in training, by those
-    of these features, which are added to `statistics`. One operation, because written as six it takes longer."""
+    """Bring each channel to mean 0 and variance 1, then scale and offset it.
+
+    features: float32 [batch, height, width, channels].
+    statistics: None in prediction, which normalizes by the running statistics. A training normalizes by the statistics
+        of these features, and they are added here.
+
+    It is one operation, because it takes longer when written as six.
+    """
     given = {"scale": weights[f"{layer}/scale"], "offset": weights[f"{layer}/offset"], "epsilon": EPSILON}
     if statistics is None:
         known = {"mean": weights[f"{layer}/mean"], "variance": weights[f"{layer}/variance"]}

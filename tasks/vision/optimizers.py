@@ -1,5 +1,7 @@
-"""How gradients move weights, as modules: their state is variables, and `step` is a function of values, so that a loop
-inside a graph can carry it."""
+"""How gradients move weights, as modules.
+
+Their state is variables. `step` is a function of values, so that a loop inside a graph can carry it.
+"""
 
 from collections.abc import Mapping
 
@@ -11,9 +13,10 @@ MOMENTUM = 0.9
 
 
 class SGD(tf.Module):
-    """Stochastic gradient descent: weight - rate * gradient, the tutorial's.
+    """The tutorial's stochastic gradient descent: weight - rate * gradient.
 
-    `weight_decay` times a kernel joins its gradient; biases, and what normalization scales by, are left alone.
+    weight_decay: 0 or more; so much of a kernel is added to its gradient. Biases, scales and offsets don't decay.
+    state: the optimizer's variables by name; none here.
     """
 
     def __init__(self, weight_decay: float = 0.0) -> None:
@@ -22,7 +25,13 @@ class SGD(tf.Module):
         self.state: dict[str, tf.Variable] = {}
 
     def step(self, weights: Tensors, gradients: Tensors, state: Tensors, rate: tf.Tensor) -> tuple[Tensors, Tensors]:
-        """The weights and the state after a step. weights, gradients: float32 by name, equal shapes; rate: float32."""
+        """The weights and the state after a step.
+
+        weights: float32 by name.
+        gradients: float32 by name, in the shapes of the weights.
+        state: as `self.state` has it.
+        rate: the learning rate, a float32 scalar.
+        """
         gradients = self._decayed(weights, gradients)
         return {name: weights[name] - rate * gradient for name, gradient in gradients.items()}, state
 
@@ -36,10 +45,13 @@ class SGD(tf.Module):
 
 
 class Momentum(SGD):
-    """A weight's velocity keeps nine tenths of itself at every step, and takes on the gradient.
+    """Each weight has a velocity, which keeps nine tenths of itself at every step and adds the gradient.
 
-    Polyak's momentum steps along the velocity; Nesterov's looks one step ahead. Both as in Sutskever et al., "On the
-    importance of initialization and momentum in deep learning" (2013), with the learning rate outside the velocity.
+    weights: the variables that gradients move.
+    nesterov: whether a step looks one step ahead (Nesterov) or goes along the velocity (Polyak).
+
+    Both are as in Sutskever et al., "On the importance of initialization and momentum in deep learning" (2013), with
+    the learning rate outside the velocity.
     """
 
     def __init__(self, weights: Mapping[str, tf.Variable], weight_decay: float = 0.0, nesterov: bool = False) -> None:
@@ -57,7 +69,7 @@ class Momentum(SGD):
 
 
 def make_optimizer(settings: TrainingSettings, weights: Mapping[str, tf.Variable]) -> SGD:
-    """The optimizer of these weights (those that gradients move)."""
+    """The optimizer that the settings name, for the weights that gradients move."""
     if settings.optimizer == "sgd":
         return SGD(settings.weight_decay)
     return Momentum(weights, settings.weight_decay, nesterov=settings.optimizer == "nesterov")

@@ -1,4 +1,4 @@
-"""How the learning rate goes, as modules: the index of a step in, its learning rate out."""
+"""Schedules of the learning rate, as modules: they turn the index of a step into its learning rate."""
 
 from tasks.vision.device import tf
 from tasks.vision.recipes import TrainingSettings
@@ -7,29 +7,33 @@ WARM_UP = 0.2  # share of the steps in which one-cycle rises
 
 
 class Constant(tf.Module):
-    """It stays."""
+    """The learning rate stays the same.
+
+    rate: the learning rate at its highest.
+    steps: how many steps the training has.
+    """
 
     def __init__(self, rate: float, steps: int) -> None:
         super().__init__()
         self.rate, self.steps = rate, steps
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """step: float64 [...], 0 to steps - 1 -> the learning rate of these steps, float64 [...]."""
+        """The learning rate of each step, float64 [...]. step: float64 [...], 0 to steps - 1."""
         return self.rate * tf.ones_like(step)
 
 
 class Linear(Constant):
-    """It falls evenly, from the learning rate to zero after the last step."""
+    """The learning rate falls evenly and is zero after the last step."""
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         return self.rate * (1 - step / self.steps)
 
 
 class OneCycle(Constant):
-    """It rises evenly from zero to the learning rate, and falls evenly to zero again.
+    """The learning rate rises evenly from zero, and falls evenly to zero again.
 
-    The triangle of Smith, "A disciplined approach to neural network hyper-parameters" (2018), leaning to the left as in
-    Howard and Ruder, "Universal language model fine-tuning" (2018).
+    This is the triangle of Smith, "A disciplined approach to neural network hyper-parameters" (2018). It leans to the
+    left as in Howard and Ruder, "Universal language model fine-tuning" (2018).
     """
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:

@@ -1,16 +1,9 @@
-"""Text from strangers (a class, a path, a label) as it can stand on a terminal and in a log: no escape sequences.
-
-Errors of Lookbook's own do the same with their messages (`LookbookError`, `VisionError`). What is data (JSON, tables)
-stays as it is.
-"""
+"""Logs without escape sequences of strangers. What is data (JSON, tables) stays as it is."""
 
 import logging
 from typing import Any
 
-
-def printable(text: object) -> str:
-    """Whatever is no printable character, but for line breaks and tabs, is a replacement character."""
-    return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in str(text))
+from artifacts.printable import printable
 
 
 def make_logs_printable() -> None:
