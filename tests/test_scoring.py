@@ -505,7 +505,7 @@ def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, 
         assert part in text
     assert "<b>bad" not in text
     assert text.count("<img src='data:image/jpeg;base64,") > 20
-    assert "shares of the classes: <b>0.00</b>, much as in the test split" in text
+    assert "shares of the classes: <b>0.00</b>, much the same as in the test split" in text
     assert "http" not in text.replace("http-equiv", "")
 
 
@@ -846,7 +846,7 @@ def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(s
         outcome = score_plan(store, settings, job, load_plan(store.disk, key))
         tables[calibrated] = commit_predictions(store, settings, job, key, outcome)
         page = store.open(tables[calibrated]).read("report.html").decode()
-        assert "confidence: <b>0.00</b>, much as in the test split" in page
+        assert "confidence: <b>0.00</b>, much the same as in the test split" in page
         assert ("calibrated by the temperature 4.000" in page) == calibrated
     sure = [max(row["confidence"] for row in by_path(store, each).values()) for each in tables.values()]
     assert sure[1] < sure[0]

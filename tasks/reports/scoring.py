@@ -217,17 +217,17 @@ def _shift(summary: Summary) -> str:
     ]
     return (
         f"<h2>Compared with the test split</h2><ul>{''.join(lines)}</ul>"
-        f"<p class=small>Population stability index: below {LITTLE:g} little changed, above {MUCH:g} much did, where "
-        "it is above what so few images give by chance, too (in 99 of 100 cases).</p>"
+        f"<p class=small>This is the population stability index: below {LITTLE:g} little has changed, above {MUCH:g} "
+        "much has. It only counts where it is also above what as many images give by chance in 99 of 100 cases.</p>"
     )
 
 
 _SHARES = (
-    "somewhat other shares than in the test split",
-    "other shares than in the test split. That alone is no sign of other pictures: the test split may have been "
-    "balanced by hand",
+    "the shares differ somewhat from those in the test split",
+    "the shares differ from those in the test split. That alone does not mean that the pictures are of another kind: "
+    "the test split may have been balanced by hand",
 )
-_CONFIDENCE = ("look closer: somewhat other than on the test split", "these are other pictures")
+_CONFIDENCE = ("look closer: it differs somewhat from that on the test split", "these are other pictures")
 
 
 def _meaning(found: Shift, somewhat: str, much: str) -> str:
@@ -237,8 +237,8 @@ def _meaning(found: Shift, somewhat: str, much: str) -> str:
     if found.above(LITTLE):
         return somewhat
     if found.index > LITTLE:
-        return f"within what {many(found.sizes[1], 'image')} vary by chance (up to {found.chance:.2f})"
-    return "much as in the test split"
+        return f"no more than {many(found.sizes[1], 'image')} vary by chance (up to {found.chance:.2f})"
+    return "much the same as in the test split"
 
 
 def _bars(counts: dict[str, int], whole: int) -> str:
