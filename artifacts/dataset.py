@@ -126,7 +126,7 @@ def save(
             {path.name: path for path in files.values()},
             settings=settings,
             inputs=inputs,
-            facts={"classes": list(classes), "image_spec": dict(image_spec), "counts": counts, **_told(bad)},
+            facts={"classes": list(classes), "image_spec": dict(image_spec), "counts": counts, **_left_out(bad)},
             rendered=lambda: {_CHECKS: canonical(list(findings(*map(_read, files.values()))))},
             made=made,
         )
@@ -137,7 +137,7 @@ def load(store: Store, ref: Ref) -> Dataset:
     return Dataset(store.open(ref))
 
 
-def _told(bad: Mapping[str, str] | None) -> dict[str, Any]:
+def _left_out(bad: Mapping[str, str] | None) -> dict[str, Any]:
     return {} if bad is None else {"bad": dict(bad)}
 
 

@@ -10,9 +10,13 @@ The digest is of all that decides a shard's rows, so whoever finishes a shard do
 import re
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from artifacts.disk import LocalDisk, hash_file
 from artifacts.documents import seal, unseal
@@ -24,9 +28,14 @@ FRESH_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Part:
-    """A finished shard: where its Parquet is (a key), what it is, and which entries it covers.
+    """A finished shard: where its rows are, and what they are.
 
-    digest: of what went in; first: the path of its first row, as in the column; rows: how many; labels: class -> rows;
+    key: of its Parquet file.
+    sha256: of that file (hex).
+    digest: of what went in.
+    first: the path of its first row, as in the column.
+    rows: how many rows it has.
+    labels: class -> rows.
     errors: kind -> rows.
     """
 
@@ -38,6 +47,10 @@ class Part:
     labels: dict[str, int]
     errors: dict[str, int]
 
+    def has_any(self, kinds: Collection[str]) -> bool:
+        """Whether a row has an error of one of these kinds."""
+        return any(kind in kinds for kind in self.errors)
+
 
 _RECORD = re.compile(r"/[0-9]{8}\.json$")  # an editor's copy of one, say, is none
 
@@ -48,8 +61,26 @@ class Shards:
     def __init__(self, disk: LocalDisk) -> None:
         self._disk = disk
 
+    def finish(self, record: str, digest: str, rows: pa.Table, fresh: str | None = None) -> Part:
+        """Write the rows of a finished shard as a part, and put it on record.
+
+        record: the digest that the record is under.
+        digest: of what went into the shard.
+        rows: a table with the columns of `artifacts.predictions`, one row at least.
+        fresh: the mark of the fresh scoring that made it.
+
+        Returns the part that counts, as `record` does.
+        """
+        with self._disk.scratch() as scratch:
+            path = scratch / "part.parquet"
+            pq.write_table(rows, path, compression="zstd")
+            key, sha256 = self.create(path)
+        first = rows.column("path")[0].as_py()
+        part = Part(key, sha256, digest, first, len(rows), _counts(rows, "label"), _counts(rows, "error"))
+        return self.record(record, part, fresh)
+
     def create(self, path: Path) -> tuple[str, str]:
-        """Take a file from the store's scratch area over as a part. Returns its key and its SHA-256 (hex)."""
+        """Take over a file of the store's scratch area as a part. Returns its key and its SHA-256 (hex)."""
         key = f"staging/parts/{uuid.uuid4().hex}.parquet"
         self._disk.create(key, path)
         return key, sha256_of(self._disk.local_path(key))
@@ -121,6 +152,12 @@ class Shards:
             return sha256_of(self._disk.local_path(part.key)) == part.sha256
         except OSError:
             return False
+
+
+def _counts(table: pa.Table, column: str) -> dict[str, int]:
+    """How many rows have each text in a column. Rows without any are left out."""
+    counted = table.column(column).cast(pa.string()).drop_null().value_counts().to_pylist()
+    return {each["values"]: each["counts"] for each in sorted(counted, key=lambda each: each["values"])}
 
 
 def sha256_of(path: Path) -> str:

@@ -19,7 +19,7 @@ from artifacts.settings import Settings
 from tasks.judging.gate import compare, judge
 from tasks.requests import Gate
 from tasks.vision.duplicates import firsts
-from tasks.vision.sources import FASHION_MNIST, fetch, split
+from tasks.vision.sources import FASHION_MNIST, fetch, read_side
 
 PAIRS, CHAIN, REAL, LEVEL = 3000, 200, 100, 0.05
 ACCURACY, SPREAD = 0.87, 3.0  # of the chances by image: a Beta distribution, with many images that nobody gets wrong
@@ -41,7 +41,7 @@ def promotes(challenger: np.ndarray, champion: np.ndarray, labels: np.ndarray, g
     return judge(compare(challenger, champion, labels, range(labels.max() + 1)), gate) is None
 
 
-def report_share(what: str, promoted: int, of: int) -> float:
+def share(what: str, promoted: int, of: int) -> float:
     """Print a share with its exact 95 % interval (Clopper and Pearson, 1934); gives the lower end."""
     interval = stats.binomtest(promoted, of).proportion_ci(0.95)
     print(f"{what}: {promoted} of {of} ({promoted / of:.1%}, {interval.low:.1%} to {interval.high:.1%})", flush=True)
@@ -59,9 +59,7 @@ def simulated(name: str, seed: int) -> float:
 
     pairs = [(train(), train()) for _ in range(PAIRS)]
     low, _ = (
-        report_share(
-            f"{name}, equal, {level:g}", sum(promotes(*p, labels, Gate(significance=level)) for p in pairs), PAIRS
-        )
+        share(f"{name}, equal, {level:g}", sum(promotes(*p, labels, Gate(significance=level)) for p in pairs), PAIRS)
         for level in (LEVEL, 1)
     )
     champion, promoted = train(), 0
@@ -69,11 +67,11 @@ def simulated(name: str, seed: int) -> float:
         challenger = train()
         if promotes(challenger, champion, labels, Gate()):
             champion, promoted = challenger, promoted + 1
-    report_share(f"{name}, equal, {LEVEL:g}, a chain on one split", promoted, CHAIN)
+    share(f"{name}, equal, {LEVEL:g}, a chain on one split", promoted, CHAIN)
     pairs = [(train(BETTER), train()) for _ in range(PAIRS)]
     passed = [pair for pair in pairs if promotes(*pair, labels, Gate(max_recall_drop=1))]
     kept = sum(not promotes(*pair, labels, Gate()) for pair in passed)
-    report_share(f"{name}, better beyond chance, kept back for a class", kept, len(passed))
+    share(f"{name}, better beyond chance, kept back for a class", kept, len(passed))
     return low
 
 
@@ -90,7 +88,7 @@ def with_copies(times: int, seed: int) -> float:
 
     pairs = [(train(), train()) for _ in range(PAIRS)]
     low, _ = (
-        report_share(
+        share(
             f"1,000 contents, each {times} times, {what}",
             sum(promotes(one[items], other[items], labels[items], Gate()) for one, other in pairs),
             PAIRS,
@@ -108,7 +106,7 @@ def real() -> None:
 
     settings = Settings()
     contents = fetch(FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
-    train, test = (split(FASHION_MNIST, contents, side) for side in ("train", "test"))
+    train, test = (read_side(FASHION_MNIST, contents, side) for side in ("train", "test"))
     spec, learned = FASHION_MNIST.image_spec, slice(0, 6_000)
 
     def hits(seed: int) -> tuple[np.ndarray, float]:
@@ -129,10 +127,8 @@ def real() -> None:
                 promoted[level] += 1
                 worse[level] += now <= before
     for level in worse:
-        report_share(f"another seed, significance {level:g}, promoted", promoted[level], REAL)
-        report_share(
-            f"another seed, significance {level:g}, promoted and no better on 54,000 others", worse[level], REAL
-        )
+        share(f"another seed, significance {level:g}, promoted", promoted[level], REAL)
+        share(f"another seed, significance {level:g}, promoted and no better on 54,000 others", worse[level], REAL)
 
 
 def main() -> None:

@@ -23,12 +23,14 @@ from score import OWN_RATE, make_folders
 RUNS = 5
 OWN_SECONDS = (
     OWN_RATE.partition("outcome = ")[0]
-    .replace("model.load(store, weights)", "")  # the command, too, decodes while TensorFlow is imported
+    .replace(
+        'model.load(store, store.resolve("champion"))', ""
+    )  # the command, too, decodes while TensorFlow is imported
     .replace("listed = ", "started = time.perf_counter()\nlisted = ")
     + """
 import time
 from tasks.commit import commit_predictions
-outcome = predict.predict_plan(store, settings, job, listed, fresh=True)
+outcome = score_plan(store, settings, job, listed)
 commit_predictions(store, settings, job, str(listed.path.relative_to(store.disk.root)), outcome)
 print(json.dumps({"seconds": time.perf_counter() - started - outcome.waited, "shards": len(outcome.parts)}))
 """

@@ -17,7 +17,7 @@ from retrain import BIN
 from score import run
 
 from artifacts.settings import Settings
-from tasks.vision.sources import FASHION_MNIST, fetch, split
+from tasks.vision.sources import FASHION_MNIST, fetch, read_side
 
 FILES, NEW, RUNS = 100_000, 1_000, 5
 PREPARE = """
@@ -27,49 +27,54 @@ from pathlib import Path
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import prepare
+from tasks.requests import PictureSettings
 from tasks.shared.deadline import Deadline
 settings = Settings(image_roots={"given": sys.argv[1]})
-pictures = prepare.Pictures("given:", image_size=28, color="grey")
+pictures = PictureSettings(image_size=28, color="grey")
 new = {Path(path): Path(sys.argv[1]) / Path(path).name.partition("-")[0] / Path(path).name for path in sys.argv[2:]}
-gather, told = prepare.gather, {}
+read_files, measured = prepare.read_files, {}
 def timed(*given):
     started = time.perf_counter()
-    gathered = gather(*given)
-    told["read"], told["decoded"] = time.perf_counter() - started, gathered.decoded
-    return gathered
-prepare.gather = timed
+    read = read_files(*given)
+    measured["read"], measured["decoded"] = time.perf_counter() - started, read.decoded
+    return read
+prepare.read_files = timed
 with tempfile.TemporaryDirectory() as folder:
     store = Store(Path(folder))
     for what in ("all", "none", "new"):
         if what == "new":
-            told["rate"], told["whole"] = told["decoded"] / told["read"], told["decoded"] / told["all"]
+            measured["rate"] = measured["decoded"] / measured["read"]
+            measured["whole"] = measured["decoded"] / measured["all"]
             for path, place in new.items():
                 path.rename(place)
         started = time.perf_counter()
-        prepare.prepare_folder(store, settings, pictures, "benchmark", Deadline.after(1))
-        told[what] = time.perf_counter() - started
+        prepare.prepare_folder(store, settings, "given:", pictures, "benchmark", Deadline.after(1))
+        measured[what] = time.perf_counter() - started
     for path, place in new.items():
         place.rename(path)
-print(json.dumps(told))
+print(json.dumps(measured))
 """
 SCORE = """
 import json, sys, time
 import pandas
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks import commit, plan
+from tasks.commit import commit_predictions
+from tasks.plan import plan_folder
+from tasks.requests import ScoreRequest
+from tasks.score import score_plan
+from tasks.scoring.job import make_job
+from tasks.scoring.plans import load_plan
 from tasks.shared import model
-from tasks import score as predict
 settings = Settings(image_roots={"given": sys.argv[1]})
 store = Store(settings.store)
-weights = store.resolve("champion")
-model.load(store, weights)  # TensorFlow's import is left out: preparing needs none
+model.load(store, store.resolve("champion"))  # TensorFlow's import is left out: preparing needs none
 started = time.perf_counter()
-job = predict.make_job(store, settings, "given:", "benchmark", weights)
-key = plan.plan_folder(store, settings, "given:", None)
-listed = plan.load_plan(store.disk, key)
-outcome = predict.predict_plan(store, settings, job, listed, fresh=True)
-commit.commit_predictions(store, settings, job, key, outcome)
+job = make_job(store, settings, ScoreRequest("given:", name="benchmark", fresh=True))
+key = plan_folder(store, settings, job)
+listed = load_plan(store.disk, key)
+outcome = score_plan(store, settings, job, listed)
+commit_predictions(store, settings, job, key, outcome)
 whole = listed.rows / (time.perf_counter() - started)
 print(json.dumps({"rate": listed.rows / outcome.seconds, "whole": whole}))
 """
@@ -79,7 +84,7 @@ def make_folder(top: Path) -> list[Path]:
     """FILES pictures, a folder a class, and NEW more beside them, which are returned."""
     settings = Settings()
     contents = fetch(FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
-    sides = [split(FASHION_MNIST, contents, side) for side in ("train", "test")]
+    sides = [read_side(FASHION_MNIST, contents, side) for side in ("train", "test")]
     images, labels = (np.concatenate([getattr(side, name) for side in sides]) for name in ("images", "labels"))
     for label in range(10):
         (top / "all" / str(label)).mkdir(parents=True)

@@ -20,23 +20,25 @@ from PIL import Image
 from retrain import BIN, prefect_server
 
 from artifacts.settings import Settings
-from tasks.vision.sources import FASHION_MNIST, fetch, split
+from tasks.vision.sources import FASHION_MNIST, fetch, read_side
 
 RUNS = 5
 OWN_RATE = """
 import json, sys
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks import plan
+from tasks.plan import plan_folder
+from tasks.requests import ScoreRequest
+from tasks.score import score_plan
+from tasks.scoring.job import make_job
+from tasks.scoring.plans import load_plan
 from tasks.shared import model
-from tasks import score as predict
 settings = Settings(image_roots={"given": sys.argv[1]})
 store = Store(settings.store)
-weights = store.resolve("champion")
-model.load(store, weights)  # TensorFlow's import is left out, as it is for Keras
-job = predict.make_job(store, settings, "given:", "benchmark", weights, False)
-listed = plan.load_plan(store.disk, plan.plan_folder(store, settings, "given:", None))
-outcome = predict.predict_plan(store, settings, job, listed, fresh=True)
+model.load(store, store.resolve("champion"))  # TensorFlow's import is left out, as it is for Keras
+job = make_job(store, settings, ScoreRequest("given:", name="benchmark", fresh=True))
+listed = load_plan(store.disk, plan_folder(store, settings, job))
+outcome = score_plan(store, settings, job, listed)
 print(json.dumps({"images_per_second": listed.rows / outcome.seconds}))
 """
 
@@ -44,7 +46,7 @@ print(json.dumps({"images_per_second": listed.rows / outcome.seconds}))
 def make_folders(top: Path) -> None:
     settings = Settings()
     contents = fetch(FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
-    test = split(FASHION_MNIST, contents, "test")
+    test = read_side(FASHION_MNIST, contents, "test")
     random = np.random.default_rng(0)
     for label in range(10):
         for kind in ("png", "jpg"):

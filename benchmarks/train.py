@@ -215,11 +215,11 @@ def first_weights(random: np.random.Generator) -> list[np.ndarray]:
 
 def write_data_set(folder: Path) -> None:
     from artifacts.settings import Settings
-    from tasks.vision.sources import FASHION_MNIST, fetch, split
+    from tasks.vision.sources import FASHION_MNIST, fetch, read_side
 
     settings = Settings()
     contents = fetch(FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
-    train = split(FASHION_MNIST, contents, "train")
+    train = read_side(FASHION_MNIST, contents, "train")
     np.save(folder / "images.npy", train.images)
     np.save(folder / "labels.npy", train.labels)
 

@@ -22,7 +22,7 @@ from flows.notices import tell_of_failure
 from flows.parameters import asks_for, training_settings
 from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
 from tasks.evaluate import evaluate
-from tasks.prepare import Pictures, prepare
+from tasks.prepare import prepare
 from tasks.preparing.labelled import split_table
 from tasks.promote import promote
 from tasks.reports import decision as decisions
@@ -67,11 +67,10 @@ def retrain(request: RetrainRequest) -> Any:
     store = Store(configured.store)
     seconds: dict[str, float] = {}
     called = _called(configured, data)
-    pictures = Pictures(data.images, **asdict(request.pictures)) if data.images else None
     if request.train_on == "here":
         check_device(computing.device)
     with _timed(seconds, "prepare"):
-        dataset_ref = prepare(data.dataset, pictures, called, deadline)
+        dataset_ref = prepare(data, request.pictures, called, deadline)
     settings = training_settings(request.training, store.open(Ref.parse(dataset_ref)))
     if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, request.gate)):
         return _nothing_changed(store, dataset_ref, judged)

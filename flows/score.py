@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from prefect import flow
@@ -10,7 +11,8 @@ from prefect.runtime import flow_run
 
 from artifacts import predictions, runs
 from artifacts.errors import NotFound
-from artifacts.refs import Ref, check_name
+from artifacts.predictions import Predictions
+from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.names import run_name, subject_of
@@ -21,9 +23,10 @@ from tasks.plan import plan
 from tasks.reports import scoring
 from tasks.reports.progress import report_key
 from tasks.requests import ScoreRequest
-from tasks.score import predict
+from tasks.score import score as score_shards
+from tasks.scoring.job import make_job
+from tasks.scoring.results import ScoreResult, result_of
 from tasks.shared.deadline import Deadline
-from tasks.shared.listing import check_folder, default_name
 
 
 def _run_name() -> str:
@@ -47,42 +50,26 @@ report on this run's *Artifacts* page.
 def score(request: ScoreRequest) -> dict[str, Any]:
     """List, predict, publish.
 
-    Returns predictions (ref), path, images, predicted, reused, errors, classes, images_per_second and seconds.
+    Returns the fields of a ScoreResult.
     """
-    folder, name, limit = request.folder, request.name, request.limit
-    weights, invert, calibrated = request.weights, request.invert, request.calibrated
-    fresh, max_errors, deadline_hours = request.fresh, request.max_errors, request.deadline_hours
     started = time.perf_counter()
-    deadline = Deadline.after(deadline_hours)
+    deadline = Deadline.after(request.deadline_hours)
     settings = Settings()
     store = Store(settings.store)
-    check_folder(settings, folder)
-    name = check_name(name or default_name(settings, folder))
-    weights = str(store.resolve(weights, "weights"))
-    listed = plan(folder, limit, deadline)
-    outcome = predict(listed, folder, name, weights, invert, calibrated, fresh, deadline)
-    waited = outcome["waited"]
-    ref = commit(listed, folder, name, weights, invert, calibrated, outcome, max_errors, trial=limit is not None)
-    runs.record(store.disk, str(flow_run.id), {"weights": weights, "predictions": ref})
-    return _told(store, Ref.parse(ref), name, outcome, time.perf_counter() - started - waited)
+    job = make_job(store, settings, request)
+    planned = plan(job, deadline)
+    outcome = score_shards(planned, job, deadline)
+    ref = commit(planned, job, outcome)
+    runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
+    published = predictions.load(store, Ref.parse(ref))
+    result = result_of(published, outcome, time.perf_counter() - started - outcome.waited)
+    _report(job.name, published, result)
+    return asdict(result)
 
 
-def _told(store: Store, ref: Ref, name: str, outcome: dict[str, Any], seconds: float) -> dict[str, Any]:
-    published = predictions.load(store, ref)
-    facts = published.artifact.facts
-    result = {
-        "predictions": str(ref),
-        "path": str(published.folder),
-        "images": facts["rows"],
-        "predicted": outcome["predicted"],
-        "reused": outcome["reused"],
-        "errors": facts["errors"],
-        "classes": facts["labels"],
-        "images_per_second": round(outcome["predicted"] / outcome["seconds"], 1),
-        "seconds": round(seconds, 3),
-    }
+def _report(name: str, published: Predictions, result: ScoreResult) -> None:
+    """The run's report in Prefect's UI."""
     report = scoring.opening(name, result)
     with suppress(NotFound):  # a table of an earlier Lookbook
         report = f"{report}\n\n{published.artifact.read('report.md').decode()}"
     create_markdown_artifact(report, key=report_key("score", name), description=f"Predictions of {name}")
-    return result

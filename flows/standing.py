@@ -88,14 +88,14 @@ def _expect_own_server(port: int, api: str, error: OSError) -> None:
     found = holder(port) if error.errno == errno.EADDRINUSE else None
     if found and found.user == os.geteuid() and healthy(api):
         return
-    told = (
+    problem = (
         f"expected to listen at {api.removesuffix('/api')}, found: {error.strerror}"
         + (f" ({found} has the port)" if found else "")
         + "; PREFECT_SERVER_API_PORT names another port"
     )
     if found and found.user != os.geteuid():
-        told += f", and PREFECT_API_URL={api} uses what is there, if that is a Prefect server"
-    raise ServerError(told) from None
+        problem += f", and PREFECT_API_URL={api} uses what is there, if that is a Prefect server"
+    raise ServerError(problem) from None
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """The stage that publishes a table of predictions out of finished parts, and draws its report."""
 
-import os
-from dataclasses import replace
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -14,12 +12,12 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
-from tasks.plan import load_plan
 from tasks.reports import scoring
-from tasks.scoring.job import Job, Outcome, make_job
-from tasks.shared.listing import is_at, open_folder
+from tasks.scoring.job import Job
+from tasks.scoring.plans import load_plan
+from tasks.scoring.results import Outcome
+from tasks.scoring.thumbnails import thumbnails
 from tasks.shared.retries import RETRIES
-from tasks.vision.decoding import DecoderPool
 
 
 class TooManyErrors(LookbookError):
@@ -32,43 +30,21 @@ class TooManyErrors(LookbookError):
     persist_result=False,
     **RETRIES,
 )
-def commit(
-    plan: str,
-    folder: str,
-    name: str,
-    weights: str,
-    invert: bool,
-    calibrated: bool,
-    outcome: dict[str, Any],
-    max_errors: float,
-    trial: bool,
-) -> str:
-    """The ref of the published predictions. Raises TooManyErrors."""
+def commit(plan: str, job: Job, outcome: Outcome) -> str:
+    """The ref of the published predictions. `plan`: the key of the plan. Raises TooManyErrors."""
     settings = Settings()
-    store = Store(settings.store)
-    job = make_job(store, settings, folder, name, Ref.parse(weights), invert, calibrated)
-    parts = [Part(**part) for part in outcome["parts"]]
-    ref = commit_predictions(store, settings, job, plan, Outcome(**{**outcome, "parts": parts}), max_errors, trial)
+    ref = commit_predictions(Store(settings.store), settings, job, plan, outcome)
     get_run_logger().info("published %s", ref)
     return str(ref)
 
 
-def commit_predictions(
-    store: Store,
-    settings: Settings,
-    job: Job,
-    plan: str,
-    outcome: Outcome,
-    max_errors: float = 0.5,
-    trial: bool = False,
-) -> Ref:
-    """Publish, point `latest` at it unless it is a trial of a part of the folder, and drop the plan.
+def commit_predictions(store: Store, settings: Settings, job: Job, plan: str, outcome: Outcome) -> Ref:
+    """Publish, point `latest` at it unless the job's limit made it a trial, and drop the plan.
 
-    max_errors: 0 to 1, the largest share of rows whose errors may pass. Raises TooManyErrors above it: the table is
-    published then, and `latest` stays. Raises Corrupt when the parts don't cover the plan.
+    Raises TooManyErrors above the job's largest share of rows whose errors may pass: the table is published then, and
+    `latest` stays. Raises Corrupt when the parts don't cover the plan.
     """
     planned = load_plan(store.disk, plan)
-    job = replace(job, where=planned.where)  # the rows are of the folder that was listed, wherever a link leads now
     rows = planned.shard_rows
     if [part.rows for part in outcome.parts] != rows:
         raise Corrupt(f"the finished shards have other numbers of rows than {plan} has entries; score with --fresh")
@@ -88,18 +64,19 @@ def commit_predictions(
         report=report,
         made={"folder": job.where, "seconds": round(outcome.seconds, 3)},
     )
-    complaint = _too_many(job, ref, outcome.parts, max_errors)
-    if not trial and not complaint:
+    complaint = _too_many(job, ref, outcome.parts)
+    if job.request.limit is None and not complaint:
         _point_at(store, job, ref, {"rows": sum(rows), "listed": planned.listed})
-    Shards(store.disk).end_fresh(job.fresh)
+    Shards(store.disk).end_fresh(job.fresh_digest)
     store.disk.remove(plan)
     if complaint:
         raise TooManyErrors(complaint)
     return ref
 
 
-def _too_many(job: Job, ref: Ref, parts: list[Part], most: float) -> str | None:
-    """What to say of a table with more errors that may pass than the share `most`; None when there are fewer."""
+def _too_many(job: Job, ref: Ref, parts: list[Part]) -> str | None:
+    """What to say of a table with more errors that may pass than were asked for; None when there are fewer."""
+    most = job.request.max_errors
     passing = {kind: sum(part.errors.get(kind, 0) for part in parts) for kind in PASSING_ERRORS}
     rows = sum(part.rows for part in parts)
     if sum(passing.values()) <= most * rows:
@@ -142,18 +119,10 @@ def _unchanged(store: Store, latest: Ref | None, parts: list[Part], made_by: dic
 
 
 def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> dict[str, bytes]:
-    """The report, as a page and as Prefect's UI shows it, with thumbnails decoded by a child process from the folder
-    as it is now: none where a link leads to another folder meanwhile."""
+    """The report, as a page and as Prefect's UI shows it."""
     summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
-    folder = open_folder(settings, job.folder)
-    try:
-        thumbnails = {}
-        if is_at(folder, job.where):
-            with DecoderPool(folder, scoring.THUMBNAIL, job.limits, settings.max_image_seconds, 1) as pool:
-                thumbnails = scoring.thumbnails(pool, summary)
-    finally:
-        os.close(folder)
+    drawn = thumbnails(settings, job, summary.shown())
     return {
-        "report.html": scoring.page(job.name, str(job.weights), job.dataset, summary, thumbnails),
-        "report.md": scoring.markdown(summary, thumbnails).encode(),
+        "report.html": scoring.page(job.name, str(job.weights), job.dataset, summary, drawn),
+        "report.md": scoring.markdown(summary, drawn).encode(),
     }

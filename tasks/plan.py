@@ -10,8 +10,6 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,11 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 
-from artifacts.disk import LocalDisk
 from artifacts.settings import Settings
 from artifacts.store import Store
+from tasks.scoring.job import Job
+from tasks.scoring.plans import load_plan
 from tasks.shared.deadline import Deadline
-from tasks.shared.listing import Entry, FolderError, digest_entries, folder_path, is_at, open_folder, real_path, walk
+from tasks.shared.listing import Entry, FolderError, digest_entries, folder_path, is_at, open_folder, walk
 from tasks.shared.retries import RETRIES
 
 SHARD_FILES, SHARD_BYTES = 10_000, 2 << 30  # on average, whichever comes first
@@ -35,61 +34,39 @@ _SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A listed folder: a Parquet file whose every row group is a shard.
-
-    digests: of the entries of each shard; shard_rows: how many they are; listed: when the listing began, in seconds
-    since the epoch; where: the `real_path` of the folder that was listed.
-    """
-
-    path: Path
-    digests: list[str]
-    shard_rows: list[int]
-    listed: float
-    where: str
-
-    @property
-    def rows(self) -> int:
-        return sum(self.shard_rows)
-
-    def entries(self, shard: int) -> pa.Table:
-        """path (binary), bytes, mtime_ns (int64), regular (bool), sorted by path."""
-        return self._file.read_row_group(shard)
-
-    @cached_property
-    def _file(self) -> pq.ParquetFile:
-        """Opened once: the footer grows with the number of shards."""
-        return pq.ParquetFile(self.path)
-
-
 @task(
     name="list folder",
     description="List every entry of the folder, sorted, and cut the list into shards.",
     persist_result=False,
     **RETRIES,
 )
-def plan(folder: str, limit: int | None, deadline: Deadline) -> str:
+def plan(job: Job, deadline: Deadline) -> str:
     """The key of the plan in the store's staging area."""
     settings = Settings()
-    key = plan_folder(Store(settings.store), settings, folder, limit)
+    store = Store(settings.store)
+    key = plan_folder(store, settings, job)
     deadline.check("listing the folder")
-    found = load_plan(Store(settings.store).disk, key)
-    get_run_logger().info("%s entries in %s shards", f"{found.rows:,}", len(found.digests))
+    planned = load_plan(store.disk, key)
+    get_run_logger().info("%s entries in %s shards", f"{planned.rows:,}", len(planned.digests))
     return key
 
 
-def plan_folder(store: Store, settings: Settings, folder: str, limit: int | None) -> str:
-    """List `root:sub/path`, at most `limit` entries of it. Raises FolderError, also for an empty folder."""
+def plan_folder(store: Store, settings: Settings, job: Job) -> str:
+    """List the job's folder, at most as many entries of it as its limit. Returns the key of the plan.
+
+    Raises FolderError, also for an empty folder, and for one that a link no longer leads to.
+    """
     store.prepare()
-    where = real_path(settings, folder)
+    folder = job.request.folder
     top = open_folder(settings, folder)
     try:
-        if not is_at(top, where):
-            raise FolderError(f"expected {folder} to be {where}, found that a link was moved just now; run it again")
+        if not is_at(top, job.where):
+            raise FolderError(
+                f"expected {folder} to be {job.where}, found that a link was moved just now; run it again"
+            )
         with store.disk.scratch() as scratch:
             path = scratch / "plan.parquet"
-            digests = _write(islice(walk(top), limit), path, where)
+            digests = _write(islice(walk(top), job.request.limit), path, job.where)
             if not digests:
                 raise FolderError(f"expected pictures in {folder_path(settings, folder)}, found an empty folder")
             key = f"staging/plans/{uuid.uuid4().hex}.parquet"
@@ -99,17 +76,8 @@ def plan_folder(store: Store, settings: Settings, folder: str, limit: int | None
     return key
 
 
-def load_plan(disk: LocalDisk, key: str) -> Plan:
-    path = disk.local_path(key)
-    metadata = pq.read_metadata(path)
-    rows = [metadata.row_group(shard).num_rows for shard in range(metadata.num_row_groups)]
-    said = metadata.metadata
-    listed, where = float(said[b"lookbook.listed"]), json.loads(said[b"lookbook.where"])
-    return Plan(path, json.loads(said[b"lookbook.shards"]), rows, listed, where)
-
-
 def _write(entries: Iterator[Entry], path: Path, where: str) -> list[str]:
-    """Write a row group a shard; return the digests of the shards' entries."""
+    """Write a row group for each shard. Returns the digests of the shards' entries."""
     listed = time.time()
     digests: list[str] = []
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:

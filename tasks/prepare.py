@@ -2,7 +2,6 @@
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
 
 import PIL
@@ -21,36 +20,17 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
-from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, gather
-from tasks.reports.progress import DownloadProgress, PicturesProgress, report_key, warn
-from tasks.requests import Color
+from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, read_files
+from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, warn
+from tasks.requests import Color, Data, PictureSettings
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import folder_path
 from tasks.shared.retries import RETRIES
 from tasks.vision.images import ImageSpec
-from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, split
+from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, read_side
 
 PREPARATION = 2  # raise it when the same files give another dataset: earlier preparations are then made anew
 CHANNELS: dict[Color, Literal[1, 3]] = {"rgb": 3, "grey": 1}
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """How a folder of pictures becomes a dataset.
-
-    images: root:sub/path of a folder or a table; image_size: pixels, height and width; color: channels; max_bad: 0 to
-    1, the share of the files that may be left out; split_seed: decides which contents are for testing.
-    """
-
-    images: str
-    image_size: int = 64
-    color: Color = "rgb"
-    max_bad: float = 0.01
-    split_seed: int = 0
-
-    @property
-    def spec(self) -> ImageSpec:
-        return ImageSpec(self.image_size, self.image_size, CHANNELS[self.color])
 
 
 @task(
@@ -59,34 +39,39 @@ class Pictures:
     description="Find or download the data set, or read the folder of pictures; publish it as an Arrow dataset.",
     **RETRIES,
 )
-def prepare(dataset: str, pictures: Pictures | None, name: str, deadline: Deadline) -> str:
-    """The ref of the published dataset: of `pictures`, called `name`, or else of the data set. Findings are told."""
+def prepare(data: Data, pictures: PictureSettings, name: str, deadline: Deadline) -> str:
+    """The ref of the published dataset: of `data.images` where there are any, or else of the data set. It is called
+    `name`. What is odd about it is a warning."""
     settings = Settings()
     store = Store(settings.store)
-    if pictures is None:
-        ref = prepare_dataset(store, DATASETS[dataset], settings, name)
+    if data.images:
+        ref = prepare_folder(store, settings, data.images, pictures, name, deadline)
     else:
-        ref = prepare_folder(store, settings, pictures, name, deadline)
+        ref = prepare_dataset(store, DATASETS[data.dataset], settings, name)
     for finding in datasets.load(store, ref).findings:
         example = f", for example {finding['examples'][0]}" if finding["examples"] else ""
         warn(f"{finding['text']}{example}", get_run_logger().warning)
     return str(ref)
 
 
-def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: str, deadline: Deadline) -> Ref:
-    """Publish labelled pictures. What was listed like this before is not read again, and of more only what is new, or
-    could not be read for a reason that may have passed.
+def prepare_folder(
+    store: Store, settings: Settings, images: str, pictures: PictureSettings, name: str, deadline: Deadline
+) -> Ref:
+    """Publish labelled pictures. `images`: root:sub/path of a folder or a table.
+
+    What was listed like this before is not read again. Otherwise only those files are read that are new, or that could
+    not be read for a reason that may have passed.
 
     Raises FolderError, LabelError, TooManyBad, TooFewPictures, BlankPictures and DeadlineExceeded.
     """
     started = time.perf_counter()
     check_name(name)
-    labelled = list_labelled(settings, pictures.images)
-    check_bad(settings, pictures.images, labelled.bad, len(labelled.entries), pictures.max_bad)  # before hours of work
-    spec = pictures.spec
+    labelled = list_labelled(settings, images)
+    check_bad(settings, images, labelled.bad, len(labelled.entries), pictures.max_bad)  # before hours of work
+    spec = ImageSpec(pictures.image_size, pictures.image_size, CHANNELS[pictures.color])
     decided_by = {
         "name": name,
-        "folder": str(folder_path(settings, pictures.images)),
+        "folder": str(folder_path(settings, images)),
         "image_spec": spec.to_dict(),
         "limits": [settings.max_image_bytes, settings.max_image_pixels],
         "split_seed": pictures.split_seed,
@@ -99,23 +84,23 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
     passed = not any(why.partition(":")[0] in PASSING_ERRORS for why in before.bad.values()) if before else False
     if earlier and before and passed and earlier.listed == labelled.digest:
         items = sum(side["items"] for side in before.artifact.facts["counts"].values())
-        check_bad(settings, pictures.images, before.bad, items, pictures.max_bad)
+        check_bad(settings, images, before.bad, items, pictures.max_bad)
         forget(store.disk, decided_by)
         return earlier.dataset
     store.prepare()
     decoded = Decoded(store.disk, decided_by, (spec.height, spec.width, spec.channels))
-    with PicturesProgress("reading", len(labelled.entries), report_key("prepare", name, "progress")) as progress:
+    with FolderProgress("reading", len(labelled.entries), report_key("prepare", name, "progress")) as progress:
 
         def on_rows(rows: int, errors: int, reused: int) -> None:
             progress(rows, errors, reused)
-            deadline.check(f"reading the pictures of {pictures.images}")
+            deadline.check(f"reading the pictures of {images}")
 
         before = _sound(before)
-        read = earlier.files() if earlier and before else []
-        gathered = gather(settings, pictures.images, labelled, spec, read, before, decoded, on_rows)
-    sides = assign(labelled, gathered, spec, pictures.split_seed)
+        files = earlier.files() if earlier and before else []
+        read = read_files(settings, images, labelled, spec, files, before, decoded, on_rows)
+    sides = assign(labelled, read, spec, pictures.split_seed)
     items = len(sides.train.labels) + len(sides.test.labels)
-    check_bad(settings, pictures.images, sides.bad, items, pictures.max_bad)
+    check_bad(settings, images, sides.bad, items, pictures.max_bad)
     check_sides(labelled.classes, sides.train, sides.test)
     newest = _newest(store, name)
     ref = datasets.save(
@@ -137,12 +122,12 @@ def prepare_folder(store: Store, settings: Settings, pictures: Pictures, name: s
             train, test, labelled.classes, bad=sides.bad, copies=sides.copies, before=newest
         ),
         made={
-            "folder": str(folder_path(settings, pictures.images)),
-            "decoded": gathered.decoded,
+            "folder": str(folder_path(settings, images)),
+            "decoded": read.decoded,
             "seconds": round(time.perf_counter() - started, 3),
         },
     )
-    preparations.save(labelled.digest, ref, gathered.files)
+    preparations.save(labelled.digest, ref, read.files)
     decoded.remove()
     return ref
 
@@ -159,7 +144,7 @@ def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: 
     store.prepare()
     with DownloadProgress() as on_bytes:
         contents = fetch(source, settings.cache, settings.dataset_mirror, on_bytes)
-    train, test = (_to_split(split(source, contents, side)) for side in ("train", "test"))
+    train, test = (_to_split(read_side(source, contents, side)) for side in ("train", "test"))
     newest = _newest(store, name)
     ref = datasets.save(
         store,

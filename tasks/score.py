@@ -1,37 +1,28 @@
-"""The stage that decodes and scores a plan's shards. A finished shard leaves a record, and is not done again."""
+"""The stage that scores a plan's shards. A finished shard leaves a record, and is not scored again."""
 
-import os
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 
 from artifacts.predictions import PASSING_ERRORS
-from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
-from tasks.plan import Plan, load_plan
-from tasks.reports.progress import PicturesProgress, report_key
+from tasks.reports.progress import FolderProgress, report_key
 from tasks.scoring.earlier import Earlier
-from tasks.scoring.job import Job, Outcome, make_job
-from tasks.scoring.rows import Shard, counts, table_of
-from tasks.shared import model
+from tasks.scoring.job import Job
+from tasks.scoring.losses import Losses, moved, reopened
+from tasks.scoring.plans import Plan, load_plan
+from tasks.scoring.prediction import ModelBeside, OnRows, predict_shards
+from tasks.scoring.results import Outcome
+from tasks.scoring.rows import Shard, table_of
 from tasks.shared.deadline import Deadline
-from tasks.shared.listing import FolderError, FolderLost, is_at, open_folder, to_text, why_unreadable
 from tasks.shared.retries import RETRIES
-from tasks.vision.decoding import DecoderPool, Files, Pictures, default_processes, files_a_request
-from tasks.vision.images import ImageSpec
-
-_HELD_BYTES = 64 << 20  # pixels that may wait for TensorFlow's import
-_LOST_IN_A_ROW = 100  # files: one after another, they are no longer failures of their own
+from tasks.vision.decoding import DecoderPool, default_processes
 
 
 @task(
@@ -40,205 +31,101 @@ _LOST_IN_A_ROW = 100  # files: one after another, they are no longer failures of
     persist_result=False,
     **RETRIES,
 )
-def predict(
-    plan: str,
-    folder: str,
-    name: str,
-    weights: str,
-    invert: bool,
-    calibrated: bool,
-    fresh: bool,
-    deadline: Deadline,
-) -> dict[str, Any]:
-    """The parts of the table (Part as dicts), and how many rows were predicted and reused."""
+def score(plan: str, job: Job, deadline: Deadline) -> Outcome:
+    """The parts of the table, and how many rows were predicted and reused. `plan`: the key of the plan."""
     settings = Settings()
     store = Store(settings.store)
-    job = make_job(store, settings, folder, name, Ref.parse(weights), invert, calibrated)
-    found = load_plan(store.disk, plan)
-    with PicturesProgress("scoring", found.rows, report_key("score", name, "progress")) as progress:
+    planned = load_plan(store.disk, plan)
+    with FolderProgress("scoring", planned.rows, report_key("score", job.name, "progress")) as progress:
 
         def on_rows(rows: int, errors: int, reused: int) -> None:
             progress(rows, errors, reused)
-            deadline.check(f"scoring {folder}")
+            deadline.check(f"scoring {job.request.folder}")
 
-        outcome = predict_plan(store, settings, job, found, fresh=fresh, on_rows=on_rows)
+        outcome = score_plan(store, settings, job, planned, on_rows=on_rows)
     get_run_logger().info("%s rows predicted, %s reused", f"{outcome.predicted:,}", f"{outcome.reused:,}")
-    return asdict(outcome)
+    return outcome
 
 
-OnRows = Callable[[int, int, int], None]
-"""Called with how many more rows are done, how many of them are errors, and how many were reused."""
-
-
-def predict_plan(
-    store: Store, settings: Settings, job: Job, plan: Plan, *, fresh: bool = False, on_rows: OnRows = lambda *_: None
-) -> Outcome:
+def score_plan(store: Store, settings: Settings, job: Job, plan: Plan, *, on_rows: OnRows = lambda *_: None) -> Outcome:
     """Finish every shard of `plan`: by its record, by copying rows scored before, or by scoring.
 
-    A `fresh` scoring takes over only what it had finished itself before it was interrupted.
+    A fresh scoring takes over only what it had finished itself before it was interrupted.
 
     Raises FolderError when the folder is another one than was listed, and FolderLost when its files can't be read any
     more, one after another.
     """
     started = time.perf_counter()
     if job.where != plan.where:
-        raise _moved(job.folder, plan.where)
+        raise moved(job, plan.where)
     shards = Shards(store.disk)
-    mark = shards.begin_fresh(job.fresh) if fresh else None
+    mark = shards.begin_fresh(job.fresh_digest) if job.request.fresh else None
     digests = [job.digest(entries) for entries in plan.digests]
     done: dict[int, Part] = {}
-    for shard, each in enumerate(digests):
-        part = shards.finished(job.record(each), mark)
-        if part and not any(kind in PASSING_ERRORS for kind in part.errors):
-            done[shard] = part
+    for number, digest in enumerate(digests):
+        part = shards.finished(job.record(digest), mark)
+        if part and not part.has_any(PASSING_ERRORS):
+            done[number] = part
             on_rows(part.rows, sum(part.errors.values()), part.rows)
-    outcome = Outcome([], reused=sum(part.rows for part in done.values()))
-    missing = [shard for shard in range(len(digests)) if shard not in done]
-    if missing:
-        earlier = Earlier(store, job, fresh)
-        wanted = (Shard(shard, digests[shard], plan, earlier, job.spec) for shard in missing)
-        for shard, part, reused, outcome.waited in _score(store, settings, job, wanted, mark, on_rows):
-            done[shard] = part
-            outcome.predicted += part.rows - reused
-            outcome.reused += reused
-    outcome.parts = [done[shard] for shard in range(len(digests))]
-    outcome.seconds = time.perf_counter() - started - outcome.waited
-    return outcome
-
-
-def _score(
-    store: Store, settings: Settings, job: Job, shards: Iterator[Shard], mark: str | None, on_rows: OnRows
-) -> Iterator[tuple[int, Part, int, float]]:
-    """Score shards in order; yields (shard, part, rows reused, seconds spent waiting for TensorFlow alone)."""
-    requests = (request for shard in shards for request in shard.requests())
-    asked: deque[tuple[Shard, np.ndarray]] = deque()
-
-    def files() -> Iterator[Files]:
-        for shard, items, wanted in requests:
-            asked.append((shard, items))
-            yield wanted
-
-    folder = _open_again(settings, job)
-    losses = _Losses(settings, job.folder)
-    writing: deque[tuple[Shard, Future[Part]]] = deque()
-    processes = settings.decoders or default_processes()
-    try:
+    reused = sum(part.rows for part in done.values())
+    predicted, waited = 0, 0.0
+    if missing := [number for number in range(len(digests)) if number not in done]:
+        earlier = Earlier(store, job)
+        wanted = (Shard(number, digests[number], plan.entries(number), earlier) for number in missing)
         with (
-            DecoderPool(folder, job.spec, job.limits, settings.max_image_seconds, processes) as pool,
-            ThreadPoolExecutor(1) as writer,
-            ThreadPoolExecutor(1) as importer,
+            reopened(settings, job) as folder,
+            DecoderPool(
+                folder, job.spec, job.limits, settings.max_image_seconds, settings.decoders or default_processes()
+            ) as pool,
+            ModelBeside(store, job) as beside,  # after the decoders: they start before TensorFlow is imported
+            _Writer(shards, job, mark) as writer,
         ):
-            ready = importer.submit(_load, store, job)
-            waited = 0.0
-            current: Shard | None = None
-            for pictures in _held(pool.decode(files()), ready, job.spec):
-                if not waited:
-                    began = time.perf_counter()
-                    predictor = ready.result()
-                    waited = max(time.perf_counter() - began, 1e-9)
-                shard, items = asked.popleft()
-                losses.look([shard.paths[item] for item in items], pictures)
-                if current not in (None, shard):
-                    writing.append((current, writer.submit(_finish, store, job, current, mark)))
-                current = shard
-                shard.take(items, pictures, predictor.predict(pictures.pixels))
-                on_rows(len(items), len(pictures.errors), 0)
-                while writing and (writing[0][1].done() or len(writing) > 1):
-                    yield _written(writing.popleft(), on_rows, waited)
-            if current is not None:
-                writing.append((current, writer.submit(_finish, store, job, current, mark)))
-            while writing:
-                yield _written(writing.popleft(), on_rows, waited)
-    finally:
-        os.close(folder)
+            losses = Losses(settings, job.request.folder)
+            for finished in writer.write(predict_shards(pool, beside, wanted, job.spec, losses, on_rows)):
+                shard = finished.shard
+                on_rows(len(shard.paths) - len(shard.wanted), len(shard.odd), shard.reused)
+                done[shard.number] = finished.part
+                predicted += finished.part.rows - shard.reused
+                reused += shard.reused
+            waited = beside.waited
+    parts = [done[number] for number in range(len(digests))]
+    return Outcome(parts, predicted, reused, time.perf_counter() - started - waited, waited)
 
 
-def _load(store: Store, job: Job) -> model.Model:
-    """Import TensorFlow and load the model, while the main thread feeds the decoders.
+@dataclass(frozen=True)
+class _Finished:
+    """A shard, and the part that is on record for it."""
 
-    An import holds the interpreter for 5 ms whenever it may; taking it back in 0.5 ms keeps the decoders fed: 70,000
-    files in 4.0 s instead of 5.1 s, import included (2-core AMD EPYC).
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        return model.load(store, job.weights, job.temperature)
-    finally:
-        sys.setswitchinterval(before)
+    shard: Shard
+    part: Part
 
 
-def _held(decoded: Iterator[Pictures], ready: "Future[Any]", spec: ImageSpec) -> Iterator[Pictures]:
-    """Decode ahead while TensorFlow is imported in another thread, as far as memory allows."""
-    most = max(1, _HELD_BYTES // (files_a_request(spec) * spec.height * spec.width * spec.channels))
-    held: deque[Pictures] = deque()
-    for pictures in decoded:
-        held.append(pictures)
-        while held and (ready.done() or len(held) > most):
-            yield held.popleft()
-    yield from held
+class _Writer:
+    """Writes finished shards by a thread, while the next ones are predicted. Use as a context."""
+
+    def __init__(self, shards: Shards, job: Job, mark: str | None) -> None:
+        self._shards, self._job, self._mark = shards, job, mark
+        self._thread = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def write(self, shards: Iterator[Shard]) -> Iterator[_Finished]:
+        """Write each shard. Yields them in order, each when it is on record; at most one waits to be written."""
+        writing: deque[tuple[Shard, Future[Part]]] = deque()
+        for shard in shards:
+            writing.append((shard, self._thread.submit(self._finish, shard)))
+            while writing and (writing[0][1].done() or len(writing) > 1):
+                yield _on_record(*writing.popleft())
+        for shard, part in writing:
+            yield _on_record(shard, part)
+
+    def _finish(self, shard: Shard) -> Part:
+        return self._shards.finish(self._job.record(shard.digest), shard.digest, table_of(self._job, shard), self._mark)
 
 
-def _written(written: tuple[Shard, "Future[Part]"], on_rows: OnRows, waited: float) -> tuple[int, Part, int, float]:
-    shard, future = written
-    part = future.result()
-    reused = int((shard.kept >= 0).sum())
-    on_rows(len(shard.paths) - len(shard.wanted), len(shard.odd), reused)
-    return shard.number, part, reused, waited
-
-
-def _finish(store: Store, job: Job, shard: Shard, mark: str | None) -> Part:
-    """Write a shard's part, and its record. Whoever wrote a record first wins; the other one's part is dropped."""
-    table = table_of(job, shard)
-    shards = Shards(store.disk)
-    with store.disk.scratch() as scratch:
-        path = scratch / "part.parquet"
-        pq.write_table(table, path, compression="zstd")
-        key, sha256 = shards.create(path)
-    first = to_text(shard.paths[0])
-    part = Part(key, sha256, shard.digest, first, len(table), counts(table, "label"), counts(table, "error"))
-    return shards.record(job.record(shard.digest), part, mark)
-
-
-def _open_again(settings: Settings, job: Job) -> int:
-    """A descriptor of the folder, which was listed before. Raises FolderLost when it is not there any more, and
-    FolderError when another one is."""
-    try:
-        folder = open_folder(settings, job.folder)
-    except FolderError as error:
-        raise FolderLost(f"{error}; it was there when it was listed") from None
-    if not is_at(folder, job.where):
-        os.close(folder)
-        raise _moved(job.folder, job.where)
-    return folder
-
-
-def _moved(folder: str, where: str) -> FolderError:
-    return FolderError(
-        f"expected {folder} to be {where}, as when it was listed, found another folder: a link on the way was moved; "
-        "run it again"
-    )
-
-
-class _Losses:
-    """Tells a folder that went away (a mount that vanished, a server that is gone) from files that did: by a number of
-    files in a row that can't be read, for a reason that may pass."""
-
-    def __init__(self, settings: Settings, folder: str) -> None:
-        self._settings, self._folder = settings, folder
-        self._in_a_row = 0
-
-    def look(self, paths: Sequence[bytes], pictures: Pictures) -> None:
-        """Look at what became of some files, in order. Raises FolderLost."""
-        for place, path in enumerate(paths):
-            lost = pictures.errors.get(place, ("", ""))[0] in ("missing", "unreadable")
-            self._in_a_row = self._in_a_row + 1 if lost else 0
-            if self._in_a_row < _LOST_IN_A_ROW:
-                continue
-            self._in_a_row = 0
-            reason = why_unreadable(self._settings, self._folder, path)
-            if not isinstance(reason, PermissionError):  # permissions are a matter of each file, and don't pass
-                raise FolderLost(
-                    f"expected the files of {self._folder} as they were listed, found {_LOST_IN_A_ROW} in a row that "
-                    f"can't be read, the last one {to_text(path)} ({reason.strerror if reason else 'it can now'}): the "
-                    "disk or its mount went away; run it again when it is back, what is finished stays"
-                ) from reason
+def _on_record(shard: Shard, part: "Future[Part]") -> _Finished:
+    return _Finished(shard, part.result())

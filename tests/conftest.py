@@ -119,7 +119,7 @@ def fashion_mnist() -> dict[str, sources.LabelledImages]:
     """The real 70,000 images, from wherever the product finds them."""
     settings = Settings()
     contents = sources.fetch(sources.FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
-    return {side: sources.split(sources.FASHION_MNIST, contents, side) for side in ("train", "test")}
+    return {side: sources.read_side(sources.FASHION_MNIST, contents, side) for side in ("train", "test")}
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from tasks.vision.decoding import DecoderPool, Files
+from tasks.vision.decoding import DecoderPool
 from tasks.vision.errors import ImageError
+from tasks.vision.files import Files
 from tasks.vision.images import ImageSpec, Limits, decode
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ found = os.stat(folder / "empty.png")
 request = decoding.Files([b"empty.png"], [0], [found.st_mtime_ns])
 spec, limits = ImageSpec(8, 8, 1), Limits(1 << 20, 1 << 20)
 with decoding.DecoderPool(os.open(folder, os.O_RDONLY), spec, limits, 20, 1) as pool:
-    [result] = pool.decode([request])
+    [(_, result)] = pool.decode([("key", request)])
 print(result.errors[0][1])
 """
 
@@ -122,7 +123,7 @@ def one_child(decoders):
 
 
 def start(decoders):
-    assert list(decoders.decode([Files([], [], [])]))
+    assert list(decoders.decode([("key", Files([], [], []))]))
 
 
 def test_children_get_no_password_and_nothing_else_of_the_environment(folder, monkeypatch):
@@ -266,18 +267,18 @@ def test_a_confined_decoder_gives_the_pixels_and_errors_of_an_unconfined_one(tmp
     for number, (_, each) in content.items():
         (tmp_path / str(number)).write_bytes(each)
     with DecoderPool(folder, spec, LIMITS, 60.0, 2) as decoders:
-        found = decoders.decode(request(tmp_path, part) for part in batched(content, 100))
-        for part, pictures in zip(batched(content, 100), found, strict=True):
+        found = decoders.decode((part, request(tmp_path, part)) for part in batched(content, 100))
+        for part, decoded in found:
             for place, number in enumerate(part):
                 name, each = content[number]
                 try:
                     expected = decode(each, spec, LIMITS)
                 except ImageError as error:
-                    assert pictures.errors.get(place) == (error.kind, error.detail), name
+                    assert decoded.errors.get(place) == (error.kind, error.detail), name
                 else:
-                    assert place not in pictures.errors, (name, pictures.errors[place])
-                    assert (pictures.pixels[place] == expected.pixels).all(), name
-                    assert (pictures.width[place], pictures.height[place]) == expected[1:], name
+                    assert place not in decoded.errors, (name, decoded.errors[place])
+                    assert (decoded.pixels[place] == expected.pixels).all(), name
+                    assert (decoded.width[place], decoded.height[place]) == expected[1:], name
 
 
 def batched(numbers, size):

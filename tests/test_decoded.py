@@ -17,10 +17,11 @@ from artifacts.errors import StoreError
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import prepare as stage
-from tasks.prepare import Pictures, prepare_folder
+from tasks.prepare import prepare_folder
 from tasks.preparing.pictures import TooManyBad
+from tasks.requests import PictureSettings
 from tasks.shared.deadline import Deadline, DeadlineExceeded
-from tasks.vision.decoding import CHUNK
+from tasks.vision.files import CHUNK
 
 FILES = 2 * CHUNK + 40  # three requests to the decoders, and with little memory for them as many segments
 
@@ -54,8 +55,8 @@ def small_segments(monkeypatch):
 
 def prepare(store, folder, deadline=None, **how):
     settings = Settings(image_roots={"root": folder}, decoders=2)
-    pictures = Pictures("root:", image_size=8, color="grey", **how)
-    return prepare_folder(store, settings, pictures, "pictures", deadline or Deadline.after(1))
+    pictures = PictureSettings(image_size=8, color="grey", **how)
+    return prepare_folder(store, settings, "root:", pictures, "pictures", deadline or Deadline.after(1))
 
 
 def segments(store):
@@ -201,7 +202,8 @@ from artifacts import decoded
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.shared.deadline import Deadline
-from tasks.prepare import Pictures, prepare_folder
+from tasks.prepare import prepare_folder
+from tasks.requests import PictureSettings
 
 decoded._BYTES = 0
 left, link = int(sys.argv[3]), os.link
@@ -219,8 +221,8 @@ def link_or_die(*given):
 
 os.link = link_or_die
 settings = Settings(image_roots={"root": sys.argv[2]}, decoders=2)
-pictures = Pictures("root:", image_size=8, color="grey")
-prepare_folder(Store(Path(sys.argv[1])), settings, pictures, "pictures", Deadline.after(1))
+pictures = PictureSettings(image_size=8, color="grey")
+prepare_folder(Store(Path(sys.argv[1])), settings, "root:", pictures, "pictures", Deadline.after(1))
 """
 
 

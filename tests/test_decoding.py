@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from tasks.vision import decoder, decoding
-from tasks.vision.decoding import CHUNK, DecoderPool, Files, cut, default_processes, files_a_request
+from tasks.vision.decoding import DecoderPool, default_processes
 from tasks.vision.errors import DecoderError
+from tasks.vision.files import CHUNK, Files, cut, files_a_request
 from tasks.vision.images import ImageSpec, Limits, decode
 
 SPEC = ImageSpec(height=8, width=8, channels=1)
@@ -42,6 +43,21 @@ def files(top, names, **more):
     return Files(names, [each.st_size for each in found], [each.st_mtime_ns for each in found], **more)
 
 
+def decoded(decoders, requests):
+    """What became of requests, in order; each comes back under its own key."""
+    asked = []
+
+    def with_keys():
+        for request in requests:
+            asked.append(request)
+            yield ("key", len(asked)), request
+
+    for place, (key, found) in enumerate(decoders.decode(with_keys()), start=1):
+        assert key == ("key", place)
+        assert len(found.sha256) == len(asked[place - 1])
+        yield found
+
+
 def draw(top, count, start=0):
     random = np.random.default_rng(start)
     names = [b"%05d.png" % index for index in range(start, start + count)]
@@ -62,7 +78,7 @@ def test_pixels_hashes_and_sizes_come_back_in_order(folder, tmp_path):
     names = draw(tmp_path, 700)
     requests = [files(tmp_path, names[start : start + CHUNK]) for start in range(0, 700, CHUNK)]
     with pool(folder) as decoders:
-        results = list(decoders.decode(requests))
+        results = list(decoded(decoders, requests))
     assert [len(each.sha256) for each in results] == [256, 256, 188]
     everything = [pixels for each in results for pixels in each.pixels]
     for name, pixels, sha256 in zip(names, everything, (sha for each in results for sha in each.sha256), strict=True):
@@ -82,7 +98,7 @@ def test_bad_files_are_told_and_their_neighbours_decoded(folder, tmp_path, witho
     (tmp_path / "big.bin").write_bytes(b"x" * 2000)
     wanted = [names[0], b"text.png", b"empty.jpg", names[1], b"cut.png", b"bomb.png", b"big.bin", names[2]]
     with pool(folder, Limits(bytes=15_000, pixels=1_000_000)) as decoders:
-        [result] = decoders.decode([files(tmp_path, wanted)])
+        [result] = decoded(decoders, [files(tmp_path, wanted)])
     assert {place: kind for place, (kind, _) in result.errors.items()} == {
         1: "unsupported", 2: "corrupt", 4: "corrupt", 5: "too_large", 6: "unsupported",
     }  # fmt: skip
@@ -103,7 +119,7 @@ def test_what_changed_since_the_plan_is_told(folder, tmp_path):
     (tmp_path / "00005.png").unlink()
     (tmp_path / "00005.png").mkdir()
     with pool(folder) as decoders:
-        [result] = decoders.decode([planned])
+        [result] = decoded(decoders, [planned])
     kinds = [result.errors.get(place, (None,))[0] for place in range(8)]
     assert kinds == ["missing", "changed", "changed", "changed", "changed", "changed", None, None]
     assert result.sha256[3] is None
@@ -116,7 +132,7 @@ def test_a_folder_that_became_a_link_is_not_followed(folder, tmp_path):
     (tmp_path / "in").rename(tmp_path / "out")
     (tmp_path / "in").symlink_to(tmp_path / "out")
     with pool(folder) as decoders:
-        [result] = decoders.decode([planned])
+        [result] = decoded(decoders, [planned])
     assert result.errors[0][0] == "changed"
 
 
@@ -133,7 +149,7 @@ def test_any_name_that_a_disk_takes(folder, tmp_path):
     for name in names:
         (Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))).write_bytes(content)
     with pool(folder) as decoders:
-        [result] = decoders.decode([files(tmp_path, names)])
+        [result] = decoded(decoders, [files(tmp_path, names)])
     assert result.errors == {}
     assert len(set(result.sha256)) == 1
 
@@ -144,7 +160,7 @@ def test_content_that_is_known_is_not_decoded_again(folder, tmp_path):
         place: hashlib.sha256((tmp_path / name.decode()).read_bytes()).hexdigest() for place, name in enumerate(names)
     }
     with pool(folder) as decoders:
-        [result] = decoders.decode([files(tmp_path, names, known={0: known[0], 1: "0" * 64})])
+        [result] = decoded(decoders, [files(tmp_path, names, known={0: known[0], 1: "0" * 64})])
     assert result.same == [0]
     assert result.width == [0, 8]
 
@@ -170,7 +186,7 @@ def test_a_child_that_dies_or_hangs_costs_one_row(folder, tmp_path, sent, second
     requests = [files(tmp_path, names[:CHUNK]), files(tmp_path, names[CHUNK:])]
 
     def strike(worker):
-        while worker.progress.read()[0] != 5:
+        while worker.in_hand.read()[0] != 5:
             time.sleep(0.005)
         time.sleep(0.1)
         os.kill(worker.child.pid, sent)
@@ -179,7 +195,7 @@ def test_a_child_that_dies_or_hangs_costs_one_row(folder, tmp_path, sent, second
         [first] = children()
         striker = threading.Thread(target=strike, args=decoders._workers)
         striker.start()
-        results = list(decoders.decode(requests))
+        results = list(decoded(decoders, requests))
         striker.join()
         assert children() != [first]
     errors = [error for each in results for error in each.errors.items()]
@@ -199,7 +215,7 @@ def test_a_picture_that_takes_too_long_is_given_up(folder, tmp_path):
     slow_picture(tmp_path, "slow.png")
     names = [*draw(tmp_path, 3), b"slow.png"]
     with pool(folder, seconds=0.05, processes=1) as decoders:
-        [result] = decoders.decode([files(tmp_path, names)])
+        [result] = decoded(decoders, [files(tmp_path, names)])
     assert result.errors == {3: ("timeout", "decoding took longer than 0.05 s")}
 
 
@@ -215,14 +231,14 @@ def test_no_file_is_ever_blamed_for_the_time_between_files(folder, tmp_path):
             yield request
 
     with pool(folder, seconds=0.2) as decoders:
-        assert not any(each.errors for each in decoders.decode(with_pauses()))
+        assert not any(each.errors for each in decoded(decoders, with_pauses()))
 
 
 def test_children_that_never_start_are_an_error_not_a_loop(folder, tmp_path, monkeypatch):
     names = draw(tmp_path, 1)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(DecoderError, match="decoder processes in a row ended before"), pool(folder) as decoders:
-        list(decoders.decode([files(tmp_path, names)]))
+        list(decoded(decoders, [files(tmp_path, names)]))
 
 
 @pytest.mark.kill
@@ -248,16 +264,16 @@ def test_children_end_when_their_parent_is_killed(tmp_path):
 def test_no_file_is_blamed_for_a_parent_that_stood_still(folder, tmp_path, monkeypatch):
     """TensorFlow's import holds the interpreter for seconds at a time, between any two lines of the pool."""
     names = draw(tmp_path, 30)
-    look = decoder.Progress.read
+    look = decoder.FileInHand.read
 
-    def look_and_stand_still(progress):
-        seen = look(progress)
+    def look_and_stand_still(in_hand):
+        seen = look(in_hand)
         time.sleep(0.2)
         return seen
 
-    monkeypatch.setattr(decoder.Progress, "read", look_and_stand_still)
+    monkeypatch.setattr(decoder.FileInHand, "read", look_and_stand_still)
     with pool(folder, seconds=0.1) as decoders:
-        assert not any(each.errors for each in decoders.decode([files(tmp_path, [name]) for name in names]))
+        assert not any(each.errors for each in decoded(decoders, [files(tmp_path, [name]) for name in names]))
 
 
 def test_what_lies_in_the_current_folder_is_not_executed(folder, tmp_path, monkeypatch):
@@ -266,7 +282,7 @@ def test_what_lies_in_the_current_folder_is_not_executed(folder, tmp_path, monke
         (tmp_path / f"{module}.py").write_text("open('executed', 'w')")
     monkeypatch.chdir(tmp_path)
     with pool(folder) as decoders:
-        [result] = decoders.decode([files(tmp_path, names)])
+        [result] = decoded(decoders, [files(tmp_path, names)])
     assert result.errors == {}
     assert not (tmp_path / "executed").exists()
 
@@ -281,29 +297,29 @@ def test_a_folder_that_vanished_costs_no_descriptors(folder, tmp_path):
         path.unlink()
     (tmp_path / "a/b").rmdir()
     with pool(folder, processes=1) as decoders:
-        list(decoders.decode([files(tmp_path, draw(tmp_path, 1))]))
+        list(decoded(decoders, [files(tmp_path, draw(tmp_path, 1))]))
         [child] = children()
         before = len(_open_files(child))
-        [result] = decoders.decode([planned])
+        [result] = decoded(decoders, [planned])
         assert {kind for kind, _ in result.errors.values()} == {"missing"}
         assert len(_open_files(child)) <= before
 
 
-def test_a_progress_is_never_read_half_written():
+def test_the_file_in_hand_is_never_read_half_written():
     """A struct's pack_into zeroes the place before it writes: a picture then looked as old as the machine."""
-    shared = mmap.mmap(-1, decoder.PROGRESS_BYTES)
+    shared = mmap.mmap(-1, decoder.IN_HAND_BYTES)
     started = time.monotonic()
-    written = decoder.Progress(shared)
+    written = decoder.FileInHand(shared)
     written.clear()
     if not (child := os.fork()):
         while time.monotonic() < started + 60:
             for item in range(1, 1000):
                 written.begin(item)
         os._exit(0)
-    progress = decoder.Progress(shared)
+    in_hand = decoder.FileInHand(shared)
     seen = set()
     while time.monotonic() < started + (1 if len(seen) > 100 else 60):
-        item, began = progress.read()
+        item, began = in_hand.read()
         if item >= 0:
             seen.add(item)
             assert item, "an item that was never begun"
@@ -317,7 +333,8 @@ def test_a_progress_is_never_read_half_written():
 MANY_DECODERS = """
 import fcntl, os, sys
 from contextlib import suppress
-from tasks.vision.decoding import DecoderPool, Files
+from tasks.vision.decoding import DecoderPool
+from tasks.vision.files import Files
 from tasks.vision.images import ImageSpec, Limits
 hoard = [os.pipe()]
 while (size := fcntl.fcntl(hoard[-1][0], fcntl.F_GETPIPE_SZ)) > 8192 and len(hoard) < 200:
@@ -330,7 +347,7 @@ names = [b"/".join([b"x" * 120, b"y" * 120, name]) for name in sorted(os.listdir
 found = [os.stat(os.path.join(os.fsencode(top), name)) for name in names]
 request = Files(names, [each.st_size for each in found], [each.st_mtime_ns for each in found])
 with DecoderPool(os.open(top, os.O_RDONLY), ImageSpec(8, 8, 1), Limits(1 << 20, 1 << 20), 60, 64) as pool:
-    print(sum(len(each.sha256) - len(each.errors) for each in pool.decode([request] * 192)))
+    print(sum(len(each.sha256) - len(each.errors) for _, each in pool.decode(enumerate([request] * 192))))
 """  # noqa: E501
 
 
@@ -361,17 +378,17 @@ def test_a_child_that_neither_reads_nor_answers_is_an_error_in_time(folder, tmp_
     monkeypatch.setattr(sys, "executable", str(deaf))
     monkeypatch.setattr(decoding, "_SILENT_SECONDS", 0.3)
     with pytest.raises(DecoderError, match="said nothing for 0.3 s"), pool(folder) as decoders:
-        list(decoders.decode([long_request(tmp_path)] * 4))
+        list(decoded(decoders, [long_request(tmp_path)] * 4))
 
 
 def test_a_child_that_was_stopped_between_files_is_replaced_and_no_file_blamed(folder, tmp_path, monkeypatch):
     request = long_request(tmp_path)
     with pool(folder, processes=1) as decoders:
-        list(decoders.decode([request]))
+        list(decoded(decoders, [request]))
         [first] = children()
         os.kill(first, signal.SIGSTOP)
         monkeypatch.setattr(decoding, "_SILENT_SECONDS", 2.0)
-        results = list(decoders.decode([request] * 3))
+        results = list(decoded(decoders, [request] * 3))
         assert children() != [first]
     assert [each.errors for each in results] == [{}, {}, {}]
 
@@ -382,16 +399,16 @@ def test_a_parent_that_was_away_blames_nobody(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(decoding, "_SILENT_SECONDS", 1.0)
     request = long_request(tmp_path)
     with pool(folder, processes=1) as decoders:
-        list(decoders.decode([request]))  # it has started
+        list(decoded(decoders, [request]))  # it has started
         [first] = children()
-        for _ in decoders.decode([request] * 6):
+        for _ in decoded(decoders, [request] * 6):
             time.sleep(1.2)
         assert children() == [first]
 
 
 def test_leaving_the_pool_waits_for_no_child(folder, tmp_path):
     with pool(folder, processes=2) as decoders:
-        decoding_now = decoders.decode([long_request(tmp_path)] * 8)
+        decoding_now = decoded(decoders, [long_request(tmp_path)] * 8)
         next(decoding_now)
         for pid in children():
             os.kill(pid, signal.SIGSTOP)
@@ -413,7 +430,7 @@ def test_a_request_of_more_pixels_than_a_decoder_shares_comes_back_in_one_piece(
     sha256 = hashlib.sha256((tmp_path / "00037.png").read_bytes()).hexdigest()
     requests = [files(tmp_path, names, known={37: sha256}), files(tmp_path, names[:3]), files(tmp_path, [])]
     with DecoderPool(folder, spec, LIMITS, 20.0, 2) as decoders:
-        whole, small, empty = decoders.decode(requests)
+        whole, small, empty = decoded(decoders, requests)
     assert whole.pixels.shape == (40, 512, 512, 3)
     assert (list(whole.errors), whole.same) == ([20], [37])
     assert len(whole.sha256) == len(whole.width) == len(whole.height) == 40
@@ -436,7 +453,7 @@ def test_results_that_wait_are_bounded_by_their_pixels(folder, tmp_path, monkeyp
             yield request
 
     with DecoderPool(folder, spec, LIMITS, 20.0, 2) as decoders:
-        for taken, _ in enumerate(decoders.decode(requests())):
+        for taken, _ in enumerate(decoded(decoders, requests())):
             assert asked <= taken + 1 + 5
     assert asked == 20
 

@@ -20,6 +20,7 @@ WITHOUT_TENSORFLOW = (
     "sources",
     "downloads",
     "images",
+    "files",
     "decoding",
     "decoder",
     "children",
@@ -97,6 +98,25 @@ def test_nothing_outside_vision_imports_tensorflow_at_module_level(path):
         assert not any(name == each or name.startswith(f"{each}.") for each in heavy), name
 
 
+STAGES = [f"tasks.{each}" for each in ("prepare", "train", "evaluate", "promote", "plan", "score", "commit")]
+
+
+def modules_of(path):
+    """What a module imports, each as itself and as the module it may be a name of."""
+    return {each for name in imported(path) for each in (name, name.rpartition(".")[0])}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_stages_do_not_import_stages_and_nothing_below_them_does(path):
+    if path.relative_to(ROOT).parts[0] == "tasks":
+        assert not modules_of(path) & set(STAGES)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tasks/reports").glob("*.py")), ids=lambda path: path.name)
+def test_reports_do_not_open_decoders(path):
+    assert not modules_of(path) & {f"tasks.vision.{each}" for each in ("decoding", "children", "decoder")}
+
+
 def test_tasks_init_stays_empty():
     assert (ROOT / "tasks/__init__.py").read_text() == ""
 
@@ -104,6 +124,7 @@ def test_tasks_init_stays_empty():
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [
+        ("artifacts", ("artifacts.store", "numpy", "pyarrow", "pydantic")),
         ("flows.cli", ("prefect", "tensorflow", "numpy", "pyarrow", "pydantic", "rich")),
         ("flows.retrain", ("tensorflow",)),
         (
@@ -117,7 +138,7 @@ def test_tasks_init_stays_empty():
         ("tasks.vision.decoder", ("prefect", "tensorflow", "artifacts.store", "pyarrow", "pydantic")),
         ("flows.score", ("tensorflow",)),
         ("artifacts.dataset, artifacts.weights, artifacts.metrics", ("prefect", "tensorflow", "tasks")),
-        ("tasks.shared.model", ("prefect", "tensorflow")),
+        ("tasks.shared.model, tasks.predict", ("prefect", "tensorflow")),
         ("tasks.export", ("prefect", "tensorflow")),
         ("tasks.preparing.labelled, tasks.preparing.pictures, tasks.preparing.checks", ("prefect", "tensorflow")),
         ("tasks.reports.evaluation, tasks.reports.decision", ("prefect", "tensorflow", "matplotlib")),

@@ -18,7 +18,8 @@ from artifacts import dataset, weights
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.prepare import Pictures, prepare_folder
+from tasks.prepare import prepare_folder
+from tasks.requests import PictureSettings
 from tasks.shared.deadline import Deadline
 from tasks.vision.metrics import scale
 
@@ -230,7 +231,7 @@ def test_killed_and_interrupted_while_reading_it_goes_on_and_gives_the_same_data
         before, left = left, set(store.disk.list("staging/decoded"))
         assert before < left
     settings = Settings(image_roots={"root": tmp_path})
-    asked = (settings, Pictures("root:things", image_size=256), "things", Deadline.after(1))
+    asked = (settings, "root:things", PictureSettings(image_size=256), "things", Deadline.after(1))
     resumed, undisturbed = (prepare_folder(each, *asked) for each in (store, Store(tmp_path / "other")))
     assert resumed == undisturbed
     assert store.open(resumed).manifest["provenance"]["decoded"] <= 1100 - 2 * 342

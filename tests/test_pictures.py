@@ -15,11 +15,11 @@ from artifacts import dataset
 from artifacts.errors import Corrupt, InvalidRef
 from artifacts.settings import Settings
 from tasks import prepare as stage
-from tasks.prepare import Pictures, prepare_folder
+from tasks.prepare import prepare_folder
 from tasks.preparing.checks import BlankPictures
 from tasks.preparing.labelled import LabelError
-from tasks.preparing.pictures import TEST_SHARE, TooFewPictures, TooManyBad
-from tasks.preparing.pictures import draw as drawn_place
+from tasks.preparing.pictures import TEST_SHARE, TooFewPictures, TooManyBad, lot
+from tasks.requests import PictureSettings
 from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.shared.listing import FolderError
 from tasks.vision.images import ImageSpec, Limits, decode
@@ -47,7 +47,7 @@ def folder(drawn, tmp_path):
 
 def prepare(store, folder, name="pictures", images="root:", **how):
     settings = Settings(image_roots={"root": folder}, decoders=1)
-    return prepare_folder(store, settings, Pictures(images, **{**SIZE, **how}), name, Deadline.after(1))
+    return prepare_folder(store, settings, images, PictureSettings(**{**SIZE, **how}), name, Deadline.after(1))
 
 
 def sides(store, ref):
@@ -123,7 +123,7 @@ def test_another_seed_splits_otherwise_and_the_same_again_alike(store, folder):
     first, again, other = (prepare(store, folder, split_seed=seed) for seed in (0, 0, 1))
     assert first == again
     assert set(sides(store, first)[1]) != set(sides(store, other)[1])
-    draws = [drawn_place(f"{index:064x}", 5) for index in range(7000)]
+    draws = [lot(f"{index:064x}", 5) for index in range(7000)]
     assert sum(each < TEST_SHARE for each in draws) == pytest.approx(1000, abs=100)
     assert 0 <= min(draws) < max(draws) < 1
 
@@ -149,7 +149,7 @@ def test_the_same_content_is_the_same_version_and_is_not_read_again(store, folde
     ref = prepare(store, folder)
     (folder / "dark/000.png").touch()
     assert prepare(store, folder) == ref, "another time, the same content"
-    monkeypatch.setattr("tasks.prepare.gather", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("tasks.prepare.read_files", lambda *_: pytest.fail("read again"))
     assert prepare(store, folder) == ref
 
 
@@ -174,28 +174,28 @@ def test_what_could_not_be_read_is_tried_again_and_what_is_no_picture_is_known(s
     assert dataset.load(store, first).bad["dark/notes.png"].startswith("unsupported: ")
     draw(folder / "light/new.png", 1)
     asked = []
-    decode_requests = stage.gather.__globals__["DecoderPool"].decode
+    decode_requests = stage.read_files.__globals__["DecoderPool"].decode
 
     def decode_and_note(pool, requests):
-        yield from decode_requests(pool, (asked.extend(each.paths) or each for each in requests))
+        yield from decode_requests(pool, (asked.extend(files.paths) or (key, files) for key, files in requests))
 
-    monkeypatch.setattr(stage.gather.__globals__["DecoderPool"], "decode", decode_and_note)
+    monkeypatch.setattr(stage.read_files.__globals__["DecoderPool"], "decode", decode_and_note)
     prepare(store, folder)
     assert asked == [b"light/new.png"]
 
 
 def test_what_could_not_be_read_for_a_reason_that_may_pass_is_tried_again(store, folder, monkeypatch):
-    real = stage.gather
+    real = stage.read_files
 
     def slow(*given):
-        gathered = real(*given)
+        found = real(*given)
         files = [each._replace(sha256=None, bad="timeout: decoding took longer than 10 s") if index == 3 else each
-                 for index, each in enumerate(gathered.files)]  # fmt: skip
-        return dataclasses.replace(gathered, files=files)
+                 for index, each in enumerate(found.files)]  # fmt: skip
+        return dataclasses.replace(found, files=files)
 
-    monkeypatch.setattr(stage, "gather", slow)
+    monkeypatch.setattr(stage, "read_files", slow)
     assert list(dataset.load(store, prepare(store, folder)).bad) == ["dark/003.png"]
-    monkeypatch.setattr(stage, "gather", real)
+    monkeypatch.setattr(stage, "read_files", real)
     again = prepare(store, folder)
     assert dataset.load(store, again).bad == {}
     assert decoded(store, again) == 1
@@ -204,7 +204,7 @@ def test_what_could_not_be_read_for_a_reason_that_may_pass_is_tried_again(store,
 def test_labels_that_are_too_bad_are_refused_before_anything_is_decoded(store, folder, monkeypatch):
     for index in range(5):
         (folder / f"note{index}.txt").touch()
-    monkeypatch.setattr("tasks.prepare.gather", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("tasks.prepare.read_files", lambda *_: pytest.fail("read"))
     with pytest.raises(TooManyBad, match=r"found 5 of 205: note0.txt \(in no class's folder\)"):
         prepare(store, folder)
 
@@ -214,8 +214,8 @@ def test_another_decoder_decodes_anew(store, folder, monkeypatch):
     ref = prepare(store, folder)
     monkeypatch.setattr("PIL.__version__", "1.2.3")
     asked = []
-    real = stage.gather
-    monkeypatch.setattr(stage, "gather", lambda *given: asked.append(real(*given)) or asked[0])
+    real = stage.read_files
+    monkeypatch.setattr(stage, "read_files", lambda *given: asked.append(real(*given)) or asked[0])
     assert prepare(store, folder) == ref
     assert asked[0].decoded == 200
 
@@ -381,6 +381,6 @@ def test_a_table_of_labels_with_slashes_spaces_and_emoji(store, drawn):
 def test_a_deadline_ends_the_reading(store, folder):
     settings = Settings(image_roots={"root": folder}, decoders=1)
     with pytest.raises(DeadlineExceeded, match="still reading the pictures of root:"):
-        prepare_folder(store, settings, Pictures("root:", **SIZE), "pictures", Deadline(hours=1, until=0))
+        prepare_folder(store, settings, "root:", PictureSettings(**SIZE), "pictures", Deadline(hours=1, until=0))
     assert list(store.refs()) == []
     assert not list(store.disk.list("staging/scratch"))

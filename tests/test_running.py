@@ -113,7 +113,7 @@ def test_prefect_tries_the_one_again_and_not_the_other(up, error, tries):
 def test_every_task_has_these_retries_and_no_result_to_pickle():
     import importlib
 
-    for stage in ("prepare", "train", "evaluate", "promote", "plan", "predict", "commit"):
+    for stage in ("prepare", "train", "evaluate", "promote", "plan", "score", "commit"):
         each = getattr(importlib.import_module(f"tasks.{stage}"), stage)
         assert each.retries == 3, stage
         assert each.retry_condition_fn is retries._failed_in_passing

@@ -26,10 +26,13 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import plan as plans
-from tasks import score as stage
 from tasks.commit import TooManyErrors, commit_predictions
 from tasks.judging.measuring import evaluate_weights
-from tasks.plan import load_plan, plan_folder
+from tasks.plan import plan_folder
+from tasks.requests import ScoreRequest
+from tasks.score import score_plan
+from tasks.scoring.job import make_job
+from tasks.scoring.plans import load_plan
 from tasks.shared.listing import FolderError, FolderLost, default_name
 from tasks.shared.retries import may_pass
 from tasks.vision.images import ImageSpec
@@ -40,14 +43,20 @@ SPEC = ImageSpec(height=8, width=8, channels=1)
 TABLES = ("staging", "predictions", "aliases/predictions")
 
 
-@pytest.fixture
-def champion(store, shapes, shapes_dataset):
-    settings = TrainingSettings(epochs=10, batch_size=16)
+TRAINING = TrainingSettings(epochs=10, batch_size=16)
+
+
+@pytest.fixture(scope="session")
+def tensors(shapes):
     train = shapes["train"]
-    trained = fit(train.images, train.labels, classes=3, spec=SPEC, settings=settings)
+    return fit(train.images, train.labels, classes=3, spec=SPEC, settings=TRAINING).tensors
+
+
+@pytest.fixture
+def champion(store, tensors, shapes_dataset):
     return weights.save(
-        store, "shapes", tensors=trained.tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
-        settings=settings.to_dict(), dataset=shapes_dataset, made={},
+        store, "shapes", tensors=tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings=TRAINING.to_dict(), dataset=shapes_dataset, made={},
     )  # fmt: skip
 
 
@@ -71,11 +80,23 @@ def small_shards(monkeypatch):
     monkeypatch.setattr(plans, "SHARD_FILES", 8)
 
 
-def score(store, settings, champion, name="pictures", invert=False, limit=None, fresh=False, folder="root:"):
-    key = plan_folder(store, settings, folder, limit)
-    job = stage.make_job(store, settings, folder, name, champion, invert)
-    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key), fresh=fresh)
-    return commit_predictions(store, settings, job, key, outcome, trial=limit is not None), outcome
+def job_of(store, settings, champion, folder="root:", name="pictures", **asked):
+    return make_job(store, settings, ScoreRequest(folder, weights=str(champion), name=name, **asked))
+
+
+def listed(store, settings, champion, **asked):
+    job = job_of(store, settings, champion, **asked)
+    return plan_folder(store, settings, job), job
+
+
+def planned(store, settings, champion):
+    return load_plan(store.disk, listed(store, settings, champion)[0])
+
+
+def score(store, settings, champion, **asked):
+    key, job = listed(store, settings, champion, **asked)
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
+    return commit_predictions(store, settings, job, key, outcome), outcome
 
 
 def rows(store, ref):
@@ -265,12 +286,11 @@ def test_the_same_content_twice_is_a_row_a_path(store, settings, champion, pictu
 
 
 def test_what_vanishes_or_changes_after_the_plan_is_told_and_tried_again(store, settings, champion, pictures):
-    key = plan_folder(store, settings, "root:", None)
+    key, job = listed(store, settings, champion)
     content = (pictures / "0/00.png").read_bytes()
     (pictures / "0/00.png").unlink()
     (pictures / "1/01.png").write_bytes(b"other")
-    job = stage.make_job(store, settings, "root:", "pictures", champion, False)
-    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key))
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
     ref = commit_predictions(store, settings, job, key, outcome)
     found = by_path(store, ref)
     assert (found["0/00.png"]["error"], found["1/01.png"]["error"]) == ("missing", "changed")
@@ -320,10 +340,9 @@ def test_a_damaged_earlier_table_is_no_reason_to_fail(store, settings, champion,
 
 
 def test_a_shard_with_a_passing_error_is_resumed_for_that_row_alone(store, settings, champion, pictures):
-    key = plan_folder(store, settings, "root:", None)
+    key, job = listed(store, settings, champion)
     (pictures / "0/00.png").rename(pictures.parent / "away.png")
-    job = stage.make_job(store, settings, "root:", "pictures", champion, False)
-    first = stage.predict_plan(store, settings, job, load_plan(store.disk, key))  # killed before its commit
+    first = score_plan(store, settings, job, load_plan(store.disk, key))  # killed before its commit
     assert first.predicted == 60
     (pictures.parent / "away.png").rename(pictures / "0/00.png")
     ref, outcome = score(store, settings, champion)
@@ -487,7 +506,7 @@ def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, 
         assert part in text
     assert "<b>bad" not in text
     assert text.count("<img src='data:image/jpeg;base64,") > 20
-    assert "shares of the classes: <b>0.00</b>, much as in the test split" in text
+    assert "shares of the classes: <b>0.00</b>, much the same as in the test split" in text
     assert "http" not in text.replace("http-equiv", "")
 
 
@@ -498,10 +517,10 @@ def test_names_come_from_the_folder(settings, pictures):
         default_name(settings, "root:写真")
 
 
-def test_shards_end_where_the_content_says_so(store, settings, pictures):
-    whole = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+def test_shards_end_where_the_content_says_so(store, settings, champion, pictures):
+    whole = planned(store, settings, champion)
     (pictures / "1/00new.png").write_bytes(b"x")
-    more = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    more = planned(store, settings, champion)
     assert len(set(more.digests) & set(whole.digests)) >= len(whole.digests) - 1
     assert [len(more.entries(shard)) for shard in range(len(more.digests))] != []
     assert more.rows == 61
@@ -509,51 +528,53 @@ def test_shards_end_where_the_content_says_so(store, settings, pictures):
     assert paths == sorted(paths)
 
 
-def test_shards_have_limits(store, settings, monkeypatch):
+def test_shards_have_limits(store, settings, champion, monkeypatch):
     monkeypatch.setattr(plans, "SHARD_FILES", 1 << 30)
     monkeypatch.setattr(plans, "SHARD_FILES_AT_MOST", 25)
-    found = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    found = planned(store, settings, champion)
     sizes = [len(found.entries(shard)) for shard in range(len(found.digests))]
     assert sum(sizes) == 60
     assert 60 / 25 < len(sizes) <= 60 / 12
     assert max(sizes) <= 25
     monkeypatch.setattr(plans, "SHARD_BYTES_AT_MOST", 1)
-    assert len(load_plan(store.disk, plan_folder(store, settings, "root:", None)).digests) == 60
+    assert len(planned(store, settings, champion).digests) == 60
 
 
 @pytest.mark.parametrize("limit", ["SHARD_FILES_AT_MOST", "SHARD_BYTES_AT_MOST"])
-def test_one_new_file_changes_one_shard_where_the_limits_cut_too(store, settings, pictures, monkeypatch, limit):
+def test_one_new_file_changes_one_shard_where_the_limits_cut_too(
+    store, settings, champion, pictures, monkeypatch, limit
+):
     """A cut at the limit itself moved all later shards, up to the next path that ends one."""
     monkeypatch.setattr(plans, "SHARD_FILES", 1 << 30)
     monkeypatch.setattr(plans, limit, 20 if limit == "SHARD_FILES_AT_MOST" else 2000)
     (pictures / "9").mkdir()
     for index in range(1000):
         (pictures / "9" / f"{index:04d}").write_bytes(b"x" * 100)
-    before = load_plan(store.disk, plan_folder(store, settings, "root:", None)).digests
+    before = planned(store, settings, champion).digests
     changed = []
     for place in range(0, 1000, 100):
         added = pictures / "9" / f"{place:04d}a"
         added.write_bytes(b"y" * 100)
-        after = load_plan(store.disk, plan_folder(store, settings, "root:", None)).digests
+        after = planned(store, settings, champion).digests
         changed.append(len(set(after) - set(before)))
         added.unlink()
     assert len(before) > 50
     assert np.mean(changed) < 3
 
 
-def test_large_files_have_small_shards_that_one_new_file_leaves_alone(store, settings, pictures, monkeypatch):
+def test_large_files_have_small_shards_that_one_new_file_leaves_alone(store, settings, champion, pictures, monkeypatch):
     monkeypatch.setattr(plans, "SHARD_FILES", 1 << 30)
     monkeypatch.setattr(plans, "SHARD_BYTES", 1000)
     monkeypatch.setattr(plans, "SHARD_BYTES_AT_MOST", 4000)
-    before = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    before = planned(store, settings, champion)
     assert 3 < len(before.digests) < 20
     (pictures / "0/00a.png").write_bytes(b"x" * 90)
-    after = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+    after = planned(store, settings, champion)
     assert len(set(after.digests) - set(before.digests)) <= 2
 
 
-def test_a_plan_of_many_shards_reads_its_footer_once(store, settings, pictures, monkeypatch):
-    found = load_plan(store.disk, plan_folder(store, settings, "root:", None))
+def test_a_plan_of_many_shards_reads_its_footer_once(store, settings, champion, pictures, monkeypatch):
+    found = planned(store, settings, champion)
     opened = []
     whole = pq.ParquetFile
     monkeypatch.setattr(pq, "ParquetFile", lambda *given: opened.append(given) or whole(*given))
@@ -642,9 +663,9 @@ def test_a_link_that_is_moved_before_the_table_is_published_leaves_the_next_tabl
     """The table had one folder's rows and said that it was of the other, which then took them over."""
     linked, move = moving
     key, job = listed(store, linked, champion)
-    outcome = stage.predict_plan(store, linked, job, load_plan(store.disk, key))
+    outcome = score_plan(store, linked, job, load_plan(store.disk, key))
     move()
-    ref = commit_predictions(store, linked, stage.make_job(store, linked, "root:", "pictures", champion), key, outcome)
+    ref = commit_predictions(store, linked, job, key, outcome)
     assert store.open(ref).manifest["provenance"]["folder"] == str(pictures)
     assert b"data:image/jpeg" not in store.open(ref).read("report.html")  # the twin's would be other pictures
     after, outcome = score(store, linked, champion)
@@ -661,9 +682,9 @@ def test_a_link_that_is_moved_after_the_listing_is_told(store, champion, moving,
     key, job = listed(store, linked, champion)
     move()
     if first == "link":
-        job = stage.make_job(store, linked, "root:", "pictures", champion)
+        job = job_of(store, linked, champion)
     with pytest.raises(FolderError, match="a link on the way was moved; run it again") as error:
-        stage.predict_plan(store, linked, job, load_plan(store.disk, key))
+        score_plan(store, linked, job, load_plan(store.disk, key))
     assert not may_pass(error.value)
     move(back=True)
     assert score(store, linked, champion)[1].predicted == 60
@@ -699,15 +720,9 @@ def test_a_folder_that_moved_keeps_its_rows_by_content(store, settings, champion
     assert (again, outcome.predicted, outcome.reused) == (ref, 0, 60)
 
 
-def listed(store, settings, champion):
-    key = plan_folder(store, settings, "root:", None)
-    job = stage.make_job(store, settings, "root:", "pictures", champion)
-    return key, job
-
-
 def test_an_older_listing_that_is_done_later_does_not_take_latest_back(store, settings, champion, pictures):
     key, job = listed(store, settings, champion)
-    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key))
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
     (pictures / "new.png").write_bytes((pictures / "0/00.png").read_bytes())
     newer, _ = score(store, settings, champion)
     older = commit_predictions(store, settings, job, key, outcome)
@@ -726,10 +741,10 @@ def test_an_older_listing_that_is_done_later_does_not_take_latest_back(store, se
 def test_a_table_of_nothing_is_published_and_latest_stays(store, settings, champion, pictures):
     before, _ = score(store, settings, champion)
     (pictures / "0/00.png").write_bytes(b"x")
-    key, job = listed(store, settings, champion)
+    key, job = listed(store, settings, champion, fresh=True)
     for path in sorted(pictures.rglob("*.png"))[:40]:
         path.unlink()
-    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key), fresh=True)
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
     with pytest.raises(
         TooManyErrors, match=r"at most 50% of the 60 entries .* \(max_errors\), found missing 40; predictions/pictures@"
     ):
@@ -737,18 +752,16 @@ def test_a_table_of_nothing_is_published_and_latest_stays(store, settings, champ
     assert aliases.current(store.disk, "predictions", "pictures", "latest") == before
     assert len(list(store.refs("predictions"))) == 2
     assert not list(store.disk.list("staging/plans"))
-    key, job = listed(store, settings, champion)
-    assert commit_predictions(store, settings, job, key, stage.predict_plan(
-        store, settings, job, load_plan(store.disk, key)
-    ), max_errors=0.0) == aliases.current(store.disk, "predictions", "pictures", "latest")  # fmt: skip
+    ref, _ = score(store, settings, champion, max_errors=0.0)
+    assert ref == aliases.current(store.disk, "predictions", "pictures", "latest")
 
 
 def test_more_errors_may_pass_where_that_is_asked(store, settings, champion, pictures):
-    key, job = listed(store, settings, champion)
+    key, job = listed(store, settings, champion, max_errors=0.7)
     for path in sorted(pictures.rglob("*.png"))[:40]:
         path.unlink()
-    outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key))
-    ref = commit_predictions(store, settings, job, key, outcome, max_errors=0.7)
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
+    ref = commit_predictions(store, settings, job, key, outcome)
     assert aliases.current(store.disk, "predictions", "pictures", "latest") == ref
 
 
@@ -770,17 +783,17 @@ def test_a_folder_that_vanishes_is_one_failure_that_is_tried_again(store, settin
     key, job = listed(store, settings, champion)
     away = pictures.rename(tmp_path / "away")
     found = load_plan(store.disk, key)
-    with pytest.raises(FolderLost, match="No such file or directory; it was there when it was listed") as told:
-        stage.predict_plan(store, settings, job, found)
-    assert may_pass(told.value)
+    with pytest.raises(FolderLost, match="No such file or directory; it was there when it was listed") as error:
+        score_plan(store, settings, job, found)
+    assert may_pass(error.value)
     pictures.mkdir()  # the empty mount point
-    with pytest.raises(FolderLost, match="found 100 in a row that can't be read, the last one .* went away") as told:
-        stage.predict_plan(store, settings, job, found)
-    assert may_pass(told.value)
+    with pytest.raises(FolderLost, match="found 100 in a row that can't be read, the last one .* went away") as error:
+        score_plan(store, settings, job, found)
+    assert may_pass(error.value)
     assert list(store.refs("predictions")) == []
     pictures.rmdir()
     away.rename(pictures)
-    ref = commit_predictions(store, settings, job, key, stage.predict_plan(store, settings, job, found))
+    ref = commit_predictions(store, settings, job, key, score_plan(store, settings, job, found))
     assert store.open(ref).facts["errors"] == {}
 
 
@@ -794,7 +807,7 @@ def test_files_without_permission_are_rows_however_many(store, settings, champio
 
 def test_an_interrupted_fresh_scoring_goes_on_with_what_it_finished(store, settings, champion, pictures):
     ref, _ = score(store, settings, champion)
-    key, job = listed(store, settings, champion)
+    key, job = listed(store, settings, champion, fresh=True)
     found = load_plan(store.disk, key)
 
     def interrupt(rows, errors, reused):
@@ -804,7 +817,7 @@ def test_an_interrupted_fresh_scoring_goes_on_with_what_it_finished(store, setti
 
     done = []
     with pytest.raises(KeyboardInterrupt):
-        stage.predict_plan(store, settings, job, found, fresh=True, on_rows=interrupt)
+        score_plan(store, settings, job, found, on_rows=interrupt)
     again, outcome = score(store, settings, champion, fresh=True)
     assert again == ref
     assert 0 < outcome.reused < 60
@@ -830,12 +843,11 @@ def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(s
     evaluate_weights(store, ref, data)
     tables = {}
     for calibrated in (False, True):
-        key = plan_folder(store, settings, "root:", None)
-        job = stage.make_job(store, settings, "root:", "pictures", ref, calibrated=calibrated)
-        outcome = stage.predict_plan(store, settings, job, load_plan(store.disk, key))
+        key, job = listed(store, settings, ref, calibrated=calibrated)
+        outcome = score_plan(store, settings, job, load_plan(store.disk, key))
         tables[calibrated] = commit_predictions(store, settings, job, key, outcome)
         page = store.open(tables[calibrated]).read("report.html").decode()
-        assert "confidence: <b>0.00</b>, much as in the test split" in page
+        assert "confidence: <b>0.00</b>, much the same as in the test split" in page
         assert ("calibrated by the temperature 4.000" in page) == calibrated
     sure = [max(row["confidence"] for row in by_path(store, each).values()) for each in tables.values()]
     assert sure[1] < sure[0]

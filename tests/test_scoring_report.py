@@ -17,12 +17,12 @@ def told(classes, confidence):
 
 
 def test_as_in_the_test_split():
-    assert told((SAME, SAME), (SAME, SAME)).count("much as in the test split") == 2
+    assert told((SAME, SAME), (SAME, SAME)).count("much the same as in the test split") == 2
 
 
 def test_other_confidences_are_other_pictures_and_other_shares_may_be_somebodys_choice():
     text = told((SAME, OTHER), (SAME, SAME))
-    assert "other shares than in the test split" in text
+    assert "the shares differ from those in the test split" in text
     assert "balanced by hand" in text
     assert "these are other pictures" not in text
     text = told((SAME, SAME), (SAME, OTHER))

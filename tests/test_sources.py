@@ -248,6 +248,7 @@ def test_a_mirror_comes_first_packed_or_not(tmp_path):
         (b"<html></html>", "expected 1,296 bytes, found 13"),
         (b"", "expected 1,296 bytes, found 0"),
     ],
+    ids=["changed", "short", "endless", "cut off", "packed page", "page", "empty"],
 )
 def test_a_wrong_file_in_the_mirror_is_an_error(tmp_path, content, message):
     mirror = fill(tmp_path / "mirror", PACKED | {"train-images.gz": content})
@@ -289,7 +290,7 @@ def test_debians_package_is_fetched_and_unpacked_without_root(tmp_path, monkeypa
 
 
 def test_splits(shapes):
-    side = sources.split(TINY, CONTENTS, "train")
+    side = sources.read_side(TINY, CONTENTS, "train")
     assert (side.images.shape, side.images.dtype) == ((20, 8, 8, 1), np.uint8)
     assert (side.labels.tolist(), side.labels.dtype) == ([index % 3 for index in range(20)], np.int32)
     assert side.sources[7] == "train-images[7]"
@@ -308,7 +309,7 @@ def test_splits(shapes):
 )
 def test_images_and_labels_that_do_not_match(changed, message):
     with pytest.raises(SourceError, match=message):
-        sources.split(TINY, CONTENTS | changed, "train")
+        sources.read_side(TINY, CONTENTS | changed, "train")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0\0\x08", b"\0\0\x08\x03\0\0"])

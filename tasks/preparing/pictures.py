@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -17,7 +16,8 @@ from artifacts.preparations import Read
 from artifacts.settings import Settings
 from tasks.preparing.labelled import SIDES, Labelled, SideName, split_table
 from tasks.shared.listing import folder_path, open_folder, to_text
-from tasks.vision.decoding import DecoderPool, Files, cut, default_processes
+from tasks.vision.decoding import DecoderPool, default_processes
+from tasks.vision.files import Files, cut
 from tasks.vision.images import ImageSpec, Limits
 
 TEST_SHARE = 1 / 7  # as Fashion-MNIST's
@@ -34,9 +34,13 @@ class TooManyBad(LookbookError):
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """files: what was read of each; places: SHA-256 -> where the image is of each that is not bad; decoded: how many
-    were, and not taken over."""
+class FilesRead:
+    """What was read of a folder's files.
+
+    files: one for each, in order.
+    places: SHA-256 (hex) -> where the image is, of each file that is not bad.
+    decoded: how many were decoded, and not taken over.
+    """
 
     files: list[Read]
     places: Mapping[str, Place]
@@ -45,8 +49,13 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Sides:
-    """train, test: the sides of a dataset; contents: SHA-256 over paths, labels and contents of what is on them; bad:
-    path -> why a file is on neither; copies: how many files have the content of another one on their side."""
+    """The sides of a dataset.
+
+    train, test: what is learned from, and what is tested with.
+    contents: SHA-256 (hex) over paths, labels and contents of what is on them.
+    bad: path -> why a file is on neither.
+    copies: how many files have the content of another one on their side.
+    """
 
     train: Side
     test: Side
@@ -55,7 +64,7 @@ class Sides:
     copies: int
 
 
-def gather(
+def read_files(
     settings: Settings,
     images: str,
     labelled: Labelled,
@@ -64,12 +73,12 @@ def gather(
     dataset: Dataset | None,
     decoded: Decoded,
     on_rows: Callable[[int, int, int], None],
-) -> Gathered:
+) -> FilesRead:
     """Decode the files, but for those that were read `before` and whose pixels are in `dataset`, or were `decoded` and
     not published; what is new is added there.
 
-    A file of the same path, size and time is known; where only the time differs, its content decides. `on_rows` is told
-    how many more are done, bad, and taken over.
+    A file of the same path, size and time is known; where only the time differs, its content decides. `on_rows` is
+    called with how many more are done, how many of them are bad, and how many were taken over.
     """
     entries = labelled.entries
     known = _Known(before, dataset, decoded)
@@ -81,18 +90,19 @@ def gather(
     ]
     wanted = np.array([item for item, file in enumerate(files) if file is None], np.int64)
     on_rows(len(entries) - len(wanted), sum(bool(file and file.bad) for file in files), len(entries) - len(wanted))
-    asked: deque[np.ndarray] = deque()
 
-    def requests() -> Iterator[Files]:
+    def requests() -> Iterator[tuple[list[int], Files]]:
         for items in cut(wanted, np.array([each.size for each in entries], np.int64), spec):
-            asked.append(items)
             chosen = [entries[item] for item in items]
             contents = [known.content(each.path, each.size) for each in chosen]
-            yield Files(
-                [each.path for each in chosen],
-                [each.size for each in chosen],
-                [each.mtime_ns for each in chosen],
-                {place: sha256 for place, sha256 in enumerate(contents) if sha256},
+            yield (
+                items.tolist(),
+                Files(
+                    [each.path for each in chosen],
+                    [each.size for each in chosen],
+                    [each.mtime_ns for each in chosen],
+                    {place: sha256 for place, sha256 in enumerate(contents) if sha256},
+                ),
             )
 
     count = 0
@@ -102,21 +112,21 @@ def gather(
         try:
             processes = settings.decoders or default_processes()
             with decoded, DecoderPool(top, spec, limits, settings.max_image_seconds, processes) as pool:
-                for pictures in pool.decode(requests()):
-                    new, places, same = [], [], set(pictures.same)
-                    for place, item in enumerate(items := asked.popleft().tolist()):
+                for items, found in pool.decode(requests()):
+                    new, places, same = [], [], set(found.same)
+                    for place, item in enumerate(items):
                         entry = entries[item]
-                        bad = ": ".join(pictures.errors[place]) if place in pictures.errors else None
-                        files[item] = read = Read(entry.path, entry.size, entry.mtime_ns, pictures.sha256[place], bad)
+                        bad = ": ".join(found.errors[place]) if place in found.errors else None
+                        files[item] = file = Read(entry.path, entry.size, entry.mtime_ns, found.sha256[place], bad)
                         if place not in same:
-                            new.append(read)
+                            new.append(file)
                             places.append(place)
-                    decoded.add(new, pictures.pixels[places])
+                    decoded.add(new, found.pixels[places])
                     count += len(new)
-                    on_rows(len(items), len(pictures.errors), len(same))
+                    on_rows(len(items), len(found.errors), len(same))
         finally:
             os.close(top)
-    return Gathered([file for file in files if file], {**known.places, **decoded.places}, count)
+    return FilesRead([file for file in files if file], {**known.places, **decoded.places}, count)
 
 
 class _Known:
@@ -158,7 +168,7 @@ class _Placed:
         return (images[place] for images, place in self._places)
 
 
-def assign(labelled: Labelled, gathered: Gathered, spec: ImageSpec, seed: int) -> Sides:
+def assign(labelled: Labelled, read: FilesRead, spec: ImageSpec, seed: int) -> Sides:
     """Put every file that can be learned from on its side, in the order of the paths.
 
     Unless folder or table say the side, a picture's content and the `seed` decide, so it stays there when others
@@ -169,21 +179,21 @@ def assign(labelled: Labelled, gathered: Gathered, spec: ImageSpec, seed: int) -
     paths = [to_text(each.path) for each in labelled.entries]
     label_of: dict[str | None, str] = {}
     conflicting: dict[str | None, set[str]] = {}
-    for path, label, file in zip(paths, labelled.labels, gathered.files, strict=True):
+    for path, label, file in zip(paths, labelled.labels, read.files, strict=True):
         if file.bad:
             bad[path] = file.bad
         elif label_of.setdefault(file.sha256, label) != label:
             conflicting.setdefault(file.sha256, {label_of[file.sha256]}).add(label)
-    good = [item for item, file in enumerate(gathered.files) if not file.bad]
+    good = [item for item, file in enumerate(read.files) if not file.bad]
     for item in good:
-        if several := conflicting.get(gathered.files[item].sha256):
+        if several := conflicting.get(read.files[item].sha256):
             bad[paths[item]] = f"conflicting: the same content is labelled {' and '.join(sorted(several))}"
-    good = [item for item in good if gathered.files[item].sha256 not in conflicting]
-    side_of = _drawn(labelled, gathered, good, seed)
-    tested = {gathered.files[item].sha256: paths[item] for item in reversed(good) if side_of[item] == "test"}
+    good = [item for item in good if read.files[item].sha256 not in conflicting]
+    side_of = _drawn(labelled, read, good, seed)
+    tested = {read.files[item].sha256: paths[item] for item in reversed(good) if side_of[item] == "test"}
     chosen: dict[SideName, list[int]] = {side: [] for side in SIDES}
     for item in good:
-        if side_of[item] == "train" and (other := tested.get(gathered.files[item].sha256)):
+        if side_of[item] == "train" and (other := tested.get(read.files[item].sha256)):
             bad[paths[item]] = f"duplicate: {other}, which is tested with, has the same content"
         else:
             chosen[side_of[item]].append(item)
@@ -191,44 +201,44 @@ def assign(labelled: Labelled, gathered: Gathered, spec: ImageSpec, seed: int) -
     labels = np.array([places[label] for label in labelled.labels], np.int32)
     train, test = (
         Side(
-            _Placed([gathered.places[str(gathered.files[item].sha256)] for item in items], spec),
+            _Placed([read.places[str(read.files[item].sha256)] for item in items], spec),
             labels[items],
             [paths[item] for item in items],
-            [str(gathered.files[item].sha256) for item in items],
+            [str(read.files[item].sha256) for item in items],
         )
         for items in chosen.values()
     )
     lines = (
-        f"{paths[item]}\0{labelled.labels[item]}\0{gathered.files[item].sha256}\n"
+        f"{paths[item]}\0{labelled.labels[item]}\0{read.files[item].sha256}\n"
         for item in sorted(chosen["train"] + chosen["test"])
     )
     contents = hashlib.sha256("".join(lines).encode()).hexdigest()
-    copies = sum(len(items) - len({gathered.files[item].sha256 for item in items}) for items in chosen.values())
+    copies = sum(len(items) - len({read.files[item].sha256 for item in items}) for items in chosen.values())
     return Sides(train, test, contents, dict(sorted(bad.items())), copies)
 
 
-def _drawn(labelled: Labelled, gathered: Gathered, items: list[int], seed: int) -> dict[int, SideName]:
+def _drawn(labelled: Labelled, read: FilesRead, items: list[int], seed: int) -> dict[int, SideName]:
     """The side of each item: as given, or drawn by its content.
 
     A class none of whose contents was drawn for a side gives it the one that came closest: as more of them arrive, it
     goes back where it was drawn for.
     """
-    draws = {item: draw(str(gathered.files[item].sha256), seed) for item in items if not labelled.sides[item]}
-    sides = {item: labelled.sides[item] or ("test" if draws[item] < TEST_SHARE else "train") for item in items}
+    lots = {item: lot(str(read.files[item].sha256), seed) for item in items if not labelled.sides[item]}
+    sides = {item: labelled.sides[item] or ("test" if lots[item] < TEST_SHARE else "train") for item in items}
     of_class: dict[str, list[int]] = {}
     for item in items:
         of_class.setdefault(labelled.labels[item], []).append(item)
     for members in of_class.values():
-        mine = [item for item in members if item in draws]
-        contents = {gathered.files[item].sha256 for item in members}
+        mine = [item for item in members if item in lots]
+        contents = {read.files[item].sha256 for item in members}
         for side, closest in (("test", min), ("train", max)):
             if mine and len(contents) > 1 and all(sides[item] != side for item in members):
-                content = gathered.files[closest(mine, key=draws.__getitem__)].sha256
-                sides.update({item: cast(SideName, side) for item in mine if gathered.files[item].sha256 == content})
+                content = read.files[closest(mine, key=lots.__getitem__)].sha256
+                sides.update({item: cast(SideName, side) for item in mine if read.files[item].sha256 == content})
     return sides
 
 
-def draw(sha256: str, seed: int) -> float:
+def lot(sha256: str, seed: int) -> float:
     """0 to 1, equally likely, by a content (its SHA-256, hex) and the seed: below TEST_SHARE it is for testing."""
     return int.from_bytes(hashlib.sha256(f"{seed} {sha256}".encode()).digest()[:6]) / (1 << 48)
 

@@ -75,9 +75,9 @@ def reliability(calibration: Mapping[str, Any], calibrated: Mapping[str, Any] | 
     figure = _figure(4.6, 4.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color="#888", linewidth=1, linestyle=":")
-    for told, label, colour in ((calibration, "as it is", "#3b6ea5"), (calibrated, "calibrated", "#c8553d")):
-        if told:
-            filled = [each for each in told["bins"] if each["items"]]
+    for measured, label, colour in ((calibration, "as it is", "#3b6ea5"), (calibrated, "calibrated", "#c8553d")):
+        if measured:
+            filled = [each for each in measured["bins"] if each["items"]]
             sure, right = ([each[key] for each in filled] for key in ("confidence", "accuracy"))
             axes.plot(sure, right, marker="o", markersize=4, color=colour, label=label)
     if calibrated:

@@ -181,7 +181,7 @@ class TrainingProgress:
         self._log(line)
 
 
-class PicturesProgress:
+class FolderProgress:
     """Shows how far a folder is, as a bar; without a terminal, as a line every five seconds.
 
     Both tell the entries that are done, images a second and errors. Called with the number of rows that are new, and

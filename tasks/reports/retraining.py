@@ -21,7 +21,7 @@ def markdown(store: Store, result: Retrained) -> str:
     trained = weights.load(store, Ref.parse(result.weights))
     made = trained.artifact.manifest["provenance"]
     decided = "**Promoted.**" if result.decision.promoted else "**Not promoted.**"
-    held_out = " Images that are held out are counted after the epoch." if trained.settings.get("validation") else ""
+    held_out = " Held-out images are counted after the epoch." if trained.settings.get("validation") else ""
     worst = [(cell(each.is_), cell(each.called), f"{each.items:,}") for each in numbers.most_confused[:_WORST]]
     top = [(f"right among the {k} most probable", shown(value)) for k, value in numbers.top_k.items()]
     findings = datasets.load(store, Ref.parse(result.dataset)).findings
@@ -39,12 +39,12 @@ def markdown(store: Store, result: Retrained) -> str:
                 ("expected calibration error", shown(numbers.calibration["error"] if numbers.calibration else None)),
             ],
         ),
-        f"Accuracy is the share of the {numbers.items:,} test images{without_copies(numbers)} that were named "
-        "rightly, and where it lies with 95 % confidence; loss is the mean of -log(probability of the right class): "
+        f"Accuracy is the share of the {numbers.items:,} test images{without_copies(numbers)} that the model names "
+        "correctly, with its 95 % confidence interval. Loss is the mean of -log(probability of the right class): "
         "smaller is better.",
         *(["## Odd about the data", "\n".join(f"- {cell(each['text'])}" for each in findings)] if findings else []),
         "## Learning curve",
-        "On the training images, an epoch at a time; each image is counted before the step that learns from it."
+        "On the training images, one epoch at a time. Each image is counted before the step that learns from it."
         f"{held_out}",
         _chart(measured, "learning-curve.png"),
         *(_matrix(measured) if numbers.confusion_matrix else []),

@@ -3,10 +3,9 @@
 import heapq
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +22,7 @@ from tasks.reports.pages import gallery
 from tasks.reports.pages import page as whole_page
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
-from tasks.shared.listing import to_bytes
-from tasks.vision.decoding import CHUNK, DecoderPool, Files
+from tasks.scoring.results import ScoreResult
 from tasks.vision.images import ImageSpec
 from tasks.vision.metrics import scale
 from tasks.vision.stability import LITTLE, MUCH, Shift, shift
@@ -36,7 +34,7 @@ _SAMPLES_BYTES = 150_000  # of its thumbnails: Prefect wants a report below 200 
 _BINS = np.linspace(0, 1, 11)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Row:
     """One row of the table, as the report shows it."""
 
@@ -117,24 +115,6 @@ def summarize(
     return summary
 
 
-def thumbnails(pool: DecoderPool, summary: Summary) -> dict[str, bytes]:
-    """path -> a JPEG of 64x64; pictures that can't be decoded any more have none."""
-    rows = list({row.path: row for row in summary.shown()}.values())
-    cuts = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    requests = (
-        Files([to_bytes(row.path) for row in cut], [row.size for row in cut], [row.mtime_ns for row in cut])
-        for cut in cuts
-    )
-    drawn = {}
-    for cut, pictures in zip(cuts, pool.decode(requests), strict=True):
-        for place, row in enumerate(cut):
-            if place not in pictures.errors:
-                file = io.BytesIO()
-                Image.fromarray(pictures.pixels[place]).save(file, "JPEG", quality=80)
-                drawn[row.path] = file.getvalue()
-    return drawn
-
-
 def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[str, bytes]) -> bytes:
     """A self-contained page, readable on a phone."""
     scored = sum(summary.classes.values())
@@ -194,14 +174,14 @@ def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
     return "\n\n".join(parts)
 
 
-def opening(name: str, result: Mapping[str, Any]) -> str:
+def opening(name: str, result: ScoreResult) -> str:
     """What this run did, above the short form of the table."""
     return "\n\n".join(
         [
-            f"**{result['images']:,}** entries of {cell(name)}: **{result['predicted']:,}** scored now, "
-            f"{result['reused']:,} taken over, {sum(result['errors'].values()):,} without a prediction. "
-            f"{result['seconds']:.1f} s, {result['images_per_second']:,.0f} images/s.",
-            f"The table is `{result['predictions']}`: Parquet files in `{result['path']}`, "
+            f"**{result.images:,}** entries of {cell(name)}: **{result.predicted:,}** scored now, "
+            f"{result.reused:,} taken over, {sum(result.errors.values()):,} without a prediction. "
+            f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s.",
+            f"The table is `{result.predictions}`: Parquet files in `{result.path}`, "
             "with a page, `report.html`, beside that folder.",
         ]
     )
@@ -237,17 +217,17 @@ def _shift(summary: Summary) -> str:
     ]
     return (
         f"<h2>Compared with the test split</h2><ul>{''.join(lines)}</ul>"
-        f"<p class=small>Population stability index: below {LITTLE:g} little changed, above {MUCH:g} much did, where "
-        "it is above what so few images give by chance, too (in 99 of 100 cases).</p>"
+        f"<p class=small>This is the population stability index: below {LITTLE:g} little has changed, above {MUCH:g} "
+        "much has. It only counts where it is also above what as many images give by chance in 99 of 100 cases.</p>"
     )
 
 
 _SHARES = (
-    "somewhat other shares than in the test split",
-    "other shares than in the test split. That alone is no sign of other pictures: the test split may have been "
-    "balanced by hand",
+    "the shares differ somewhat from those in the test split",
+    "the shares differ from those in the test split. That alone does not mean that the pictures are of another kind: "
+    "the test split may have been balanced by hand",
 )
-_CONFIDENCE = ("look closer: somewhat other than on the test split", "these are other pictures")
+_CONFIDENCE = ("look closer: it differs somewhat from that on the test split", "these are other pictures")
 
 
 def _meaning(found: Shift, somewhat: str, much: str) -> str:
@@ -257,8 +237,8 @@ def _meaning(found: Shift, somewhat: str, much: str) -> str:
     if found.above(LITTLE):
         return somewhat
     if found.index > LITTLE:
-        return f"within what {many(found.sizes[1], 'image')} vary by chance (up to {found.chance:.2f})"
-    return "much as in the test split"
+        return f"no more than {many(found.sizes[1], 'image')} vary by chance (up to {found.chance:.2f})"
+    return "much the same as in the test split"
 
 
 def _bars(counts: dict[str, int], whole: int) -> str:

@@ -1,5 +1,7 @@
 """Rows scored before, which a changed shard takes over."""
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,18 +15,34 @@ from tasks.scoring.job import Job
 from tasks.shared.listing import to_bytes, to_text
 
 
+@dataclass(frozen=True)
+class EarlierRows:
+    """What was scored before of some paths.
+
+    kept: int64, for each path the row of `table` that stays; -1 for none.
+    table: the rows; None where nothing was scored before.
+    known: item -> the SHA-256 (hex) with which it was scored, where the content must decide whether its row stays.
+    touched: item -> its row, where the content must decide.
+    """
+
+    kept: np.ndarray
+    table: pa.Table | None = None
+    known: dict[int, str] = field(default_factory=dict)
+    touched: dict[int, int] = field(default_factory=dict)
+
+
 class Earlier:
     """Rows scored before by the same weights in the same way: in this shard's record, or in the newest table.
 
-    `fresh`: there are none.
+    A fresh scoring has none.
     """
 
-    def __init__(self, store: Store, job: Job, fresh: bool) -> None:
-        self._store, self._job, self._fresh = store, job, fresh
+    def __init__(self, store: Store, job: Job) -> None:
+        self._store, self._job = store, job
         self._table: predictions.Predictions | None = None
         self._same_folder = False
         self._firsts: list[bytes] = []
-        ref = None if fresh else aliases.current(store.disk, "predictions", job.name, "latest")
+        ref = None if job.request.fresh else aliases.current(store.disk, "predictions", job.name, "latest")
         if ref is None:
             return
         try:
@@ -38,33 +56,20 @@ class Earlier:
             self._same_folder = found.artifact.manifest["provenance"].get("folder") == job.where
             self._firsts = [to_bytes(part["first"]) for part in found.parts]
 
-    def rows(
-        self, shard: str, paths: list[bytes], sizes: np.ndarray, mtimes: np.ndarray
-    ) -> tuple[pa.Table | None, np.ndarray, dict[int, str], dict[int, int]]:
-        """A table, and for each path the row in it that stays (-1: none). `shard`: the shard's digest.
+    def rows(self, shard: str, paths: list[bytes], sizes: np.ndarray, mtimes: np.ndarray) -> EarlierRows:
+        """What stays of a shard's paths. `shard`: its digest; sizes (bytes), mtimes (ns): int64, as they are now.
 
-        Where the time differs, or the table is of another folder, the content decides: item -> its SHA-256 then, and
-        item -> its row.
+        Where the time differs, or the table is of another folder, the content must decide.
         """
         kept = np.full(len(paths), -1, np.int64)
+        try:
+            table, same_folder = self._candidates(shard, paths)
+        except (NotFound, Corrupt):
+            return EarlierRows(kept)
+        if table is None:
+            return EarlierRows(kept)
         known: dict[int, str] = {}
         touched: dict[int, int] = {}
-        parts = [
-            index
-            for index, first in enumerate(self._firsts)
-            if first <= paths[-1] and (index + 1 == len(self._firsts) or self._firsts[index + 1] > paths[0])
-        ]
-        try:
-            recorded = None if self._fresh else Shards(self._store.disk).finished(self._job.record(shard))
-            if recorded:  # with rows that may go better now
-                table, same_folder = pq.read_table(self._store.disk.local_path(recorded.key)), True
-            elif self._table and parts:
-                table = pa.concat_tables([self._table.read(index) for index in parts])
-                same_folder = self._same_folder
-            else:
-                return None, kept, known, touched
-        except (NotFound, Corrupt):
-            return None, kept, known, touched
         rows = {path: row for row, path in enumerate(table.column("path").to_pylist())}
         before = {name: table.column(name).to_numpy() for name in ("bytes", "mtime_ns")}
         errors = table.column("error").cast(pa.string()).to_pylist()
@@ -80,4 +85,18 @@ class Earlier:
             elif sha256[row]:
                 known[item] = sha256[row]
                 touched[item] = row
-        return table, kept, known, touched
+        return EarlierRows(kept, table, known, touched)
+
+    def _candidates(self, shard: str, paths: list[bytes]) -> tuple[pa.Table | None, bool]:
+        """Rows that may be of these paths, and whether they are of the same folder. Raises NotFound and Corrupt."""
+        recorded = None if self._job.request.fresh else Shards(self._store.disk).finished(self._job.record(shard))
+        if recorded:  # with rows that may go better now
+            return pq.read_table(self._store.disk.local_path(recorded.key)), True
+        parts = [
+            index
+            for index, first in enumerate(self._firsts)
+            if first <= paths[-1] and (index + 1 == len(self._firsts) or self._firsts[index + 1] > paths[0])
+        ]
+        if self._table and parts:
+            return pa.concat_tables([self._table.read(index) for index in parts]), self._same_folder
+        return None, False

@@ -1,18 +1,18 @@
-"""What a scoring wants, and what came of it."""
+"""A scoring as it is carried out: what was asked for, resolved once, and the digests that follow from it."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from artifacts import predictions, weights
+from artifacts import predictions
 from artifacts.documents import digest
 from artifacts.errors import LookbookError
-from artifacts.refs import Ref
+from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
-from artifacts.shards import Part
 from artifacts.store import Store
-from tasks.shared.listing import real_path
+from tasks.requests import ScoreRequest
+from tasks.shared.listing import check_folder, default_name, real_path
 from tasks.vision.images import ImageSpec, Limits
 from tasks.vision.metrics import MISTAKES_TO_FIT
 
@@ -25,18 +25,25 @@ class NotCalibrated(LookbookError):
 
 @dataclass(frozen=True)
 class Job:
-    """What a run scores, and how. All of it but the name decides the rows.
+    """A scoring as it is carried out: what was asked for, and what the published weights say. It is made once a run.
 
-    folder: root:sub/path; where: its `real_path`, without links; temperature: what logits are divided by, None for
-    probabilities as the network gives them.
+    request: as it was asked for.
+    where: the `real_path` of the folder, without links.
+    name: what the predictions are called.
+    weights: the ref that `request.weights` means.
+    dataset: the ref of what these weights were trained on.
+    classes: names, in the order of the logits.
+    spec: how a picture becomes pixels.
+    limits: on a source image.
+    temperature: what logits are divided by; None for probabilities as the network gives them.
     """
 
-    folder: str
+    request: ScoreRequest
     where: str
     name: str
     weights: Ref
     dataset: str
-    classes: list[str]
+    classes: tuple[str, ...]
     spec: ImageSpec
     limits: Limits
     temperature: float | None
@@ -59,43 +66,39 @@ class Job:
         return digest({"shard": shard, "folder": self.where})
 
     @property
-    def fresh(self) -> str:
+    def fresh_digest(self) -> str:
         """The digest under which this job is on record while it is scored afresh."""
         return digest({"job": self.digest(""), "folder": self.where, "name": self.name})
 
     def schema(self) -> pa.Schema:
+        """The columns of the table, and its metadata."""
         return predictions.schema(self.weights, self.dataset, self.classes, self.spec.to_dict(), self.temperature)
 
 
-@dataclass
-class Outcome:
-    """parts: one a shard, in order; predicted and reused: rows; seconds: of the stage, without `waited`, the seconds in
-    which all the rest waited for TensorFlow's import."""
+def make_job(store: Store, settings: Settings, request: ScoreRequest) -> Job:
+    """Resolve what a scoring asks for. Of the weights only the manifest is read: they are loaded when they predict.
 
-    parts: list[Part]
-    predicted: int = 0
-    reused: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-
-def make_job(
-    store: Store, settings: Settings, folder: str, name: str, ref: Ref, invert: bool = False, calibrated: bool = False
-) -> Job:
-    """What to score with published weights; `calibrated` by their temperature.
-
-    Raises FolderError, NotFound, Corrupt, and NotCalibrated for weights that have none.
+    Raises FolderError, InvalidRef, NotFound, Corrupt, and NotCalibrated for weights without a temperature.
     """
-    published = weights.load(store, ref)
-    spec = ImageSpec.from_dict({**published.image_spec, "invert": invert})
-    limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-    dataset = published.artifact.identity["inputs"]["dataset"]
-    if calibrated and published.temperature is None:
+    check_folder(settings, request.folder)
+    name = check_name(request.name or default_name(settings, request.folder))
+    weights = store.resolve(request.weights, "weights")
+    published = store.open(weights)
+    temperature = published.facts.get("temperature") if request.calibrated else None
+    if request.calibrated and temperature is None:
         raise NotCalibrated(
-            f"expected weights with a temperature, fitted on held-out images; {ref} has none: retrain with a "
+            f"expected weights with a temperature, fitted on held-out images; {weights} has none: retrain with a "
             f"validation share (--validation 0.1) in which it makes {MISTAKES_TO_FIT} mistakes at least, or score "
             "without calibration"
         )
-    temperature = published.temperature if calibrated else None
-    where = real_path(settings, folder)
-    return Job(folder, where, name, ref, dataset, published.classes, spec, limits, temperature)
+    return Job(
+        request,
+        real_path(settings, request.folder),
+        name,
+        weights,
+        published.identity["inputs"]["dataset"],
+        tuple(published.facts["classes"]),
+        ImageSpec.from_dict({**published.facts["image_spec"], "invert": request.invert}),
+        Limits(settings.max_image_bytes, settings.max_image_pixels),
+        temperature,
+    )

@@ -1,34 +1,40 @@
 """The rows of one shard: what stays, what becomes of the rest, and the Parquet table of both."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from tasks.plan import Plan
 from tasks.scoring.earlier import Earlier
 from tasks.scoring.job import Job
 from tasks.shared.listing import to_text
-from tasks.vision.decoding import Files, Pictures, cut
+from tasks.vision.files import DecodedFiles, Files, cut
 from tasks.vision.images import ImageSpec
 
 
 class Shard:
-    """One shard while it is worked on: its entries, the rows that stay, and the rows that come."""
+    """One shard while it is worked on: its entries, the rows that stay, and the rows that come.
 
-    def __init__(self, number: int, shard_digest: str, plan: Plan, earlier: Earlier, spec: ImageSpec) -> None:
-        self.number, self.digest, self._plan, self._earlier, self._spec = number, shard_digest, plan, earlier, spec
+    number: its place in the plan.
+    digest: of what goes into it.
+    paths, sizes (bytes), mtimes (ns): of its entries.
+    kept: int64, for each entry the row of `table` that stays; -1 for none.
+    wanted: int64, the entries to decode.
+    odd: int64, the entries that are no files and have no row yet.
+    """
 
-    def open(self) -> None:
-        """Read the entries, and find out which have rows already."""
-        entries = self._plan.entries(self.number)
+    def __init__(self, number: int, digest: str, entries: pa.Table, earlier: Earlier) -> None:
+        """Find out which of a plan's `entries` have rows already."""
+        self.number, self.digest = number, digest
         self.paths: list[bytes] = entries.column("path").to_pylist()
         self.sizes = entries.column("bytes").to_numpy()
         self.mtimes = entries.column("mtime_ns").to_numpy()
-        found = self._earlier.rows(self.digest, self.paths, self.sizes, self.mtimes)
-        self.table, self.kept, self.known, self.touched = found
+        found = earlier.rows(digest, self.paths, self.sizes, self.mtimes)
+        self.table, self.kept = found.table, found.kept
+        self._known, self._touched = found.known, found.touched
         regular = entries.column("regular").to_numpy(zero_copy_only=False)
         self.kept[~regular] = -1
         rows = len(self.paths)
@@ -41,26 +47,39 @@ class Shard:
         )
         self.probabilities: np.ndarray | None = None
 
-    def requests(self) -> Iterator[tuple["Shard", np.ndarray, Files]]:
-        """The files to decode, a chunk at a time."""
-        self.open()
-        for items in cut(self.wanted, self.sizes, self._spec):
-            known = {place: self.known[item] for place, item in enumerate(items.tolist()) if item in self.known}
-            sizes, mtimes = self.sizes[items].tolist(), self.mtimes[items].tolist()
-            yield self, items, Files([self.paths[item] for item in items], sizes, mtimes, known)
+    @property
+    def reused(self) -> int:
+        """How many rows stay."""
+        return int((self.kept >= 0).sum())
 
-    def take(self, items: np.ndarray, pictures: Pictures, probabilities: np.ndarray) -> None:
-        """Note what became of a chunk."""
+    def chunks(self, spec: ImageSpec) -> Iterator["Chunk"]:
+        """What to decode by `spec`, a request at a time; one empty request where there is nothing to decode."""
+        for items in cut(self.wanted, self.sizes, spec):
+            known = {place: self._known[item] for place, item in enumerate(items.tolist()) if item in self._known}
+            sizes, mtimes = self.sizes[items].tolist(), self.mtimes[items].tolist()
+            yield Chunk(self, items, Files([self.paths[item] for item in items], sizes, mtimes, known))
+
+    def take(self, items: np.ndarray, decoded: DecodedFiles, probabilities: np.ndarray) -> None:
+        """Note what became of a chunk's items. probabilities: float32 [items, classes]."""
         if self.probabilities is None:
             self.probabilities = np.zeros((len(self.paths), probabilities.shape[1]), np.float32)
         self.probabilities[items] = probabilities
-        self.width[items], self.height[items] = pictures.width, pictures.height
-        for item, sha256 in zip(items.tolist(), pictures.sha256, strict=True):
+        self.width[items], self.height[items] = decoded.width, decoded.height
+        for item, sha256 in zip(items.tolist(), decoded.sha256, strict=True):
             self.sha256[item] = sha256
-        for place, error in pictures.errors.items():
+        for place, error in decoded.errors.items():
             self.errors[int(items[place])] = error
-        for place in pictures.same:  # touched, not changed: the row stays, but for its time
-            self.kept[items[place]] = self.touched[int(items[place])]
+        for place in decoded.same:  # touched, not changed: the row stays, but for its time
+            self.kept[items[place]] = self._touched[int(items[place])]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Files of a shard that are decoded by one request. items: int64, their places in the shard."""
+
+    shard: Shard
+    items: np.ndarray
+    files: Files
 
 
 def table_of(job: Job, shard: Shard) -> pa.Table:
@@ -110,9 +129,3 @@ def table_of(job: Job, shard: Shard) -> pa.Table:
             schema.get_field_index(name), schema.field(name), pa.DictionaryArray.from_arrays(codes, column)
         )
     return merged
-
-
-def counts(table: pa.Table, column: str) -> dict[str, int]:
-    """How many rows have which text in a column; those without any are left out."""
-    counted = table.column(column).cast(pa.string()).drop_null().value_counts().to_pylist()
-    return {each["values"]: each["counts"] for each in sorted(counted, key=lambda each: each["values"])}

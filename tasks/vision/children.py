@@ -133,8 +133,8 @@ class Child:
         theirs = json.loads(hello)
         if {**theirs, "folder": ""} != {**IDENTITY, "folder": ""}:
             raise DecoderError(
-                f"expected decoder processes to run the code of this one ({_told(IDENTITY)}), found {_told(theirs)}: "
-                "the files changed after this process had started; start it again"
+                f"expected decoder processes to run the code of this one ({_described(IDENTITY)}), found "
+                f"{_described(theirs)}: the files changed after this process had started; start it again"
             )
         self._known = True
 
@@ -157,7 +157,7 @@ class Child:
             self._process.wait(_END_SECONDS)
 
 
-def _told(identity: Mapping[str, str]) -> str:
+def _described(identity: Mapping[str, str]) -> str:
     code = f"{identity['folder']}, code {identity['code'][:12]}"
     return f"{code}, Python {identity['python']}, NumPy {identity['numpy']}, Pillow {identity['pillow']}"
 

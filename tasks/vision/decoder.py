@@ -26,7 +26,7 @@ from tasks.vision.errors import ImageError
 from tasks.vision.images import ImageSpec, Limits, decode
 
 FRAME = struct.Struct("<II")  # length of the JSON, length of the paths behind it
-PROGRESS_BYTES = 16
+IN_HAND_BYTES = 16
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _REST_OF_THE_PROCESS = 2 << 30  # address space of Python, NumPy and Pillow, before any picture
@@ -48,8 +48,8 @@ def _identity() -> dict[str, str]:
 IDENTITY = _identity()
 
 
-class Progress:
-    """Which item of its chunk a decoder has in hand, in the first PROGRESS_BYTES of the shared memory.
+class FileInHand:
+    """Which item of its chunk a decoder has in hand, in the first IN_HAND_BYTES of the shared memory.
 
     Written through views, whose elements are stored by one instruction: `struct.pack_into` zeroes the place first, and
     a reader that looked just then took the picture for one begun when the machine was.
@@ -145,7 +145,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     folder = Folder(settings["folder"])
     shared = mmap.mmap(settings["memory"], 0)
     os.close(settings["memory"])
-    progress = Progress(shared)
+    in_hand = FileInHand(shared)
     places = [Path(module.__file__).parent for module in (os, np, PIL) if module.__file__]
     libraries = [os.open(place, os.O_PATH | os.O_CLOEXEC) for place in places]
     confine(_REST_OF_THE_PROCESS + limits.bytes + 16 * limits.pixels, [settings["folder"], *libraries])
@@ -157,8 +157,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         lengths = FRAME.unpack(header)
         request = json.loads(requests.read(lengths[0]))
         paths = requests.read(lengths[1]).split(b"\0") if lengths[1] else []
-        start = PROGRESS_BYTES + request["slot"] * settings["files"] * size
-        _answer(answers, _decode_chunk(request, paths, folder, spec, limits, shared, progress, start))
+        start = IN_HAND_BYTES + request["slot"] * settings["files"] * size
+        _answer(answers, _decode_chunk(request, paths, folder, spec, limits, shared, in_hand, start))
 
 
 def _answer(answers: BinaryIO, answer: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def _decode_chunk(
     spec: ImageSpec,
     limits: Limits,
     shared: mmap.mmap,
-    progress: Progress,
+    in_hand: FileInHand,
     at: int,
 ) -> dict[str, Any]:
     size = spec.height * spec.width * spec.channels
@@ -185,7 +185,7 @@ def _decode_chunk(
     errors: dict[int, tuple[str, str]] = {}
     same: list[int] = []
     for index, path in enumerate(paths):
-        progress.begin(index)
+        in_hand.begin(index)
         digest, width, height = None, 0, 0
         try:
             if index not in skip:
@@ -208,7 +208,7 @@ def _decode_chunk(
         widths.append(width)
         heights.append(height)
         at += size
-    progress.clear()
+    in_hand.clear()
     return {
         "slot": request["slot"], "sha256": sha256, "width": widths, "height": heights, "errors": errors, "same": same
     }  # fmt: skip

@@ -11,21 +11,19 @@ import os
 import selectors
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
 from tasks.vision.children import Child, shared_memory
-from tasks.vision.decoder import FRAME, PROGRESS_BYTES, Progress
+from tasks.vision.decoder import FRAME, IN_HAND_BYTES, FileInHand
 from tasks.vision.errors import DecoderError
+from tasks.vision.files import DecodedFiles, Files, files_a_request, joined
 from tasks.vision.images import ImageSpec, Limits
 
-CHUNK = 256  # files a request at most
-REQUEST_BYTES = 8 << 20  # large pictures travel in smaller groups, so that no decoder is left with the last long one
-SLOT_BYTES = 16 << 20  # pixels a request at most: what a decoder shares is twice that
 AHEAD_BYTES = 256 << 20  # pixels of all requests that were sent and whose results were not taken yet
 MOST_PROCESSES = 32  # decoders by default, at most; docs/scoring.md tells why
 _SLOTS = 2  # requests a child may hold: it never waits for its next one
@@ -33,70 +31,12 @@ _POLL_SECONDS = 0.1
 _SILENT_SECONDS = 60.0  # without a file in hand a child that works says something in milliseconds, but for its start
 _FRUITLESS_STARTS = 3
 
+Key = TypeVar("Key")
+
 
 def default_processes() -> int:
     """How many decoders are useful here: one for each processor that this process may use, MOST_PROCESSES at most."""
     return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
-
-
-def files_a_request(spec: ImageSpec) -> int:
-    """How many pictures of this size one request may have: a power of two up to CHUNK, within SLOT_BYTES of pixels."""
-    fitting = max(1, SLOT_BYTES // (spec.height * spec.width * spec.channels))
-    return min(CHUNK, 1 << fitting.bit_length() - 1)
-
-
-@dataclass(frozen=True)
-class Files:
-    """Up to CHUNK files to decode: paths below the pool's folder, their planned sizes (bytes) and times (ns).
-
-    `known` maps an item's place to the SHA-256 (hex) with which it was scored before: when the content is still that,
-    it is not decoded again.
-    """
-
-    paths: Sequence[bytes]
-    sizes: Sequence[int]
-    mtimes_ns: Sequence[int]
-    known: Mapping[int, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, part: slice) -> "Files":
-        start, stop, _ = part.indices(len(self))
-        known = {place - start: sha256 for place, sha256 in self.known.items() if start <= place < stop}
-        return Files(self.paths[part], self.sizes[part], self.mtimes_ns[part], known)
-
-
-def cut(items: np.ndarray, sizes: np.ndarray, spec: ImageSpec | None = None) -> Iterator[np.ndarray]:
-    """Requests of about REQUEST_BYTES of files at most, at least one request (an empty one for no items).
-
-    items: int64, places in `sizes`, which are the bytes of all files. With the `spec` that they are decoded by, a
-    request has `files_a_request` items at most, which the pool sends as they are; otherwise up to CHUNK.
-    """
-    most = files_a_request(spec) if spec else CHUNK
-    start = 0
-    while start == 0 or start < len(items):
-        read = np.cumsum(sizes[items[start : start + most]])
-        end = start + max(1, int(np.searchsorted(read, REQUEST_BYTES)))
-        yield items[start:end]
-        start = end
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """What became of them, in the same order.
-
-    pixels: uint8 [items, height, width, channels], undefined where there is an error; sha256: hex of what was read,
-    None when nothing could be; width, height: of the source, 0 on error; errors: place -> (kind, detail); same: the
-    places whose content was known.
-    """
-
-    pixels: np.ndarray
-    sha256: list[str | None]
-    width: list[int]
-    height: list[int]
-    errors: dict[int, tuple[str, str]]
-    same: list[int]
 
 
 class _Ticket:
@@ -105,7 +45,7 @@ class _Ticket:
     def __init__(self, files: Files) -> None:
         self.files = files
         self.failed: dict[int, tuple[str, str]] = {}
-        self.done: Pictures | None = None
+        self.done: DecodedFiles | None = None
 
 
 class DecoderPool:
@@ -143,27 +83,29 @@ class DecoderPool:
             worker.close()
         self._selector.close()
 
-    def decode(self, requests: Iterable[Files]) -> Iterator[Pictures]:
-        """Decode every request, in order; one of more pixels than a decoder shares is cut, and put together again.
+    def decode(self, requests: Iterable[tuple[Key, Files]]) -> Iterator[tuple[Key, DecodedFiles]]:
+        """Decode every request, in order; each comes back under its caller's key. One of more pixels than a decoder
+        shares is cut, and put together again.
 
         Raises DecoderError when children die before they decode anything, when they say nothing, and when they run
         other code than this process.
         """
-        pieces: deque[int] = deque()
+        parts: list[DecodedFiles] = []
+        for (key, is_last), decoded in self._decode(self._cut_to_size(requests)):
+            parts.append(decoded)
+            if is_last:
+                yield key, joined(parts) if len(parts) > 1 else decoded
+                parts.clear()
 
-        def cut_to_size() -> Iterator[Files]:
-            for files in requests:
-                parts = [files[start : start + self._files] for start in range(0, max(1, len(files)), self._files)]
-                pieces.append(len(parts))
-                yield from parts
+    def _cut_to_size(self, requests: Iterable[tuple[Key, Files]]) -> Iterator[tuple[tuple[Key, bool], Files]]:
+        """Parts of requests, each under its request's key and whether it is the last one of that."""
+        for key, files in requests:
+            for start in range(0, max(1, len(files)), self._files):
+                end = start + self._files
+                yield (key, end >= len(files)), files[start:end]
 
-        decoded = self._decode(cut_to_size())
-        for first in decoded:
-            rest = [next(decoded) for _ in range(pieces.popleft() - 1)]
-            yield _joined([first, *rest]) if rest else first
-
-    def _decode(self, requests: Iterator[Files]) -> Iterator[Pictures]:
-        tickets: deque[_Ticket] = deque()
+    def _decode(self, requests: Iterator[tuple[Key, Files]]) -> Iterator[tuple[Key, DecodedFiles]]:
+        tickets: deque[tuple[Key, _Ticket]] = deque()
         exhausted = False
         self._resumed = time.monotonic()
         while True:
@@ -171,18 +113,19 @@ class DecoderPool:
                 worker = min(self._workers, key=lambda worker: len(worker.pending))
                 if len(worker.pending) == _SLOTS:
                     break
-                files = next(requests, None)
-                if files is None:
+                request = next(requests, None)
+                if request is None:
                     exhausted = True
                     break
-                tickets.append(_Ticket(files))
-                worker.send(tickets[-1])
+                ticket = _Ticket(request[1])
+                tickets.append((request[0], ticket))
+                worker.send(ticket)
             if not tickets:
                 return
-            self._poll(0 if tickets[0].done else _POLL_SECONDS)
-            while tickets and (done := tickets[0].done):
-                tickets.popleft()
-                yield done
+            self._poll(0 if tickets[0][1].done else _POLL_SECONDS)
+            while tickets and (done := tickets[0][1].done):
+                key, _ = tickets.popleft()
+                yield key, done
                 self._resumed = time.monotonic()
                 if not exhausted:
                     break
@@ -203,20 +146,6 @@ class DecoderPool:
                 worker.restart("timeout", f"the decoder said nothing for {_SILENT_SECONDS:g} s")
 
 
-def _joined(parts: Sequence[Pictures]) -> Pictures:
-    """Parts of one request as one."""
-    pixels = np.concatenate([part.pixels for part in parts])
-    joined = Pictures(pixels, [], [], [], {}, [])
-    for part in parts:
-        start = len(joined.sha256)
-        joined.errors.update({start + place: error for place, error in part.errors.items()})
-        joined.same.extend(start + place for place in part.same)
-        joined.sha256.extend(part.sha256)
-        joined.width.extend(part.width)
-        joined.height.extend(part.height)
-    return joined
-
-
 class _Worker:
     """A place in the pool: one child after another, the memory that they share, and the tickets, oldest first."""
 
@@ -226,10 +155,10 @@ class _Worker:
         self._selector, self._folder = selector, folder
         self._shape = (files, spec.height, spec.width, spec.channels)
         self._slot_bytes = int(np.prod(self._shape))
-        self._file = shared_memory(PROGRESS_BYTES + _SLOTS * self._slot_bytes)
+        self._file = shared_memory(IN_HAND_BYTES + _SLOTS * self._slot_bytes)
         self._memory = mmap.mmap(self._file, 0)
         self._settings = {"spec": spec.to_dict(), "limits": asdict(limits), "files": files}
-        self.progress = Progress(self._memory)
+        self.in_hand = FileInHand(self._memory)
         self.pending: deque[tuple[_Ticket, int]] = deque()
         self._fruitless = 0
         try:
@@ -239,7 +168,7 @@ class _Worker:
             raise
 
     def _start(self) -> Child:
-        self.progress.clear()
+        self.in_hand.clear()
         settings = {**self._settings, "folder": self._folder, "memory": self._file}
         return Child(self._selector, self, settings, [self._folder, self._file])
 
@@ -259,10 +188,10 @@ class _Worker:
     def _take(self, content: bytes) -> None:
         answer = json.loads(content)
         ticket, slot = self.pending.popleft()
-        start = PROGRESS_BYTES + slot * self._slot_bytes
+        start = IN_HAND_BYTES + slot * self._slot_bytes
         pixels = np.frombuffer(self._memory, np.uint8, self._slot_bytes, start).reshape(self._shape)
         errors = {int(index): (kind, detail) for index, (kind, detail) in answer["errors"].items()} | ticket.failed
-        ticket.done = Pictures(
+        ticket.done = DecodedFiles(
             pixels[: len(ticket.files)].copy(),
             answer["sha256"],
             answer["width"],
@@ -275,13 +204,13 @@ class _Worker:
     def busy_for(self) -> float:
         """Seconds since the child took the file in hand; 0 between files."""
         now = time.monotonic()  # before the look: this thread may stand still for seconds between any two lines
-        item, began = self.progress.read()
+        item, began = self.in_hand.read()
         return now - began if item >= 0 else 0.0
 
     def restart(self, kind: str, detail: str) -> None:
         """End the child, blame the file it had in hand, and give the rest of its requests to a new one."""
         self.child.end()
-        item, _ = self.progress.read()
+        item, _ = self.in_hand.read()
         if item >= 0 and self.pending:
             self.pending[0][0].failed[item] = (kind, detail)
         else:

@@ -118,7 +118,7 @@ def fetch(dataset: IdxDataset, cache: Path, mirror: Path | None, on_bytes: OnByt
         ) from error
 
 
-def split(dataset: IdxDataset, contents: dict[str, bytes], side: str) -> LabelledImages:
+def read_side(dataset: IdxDataset, contents: dict[str, bytes], side: str) -> LabelledImages:
     """The `train` or `test` side of fetched files. Raises SourceError when images and labels don't match."""
     images_file, labels_file = (
         (dataset.train_images, dataset.train_labels) if side == "train" else (dataset.test_images, dataset.test_labels)
