@@ -15,6 +15,7 @@ from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from upheld import WORK_SECONDS
 
 from artifacts import runs
 
@@ -53,7 +54,7 @@ def killed(up, champion):
     scored_by = runs.find(up.store.disk, champion)["weights"]  # whoever is champion when it goes on
     scoring = up.start("score/folder", folder="photos:many", weights=scored_by)
     up.wait(scoring, "RUNNING")
-    until = time.monotonic() + 120
+    until = time.monotonic() + WORK_SECONDS
     while not set(shards.glob("*/*.json")) - known:
         assert time.monotonic() < until, up.logs(scoring)
         time.sleep(0.005)
@@ -78,7 +79,7 @@ def test_killed_with_its_worker_a_run_leaves_a_whole_store(up, killed):
 def test_killed_with_its_worker_a_scoring_is_crashed_and_its_rerun_goes_on(up, killed):
     training, child, scoring, finished = killed
     for run in (training, child, scoring):
-        state = up.wait(run, "CRASHED", seconds=300)["state"]
+        state = up.wait(run, "CRASHED")["state"]
         assert state["message"].startswith("no sign of life for 90 seconds")
     up.retry(training)  # judged below
     up.retry(scoring)
@@ -91,7 +92,7 @@ def test_killed_with_its_worker_a_scoring_is_crashed_and_its_rerun_goes_on(up, k
 @pytest.mark.late
 def test_killed_with_its_worker_a_training_goes_on_when_it_is_run_again(up, killed):
     training, *_ = killed
-    assert up.wait(training, seconds=200)["state_type"] == "COMPLETED", up.logs(training)
+    assert up.wait(training)["state_type"] == "COMPLETED", up.logs(training)
     assert up.run(training)["run_count"] == 2
     assert up.store.verify().corrupt == []
 
@@ -102,7 +103,7 @@ def test_a_server_that_is_killed_comes_back_and_the_training_goes_on(up, champio
     up.wait_for_log(up.inner(run)["id"], "epoch 2/60")
     for pid in up.processes("flows.serving"):
         os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + 60
+    until = time.monotonic() + WORK_SECONDS
     while True:
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(f"{up.api}/health").is_success:

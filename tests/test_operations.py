@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from commands import run_flow_inside
-from upheld import asked, delete, post
+from upheld import WORK_SECONDS, asked, delete, post
 
 from artifacts import aliases, metrics, runs, weights
 from artifacts.refs import Ref
@@ -162,7 +162,7 @@ def test_cancelling_goes_both_ways(up, champion):
 
 def first_to_train(up, trainings):
     """Of parents and their trainings, the parent whose training is under way first."""
-    until = time.monotonic() + 90
+    until = time.monotonic() + WORK_SECONDS
     while time.monotonic() < until:
         for parent, child in trainings.items():
             if any(line.startswith("epoch 2/") for line in up.logs(child)):

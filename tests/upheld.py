@@ -16,7 +16,8 @@ from commands import COMMAND
 from artifacts.store import Store
 
 ENDS_WITH_ITS_PARENT = ["setpriv", "--pdeathsig", "INT"]  # a session of tests that is killed leaves no server behind
-PATIENCE = 60.0  # seconds for an answer of Prefect's server, which answers nobody while it has much to do
+PATIENCE = 150.0  # seconds for an answer of Prefect's server, which answers nobody while it has much to do
+WORK_SECONDS = 300.0  # for a run to get anywhere, on a machine that has other work
 
 
 def free_port() -> int:
@@ -97,15 +98,15 @@ class Upheld:
     def run(self, run: str) -> dict[str, Any]:
         return httpx.get(f"{self.api}/flow_runs/{run}", timeout=PATIENCE).raise_for_status().json()
 
-    def wait(self, run: str, *states: str, seconds: float = 120) -> dict[str, Any]:
+    def wait(self, run: str, *states: str) -> dict[str, Any]:
         """The run, once it is in one of the states (any final one when none is named)."""
         states = states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        until = time.monotonic() + seconds
+        until = time.monotonic() + WORK_SECONDS
         while time.monotonic() < until:
             if (found := self.run(run))["state_type"] in states:
                 return found
             time.sleep(0.3)
-        pytest.fail(f"{found['name']} is {found['state']} after {seconds} s, expected {states}: {self.logs(run)}")
+        pytest.fail(f"{found['name']} is {found['state']} after {WORK_SECONDS} s, expected {states}: {self.logs(run)}")
 
     def cancel(self, run: str) -> None:
         post(f"{self.api}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
@@ -119,8 +120,8 @@ class Upheld:
         """What the run said so far."""
         return [each["message"] for each in asked(self.api, "logs", logs={"flow_run_id": {"any_": [run]}})]
 
-    def wait_for_log(self, run: str, text: str, seconds: float = 90) -> None:
-        until = time.monotonic() + seconds
+    def wait_for_log(self, run: str, text: str) -> None:
+        until = time.monotonic() + WORK_SECONDS
         while not any(text in line for line in self.logs(run)):
             assert time.monotonic() < until, (text, self.run(run)["state"], self.logs(run))
             time.sleep(0.3)
@@ -128,7 +129,7 @@ class Upheld:
     def inner(self, run: str, flow: str = "train") -> dict[str, Any]:
         """The newest run of `flow` below `run`: in its process, or of another deployment."""
         parent = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}, "sort": "START_TIME_DESC"}
-        until = time.monotonic() + 60
+        until = time.monotonic() + WORK_SECONDS
         while not (found := asked(self.api, "flow_runs", **parent)):
             assert time.monotonic() < until, f"no {flow} below {self.run(run)['name']}"
             time.sleep(0.3)
