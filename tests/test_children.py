@@ -55,7 +55,8 @@ def folder(tmp_path):
 def elsewhere(tmp_path) -> Path:
     """Another checkout, whose decoder speaks in words of its own."""
     copy = tmp_path / "another checkout é"
-    shutil.copytree(ROOT / "tasks", copy / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("artifacts", "tasks"):
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
     images = copy / "tasks/vision/images.py"
     words = images.read_text().replace("the file is empty", "the other checkout speaks")
     images.write_text(words)

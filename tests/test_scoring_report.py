@@ -34,7 +34,7 @@ def test_a_few_images_vary_by_chance():
     few = np.array([9, 11])  # of 60% and 40%
     assert shift(SAME, few).index > 0.05
     text = told((SAME, few), (np.full(10, 1_000), np.array([0, 4, 1, 2, 3, 0, 2, 1, 3, 4])))
-    assert "within what 20 images vary by chance (up to " in text
+    assert "no more than 20 images vary by chance (up to " in text
     assert "these are other pictures" not in text
 
 
