@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from artifacts.store import Artifact, Store
 
 _File = tuple[int, ...]
-_NAMED = 5  # of those that refer to what is missing; a file that several versions share is told with all of them
+_NAMED = 5  # of those that refer to what is missing; a file that several versions share is reported with all of them
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def verify(store: "Store", ref: Ref | None) -> Verification:
     verifier = _Verifier(store)
     if ref is None:
         for each in store.refs():
-            with suppress(NotFound):  # removed in this moment; whether something refers to it is told below
+            with suppress(NotFound):  # removed in this moment; whether something refers to it is found below
                 verifier.check_version(each)
         verifier.check_events()
         verifier.check_runs()
@@ -61,7 +61,7 @@ class _Problem:
 
 
 class _Verifier:
-    """Versions share files (hard links): each file is hashed once, and a damaged one is told once, with all of them."""
+    """Versions share files (hard links): each file is hashed once, and a damaged one is reported once for all."""
 
     def __init__(self, store: "Store") -> None:
         self.checked = 0

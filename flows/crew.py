@@ -39,7 +39,6 @@ class Crew:
         """Start a process that logs to `<name>.log`, and that inherits the sockets."""
         with open(self._logs / f"{name}.log", "ab") as log:
             process = Process(name, command, environment, log, sockets)
-            process.start()
             self._members.append(process)
             try:
                 yield process
@@ -58,7 +57,7 @@ class Crew:
 
 
 class Process:
-    """A process in a session of its own: Ctrl-C is ours to pass on, in order."""
+    """A process, started at once, in a session of its own: Ctrl-C is ours to pass on, in order."""
 
     def __init__(
         self,
@@ -71,10 +70,11 @@ class Process:
         self.name, self.log = name, log.name
         self._command, self._environment, self._output, self._sockets = command, environment, log, sockets
         self._restarts = 0
-
-    def start(self) -> None:
         self._started = time.monotonic()
-        self._process = subprocess.Popen(
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             self._command,
             env=dict(self._environment),
             stdin=subprocess.DEVNULL,
@@ -91,7 +91,8 @@ class Process:
         if self._restarts > _RESTARTS:
             raise ServerError(f"{self.name} ended {self._restarts} times; {self.last_words()}")
         time.sleep(self._restarts)
-        self.start()
+        self._started = time.monotonic()
+        self._process = self._start()
 
     def ended(self) -> bool:
         return self._process.poll() is not None

@@ -23,9 +23,9 @@ from tasks.plan import plan
 from tasks.reports import scoring
 from tasks.reports.progress import report_key
 from tasks.requests import ScoreRequest
+from tasks.results import Scored, scored
 from tasks.score import score as score_shards
 from tasks.scoring.job import make_job
-from tasks.scoring.results import ScoreResult, result_of
 from tasks.shared.deadline import Deadline
 
 
@@ -50,7 +50,7 @@ report on this run's *Artifacts* page.
 def score(request: ScoreRequest) -> dict[str, Any]:
     """List, predict, publish.
 
-    Returns the fields of a ScoreResult.
+    Returns the fields of a Scored.
     """
     started = time.perf_counter()
     deadline = Deadline.after(request.deadline_hours)
@@ -62,12 +62,12 @@ def score(request: ScoreRequest) -> dict[str, Any]:
     ref = commit(planned, job, outcome)
     runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
     published = predictions.load(store, Ref.parse(ref))
-    result = result_of(published, outcome, time.perf_counter() - started - outcome.waited)
+    result = scored(published, outcome, time.perf_counter() - started - outcome.waited)
     _report(job.name, published, result)
     return asdict(result)
 
 
-def _report(name: str, published: Predictions, result: ScoreResult) -> None:
+def _report(name: str, published: Predictions, result: Scored) -> None:
     """The run's report in Prefect's UI."""
     report = scoring.opening(name, result)
     with suppress(NotFound):  # a table of an earlier Lookbook

@@ -14,8 +14,8 @@ from artifacts.shards import Part, Shards
 from artifacts.store import Store
 from tasks.reports import scoring
 from tasks.scoring.job import Job
+from tasks.scoring.outcome import Outcome
 from tasks.scoring.plans import load_plan
-from tasks.scoring.results import Outcome
 from tasks.scoring.thumbnails import thumbnails
 from tasks.shared.retries import RETRIES
 

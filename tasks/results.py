@@ -1,9 +1,13 @@
 """What runs found: a frozen result each."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tasks.judging.decision import Decision
+from artifacts.predictions import Predictions
+from tasks.scoring.outcome import Outcome
+
+if TYPE_CHECKING:
+    from tasks.judging.decision import Decision
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Retrained:
     accuracy: float | None
     loss: float | None
     seconds: dict[str, float]
-    decision: Decision
+    decision: "Decision"
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, as `lookbook retrain --json` prints it."""
@@ -36,3 +40,45 @@ class Retrained:
             "numbers": self.decision.grounds.to_numbers(),
             "decision": self.decision.number,
         }
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came of a scoring.
+
+    predictions: the ref of the table.
+    path: its `data/` folder, for other tools.
+    images: how many rows it has.
+    predicted: rows that were scored now.
+    reused: rows that were taken over.
+    errors: kind -> rows.
+    classes: label -> rows.
+    images_per_second: that were scored now.
+    seconds: of the whole run, without what it waited for TensorFlow's import.
+    """
+
+    predictions: str
+    path: str
+    images: int
+    predicted: int
+    reused: int
+    errors: dict[str, int]
+    classes: dict[str, int]
+    images_per_second: float
+    seconds: float
+
+
+def scored(published: Predictions, outcome: Outcome, seconds: float) -> Scored:
+    """The result of a scoring that took `seconds` and published this table."""
+    facts = published.artifact.facts
+    return Scored(
+        predictions=str(published.artifact.ref),
+        path=str(published.folder),
+        images=facts["rows"],
+        predicted=outcome.predicted,
+        reused=outcome.reused,
+        errors=facts["errors"],
+        classes=facts["labels"],
+        images_per_second=round(outcome.predicted / outcome.seconds, 1),
+        seconds=round(seconds, 3),
+    )

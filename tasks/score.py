@@ -16,9 +16,9 @@ from tasks.reports.progress import FolderProgress, report_key
 from tasks.scoring.earlier import Earlier
 from tasks.scoring.job import Job
 from tasks.scoring.losses import Losses, moved, reopened
+from tasks.scoring.outcome import Outcome
 from tasks.scoring.plans import Plan, load_plan
 from tasks.scoring.prediction import ModelBeside, OnRows, predict_shards
-from tasks.scoring.results import Outcome
 from tasks.scoring.rows import Shard, table_of
 from tasks.shared.deadline import Deadline
 from tasks.shared.retries import RETRIES

@@ -1,7 +1,7 @@
 """What is odd about a dataset before anything is trained on it: sentences for people, in the dataset and in reports.
 
-What makes a training senseless stops a preparation; what is found here is only told. On Fashion-MNIST nothing is found
-but nine test images that nearly are training images (docs/your-own-pictures.md).
+What makes a training senseless stops a preparation; what is found here is only reported. On Fashion-MNIST nothing is
+found but nine test images that are nearly training images (docs/your-own-pictures.md).
 """
 
 import unicodedata

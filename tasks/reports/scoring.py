@@ -22,7 +22,7 @@ from tasks.reports.pages import gallery
 from tasks.reports.pages import page as whole_page
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
-from tasks.scoring.results import ScoreResult
+from tasks.results import Scored
 from tasks.vision.images import ImageSpec
 from tasks.vision.metrics import scale
 from tasks.vision.stability import LITTLE, MUCH, Shift, shift
@@ -174,7 +174,7 @@ def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
     return "\n\n".join(parts)
 
 
-def opening(name: str, result: ScoreResult) -> str:
+def opening(name: str, result: Scored) -> str:
     """What this run did, above the short form of the table."""
     return "\n\n".join(
         [

@@ -39,8 +39,8 @@ _ALLOWED: dict[str, Path] = {}
 
 
 def allow_folder(folder: Path) -> str:
-    """Let this process read a folder that its own user has named. Returns how flows are told of it: by its path, as
-    people can read it, where all others are `root:sub/path`."""
+    """Let this process read a folder that its own user has named. Returns the text by which flows know it: its
+    path, where all others are `root:sub/path`."""
     path = folder.expanduser().absolute()
     text = os.fsencode(path).decode(errors="replace")
     _ALLOWED[text] = path
@@ -48,7 +48,7 @@ def allow_folder(folder: Path) -> str:
 
 
 def folder_path(settings: Settings, text: str) -> Path:
-    """Where `root:sub/path` is, root one of LOOKBOOK_IMAGE_ROOTS; or a path, if `allow_folder` was told of it.
+    """Where `root:sub/path` is, root one of LOOKBOOK_IMAGE_ROOTS; or a path that `allow_folder` was given.
 
     No `..`, no other absolute path and no other scheme. For people; `open_folder` is the way in. Raises FolderError.
     """

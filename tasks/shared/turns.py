@@ -22,11 +22,11 @@ def turn(path: Path, waiting: str, deadline: Deadline, log: Callable[[str], None
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as lock:
-        told = False
+        announced = False
         while not lock_now(lock.fileno()):
-            if not told:
+            if not announced:
                 log(f"waiting for {waiting}")
-                told = True
+                announced = True
             deadline.check(f"waiting for {waiting}")
             time.sleep(_POLL_SECONDS)
         yield

@@ -1,7 +1,8 @@
 """Images that are the same: copies within a side of a data set, and those on both sides, or nearly so. Plain NumPy.
 
-Nearly the same is told in two steps: a perceptual hash finds candidates, the pixels decide. On Fashion-MNIST the hash
-alone joins trousers with other trousers: 12,229 pairs of the two sides are within 4 bits, 14 of them within 8 of 255.
+Images that are nearly the same are found in two steps: a perceptual hash finds candidates, and the pixels decide. On
+Fashion-MNIST the hash alone joins trousers with other trousers: 12,229 pairs of the two sides are within 4 bits, 14 of
+them within 8 of 255.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import numpy as np
 
 HASH_BITS = 4  # of 64 that may differ
 PIXELS_RMS = 8.0  # of 255, root mean square over all pixels
-CLOSEST = 8  # images that are told for one of ours
+CLOSEST = 8  # images that are listed for one of ours
 _FREQUENCIES = 8
 _BANDS = (13, 13, 13, 13, 12)  # bits; of two hashes that differ in HASH_BITS at most, one band at least is the same
 _COMMON = 1024  # of the images that share a band's value so many are looked at: enough to find one that is the same
