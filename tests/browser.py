@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -74,12 +74,20 @@ def fill(page: Page, name: str, value: object) -> None:
         block.locator("textarea, input").first.fill(str(value))
 
 
+def _submitted(page: Page) -> Response:
+    with page.expect_response("**/create_flow_run") as made:
+        page.get_by_role("button", name="Submit").click()
+    return made.value
+
+
 def submit(page: Page) -> None:
     """Press Submit, and go to the run's page; the notice with a link to it vanishes after a while."""
     name = page.get_by_role("textbox", name="Run Name").input_value()
-    with page.expect_response("**/create_flow_run") as made:
-        page.get_by_role("button", name="Submit").click()
-    page.goto(f"{page.url.partition('/deployments/')[0]}/runs/flow-run/{made.value.json()['id']}")
+    made = _submitted(page)
+    while made.status == 503:  # SQLite is busy; a person presses again
+        page.wait_for_timeout(1000)
+        made = _submitted(page)
+    page.goto(f"{page.url.partition('/deployments/')[0]}/runs/flow-run/{made.json()['id']}")
     page.get_by_label("breadcrumb").locator("[data-slot=breadcrumb-page]").filter(
         has_text=re.compile(rf"{re.escape(name)}|-20\d\d-")
     ).wait_for()

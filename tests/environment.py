@@ -3,7 +3,12 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
+
+# What starts tests in the background may ignore Ctrl-C, and their children would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PREFECT_HOME = tempfile.mkdtemp(prefix="lookbook-prefect-")
 atexit.register(shutil.rmtree, PREFECT_HOME, ignore_errors=True)

@@ -233,6 +233,7 @@ def drive(store, folder, kill_at=0, when=""):
     )
 
 
+@pytest.mark.long
 @pytest.mark.kill
 def test_killed_at_any_commit_it_goes_on_and_gives_the_same_version(drawn, undisturbed, tmp_path):
     """A process kills itself at its first commit, at its second, and so on, before or after it. Takes 15 s: a process

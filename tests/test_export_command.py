@@ -128,12 +128,12 @@ def test_the_current_folder_can_not_be_replaced(made, tmp_path, monkeypatch):
         export(made.store, made.refs["dense"], "tflite", Path())
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(lookbook, tmp_path):
+def test_a_missing_package_is_named_with_the_command_that_installs_it(lookbook_process, tmp_path):
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text("import sys; sys.modules['tf2onnx'] = sys.modules['onnxruntime'] = None")
     path = os.pathsep.join([str(hidden), *filter(None, [os.environ.get("PYTHONPATH")])])
-    run = lookbook("export", "champion", "--format", "onnx", "--output", tmp_path / "new", PYTHONPATH=path)
+    run = lookbook_process("export", "champion", "--format", "onnx", "--output", tmp_path / "new", PYTHONPATH=path)
     message = complaint(run)
     assert "expected onnx, onnxruntime, tf2onnx for --format onnx, found no onnxruntime, tf2onnx; " in message
     assert message.endswith("install them beside Lookbook: pip install onnx onnxruntime tf2onnx")

@@ -19,7 +19,7 @@ from upheld import WORK_SECONDS
 
 from artifacts import runs
 
-pytestmark = pytest.mark.kill
+pytestmark = [pytest.mark.kill, pytest.mark.long]
 
 
 def draw_shards(top, shards, files):

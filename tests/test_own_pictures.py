@@ -203,6 +203,7 @@ def test_options_about_pictures_go_with_pictures(lookbook):
         assert told == f"Error: {option[0]} is about pictures of your own: it goes with --images"
 
 
+@pytest.mark.long
 @pytest.mark.kill
 def test_killed_and_interrupted_while_reading_it_goes_on_and_gives_the_same_dataset(
     lookbook_command, lookbook_environment, store, tmp_path

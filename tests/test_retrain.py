@@ -205,6 +205,7 @@ def alive(pid):
         return False
 
 
+@pytest.mark.long
 @pytest.mark.kill
 @pytest.mark.parametrize(
     ("kind", "own_server"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGKILL, True)]
@@ -236,6 +237,7 @@ def test_interrupted_half_way(
     assert store.verify().corrupt == []
 
 
+@pytest.mark.long
 @pytest.mark.kill
 def test_commands_wait_for_their_turn_with_the_database_and_say_so(
     lookbook_command, lookbook_environment, own_home, tmp_path

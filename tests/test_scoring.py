@@ -442,6 +442,7 @@ for root in sys.stdin:  # a run is a fork, which has everything imported
 """
 
 
+@pytest.mark.long
 @pytest.mark.kill
 def test_killed_at_twenty_moments_and_resumed_it_yields_the_rows_of_an_uninterrupted_run(
     store, tmp_path, champion, pictures
@@ -501,7 +502,7 @@ def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, 
         "circle",
         "corrupt",
         "&lt;b&gt;bad.png",
-        "Population stability index",
+        "population stability index",
     ):
         assert part in text
     assert "<b>bad" not in text

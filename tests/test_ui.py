@@ -60,7 +60,7 @@ def test_a_retraining_and_then_a_scoring_with_the_mouse_alone(page):
     open_form(page)
     for name, value in {"name": "by-mouse", "epochs": 6, "significance": 0.01, "max_recall_drop": 0.5}.items():
         fill(page, name, value)
-    assert "Chance of promoting a model that is just as good" in field(page, "significance").inner_text()
+    assert "Chance of promoting a model that is only as good" in field(page, "significance").inner_text()
     submit(page)
     assert wait_for_state(page) == "Completed"
     report = read_report(page, "decision-by-mouse")
