@@ -119,6 +119,7 @@ def read_report(page: Page, key: str) -> dict[str, Any]:
     report = page.get_by_test_id("markdown-display")
     expect(report).not_to_be_empty()
     page.wait_for_function("[...document.images].every(image => image.complete)")
+    expect(report).to_contain_text(re.compile(r"\w"))  # it is drawn anew when its pictures are there
     return {
         "text": report.inner_text(),
         "rows": report.locator("tr").evaluate_all("all => all.map(row => [...row.cells].map(c => c.innerText.trim()))"),

@@ -5,7 +5,8 @@ Tests are marked by what they cost, so that `make test-quick` can leave them out
 - `server`: a Prefect server answers, whether the session's or one of the test's own.
 - `browser`: a page is opened in Chromium.
 - `kill`: other processes are killed, interrupted, or do what is waited for.
-- `long`: longer than `make test` may take; `make test-long` runs these, and so does `.ci/run`.
+- `long`: kills, interruptions and runs side by side that would take `make test` beyond its time; `make test-long` runs
+  these, and so does `.ci/run`.
 
 `server` and `browser` are set here for whoever asks for a fixture that brings one; the rest is marked in its file.
 

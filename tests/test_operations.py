@@ -144,6 +144,7 @@ def test_scoring_a_folder_reports_counts_errors_and_pictures(up, champion):
     assert len(shown) == 2, "a key keeps its history"
 
 
+@pytest.mark.long
 @pytest.mark.kill
 def test_cancelling_goes_both_ways(up, champion):
     """The second waits for the first to leave the pool."""
@@ -171,6 +172,7 @@ def first_to_train(up, trainings):
     pytest.fail(f"no training began: {[up.run(child)['state'] for child in trainings.values()]}")
 
 
+@pytest.mark.long
 def test_a_child_that_fails_fails_its_parent_and_a_deadline_ends_a_training(up, champion):
     late = up.start("retrain/weekly", **LONG, seed=5, deadline_hours=0.003)
     without_gpu = up.start("retrain/weekly", epochs=1, device="gpu", train_on="gpu pool")
@@ -183,6 +185,7 @@ def test_a_child_that_fails_fails_its_parent_and_a_deadline_ends_a_training(up, 
     assert "DeadlineExceeded: expected to be done within 0.00" in run["state"]["message"]
 
 
+@pytest.mark.long
 def test_two_scheduled_runs_never_train_at_once(up, champion):
     """The first stands still until the other has come to wait for it."""
     pair = [up.start("retrain/weekly", epochs=60, seed=seed) for seed in (11, 12)]

@@ -240,6 +240,7 @@ def test_killed_and_interrupted_while_reading_it_goes_on_and_gives_the_same_data
     assert store.verify().corrupt == []
 
 
+@pytest.mark.long
 @pytest.mark.kill
 def test_two_at_once_publish_one_dataset(lookbook_command, lookbook_environment, store, tmp_path):
     draw(tmp_path / "things", 0, 60)

@@ -157,6 +157,7 @@ def test_a_folder_from_a_form_stays_inside_the_roots(server, shared_environment,
     assert "FolderError: expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS (photos:)" in run.stderr
 
 
+@pytest.mark.long
 @pytest.mark.kill
 def test_a_mount_that_vanishes_while_it_is_scored_is_waited_for(
     scored, test_images, lookbook_command, server, shared_environment, store, tmp_path
@@ -214,6 +215,7 @@ def test_a_table_of_nothing_fails_and_says_what_to_do(test_images, server, share
     assert aliases.current(store.disk, "predictions", "nothing", "latest") is None
 
 
+@pytest.mark.long
 @pytest.mark.kill
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_and_started_again_it_ends_with_the_same_version(
