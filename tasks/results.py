@@ -1,6 +1,6 @@
 """What runs found: a frozen result each."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from artifacts.predictions import Predictions
@@ -30,10 +30,8 @@ class Retrained:
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, as `lookbook retrain --json` prints it."""
-        found = asdict(self)
-        del found["decision"]
         return {
-            **found,
+            **{field.name: getattr(self, field.name) for field in fields(self)},
             "promoted": self.decision.promoted,
             "reason": self.decision.reason,
             "champion": self.decision.champion,

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from artifacts.settings import Settings
-from tasks.preparing.labelled import LabelError, list_labelled, split_table
+from tasks.preparing.labelled import LabelError, allow_images, list_labelled, split_table
 from tasks.shared.listing import FolderError
 
 
@@ -248,3 +248,16 @@ def test_a_table_is_told_from_a_folder_by_its_name():
     assert split_table("photos:labels.parquet") == ("photos:", "labels.parquet")
     assert split_table("photos:shoes") == ("photos:shoes", None)
     assert split_table("photos:") == ("photos:", None)
+
+
+def test_a_table_that_a_command_names_is_read_in_its_folder(tmp_path):
+    folder = tmp_path / "of: 100%"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        draw(folder / name)
+    (folder / "labels.csv").write_text("path,label\na.png,boot\nb.png,sandal\n")
+    images = allow_images(folder / "labels.csv")
+    assert images == f"{folder}/labels.csv"
+    assert split_table(images) == (str(folder), "labels.csv")
+    assert list_labelled(Settings(), images).classes == ["boot", "sandal"]
+    assert allow_images(folder) == str(folder)

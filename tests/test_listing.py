@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.settings import Settings
-from tasks.shared.listing import FolderError, folder_path, open_folder, to_bytes, to_text, walk
+from tasks.shared.listing import FolderError, allow_folder, folder_path, open_folder, to_bytes, to_text, walk
 
 
 @pytest.fixture
@@ -140,3 +140,32 @@ def test_links_files_and_what_is_missing_are_refused(settings, tmp_path, text):
     with pytest.raises(FolderError, match="expected a folder of pictures at"):
         open_folder(settings, text)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_folder_that_a_command_names_is_known_by_its_own_path(settings, tmp_path, monkeypatch):
+    folder = tmp_path / "of: 100%" / "shoes"
+    (folder / "boot").mkdir(parents=True)
+    with pytest.raises(FolderError, match="expected a folder as root:sub/path"):
+        folder_path(settings, str(folder))
+    monkeypatch.chdir(folder.parent)
+    assert allow_folder(Path("shoes")) == str(folder)
+    assert folder_path(settings, str(folder)) == folder
+    assert folder_path(settings, f"{folder}/boot") == folder / "boot"
+    os.close(open_folder(settings, str(folder)))
+
+
+@pytest.mark.parametrize("beside", ["", "/..", "/../other", "/boot/..", "-2"])
+def test_allowing_a_folder_allows_nothing_beside_it(settings, tmp_path, beside):
+    for name in ("shoes/boot", "shoes-2", "other"):
+        (tmp_path / "allowed" / name).mkdir(parents=True)
+    allowed = allow_folder(tmp_path / "allowed/shoes")
+    refused = f"{allowed}{beside}" if beside else str(tmp_path / "allowed")
+    with pytest.raises(FolderError, match="expected a folder as root:sub/path"):
+        open_folder(settings, refused)
+
+
+def test_links_below_an_allowed_folder_lead_nowhere(settings, tmp_path):
+    (tmp_path / "shoes").mkdir()
+    (tmp_path / "shoes/out").symlink_to("/etc")
+    with pytest.raises(FolderError, match="expected a folder of pictures"):
+        open_folder(settings, f"{allow_folder(tmp_path / 'shoes')}/out")

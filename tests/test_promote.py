@@ -11,7 +11,7 @@ from published import damage, remove
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import NotPromotable
 from tasks import promote as stage
-from tasks.judging.decision import Decision
+from tasks.judging.decision import Decision, Grounds
 from tasks.judging.gate import Comparison, Recall, compare, judge, unprotected
 from tasks.judging.measuring import Mismatch, evaluate_weights
 from tasks.promote import decide_promotion
@@ -167,6 +167,10 @@ def test_a_decision_tells_what_it_was_made_by(store, shapes_dataset):
     }
     assert {key: second.numbers[key] for key in expected} == expected
     assert second.numbers["p_value"] < 0.05
+    for event in (first, second):
+        assert Grounds.from_numbers(event.numbers).to_numbers() == event.numbers
+    older = {name: value for name, value in second.numbers.items() if name not in ("unknown", "uncompared")}
+    assert Grounds.from_numbers(older).compared is None
     assert (first.numbers["decisions"], first.numbers["test_split"]) == (0, second.numbers["test_split"])
     assert len(first.numbers["test_split"]) == 32
     assert (

@@ -122,6 +122,8 @@ def test_bad_files_are_counted_by_kind_and_the_run_succeeds(test_images, lookboo
     for part in ("52: 52 scored now, 0 taken over", "1 corrupt, 1 unsupported", "report.html"):
         assert part in said.stdout
     assert "52 of 52 entries" in said.stderr
+    [run] = [each for each in asked(server, "flow_runs") if each["name"].startswith("score-mixed-")]
+    assert run["parameters"]["folder"] == str(tmp_path), "Prefect's page shows the folder that was named"
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ import click
 from flows.cli.verb import Result, say, verb
 
 
-def requests() -> Any:
+def _requests() -> Any:
+    """Imported when options are asked for: a list of all verbs does not pay for it."""
     from tasks import requests
 
     return requests
 
 
-@verb(show="retraining", asks_for=lambda: requests().RetrainRequest)
+@verb(show="retraining", asks_for=lambda: _requests().RetrainRequest)
 def retrain(images: Path | None, **parameters: Any) -> Result:
     """Prepare the data, train, evaluate on the test images, and promote the model when it is better beyond chance.
 
@@ -53,7 +54,7 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
     return {**result, "store": str(Settings().store)}
 
 
-@verb(show="scoring", asks_for=lambda: requests().ScoreRequest)
+@verb(show="scoring", asks_for=lambda: _requests().ScoreRequest)
 @click.argument("folder", type=click.Path(path_type=Path))
 def score(folder: Path, **parameters: Any) -> Result:
     """Tell what is on every picture of a folder: one row a file, in Parquet.
@@ -116,7 +117,7 @@ def _refuse_what_goes_with_images() -> None:
 
     from flows.cli.options import flag_of, was_given
 
-    for field in fields(requests().PictureSettings):
+    for field in fields(_requests().PictureSettings):
         if was_given(field.name):
             raise click.UsageError(f"{flag_of(field.name)} is about pictures of your own: it goes with --images")
 

@@ -76,11 +76,11 @@ class Grounds:
 
     @classmethod
     def from_numbers(cls, numbers: Mapping[str, Any]) -> "Grounds":
-        """Of an event that `to_numbers` was written to."""
+        """Of an event that `to_numbers` was written to. What an older Lookbook did not write down yet is left out."""
         grounds = cls(**{name: numbers[name] for name in _FLAT}, gate=_part(Gate, numbers), run=numbers.get("run"))
-        if "copies" in numbers:
+        if "unknown" in numbers:
             grounds = replace(grounds, left_out=_part(LeftOut, numbers))
-        if "recalls" in numbers:
+        if "uncompared" in numbers:
             recalls = {name: Recall(**each) for name, each in numbers["recalls"].items()}
             comparison = _part(Comparison, {**numbers, "recalls": recalls})
             grounds = replace(grounds, compared=_part(Compared, {**numbers, "comparison": comparison}))
