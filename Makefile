@@ -11,7 +11,7 @@ help:
 	@echo "make retrain     download, train, evaluate, promote (the main job)"
 	@echo "make up          Prefect with its page, workers and schedules, until Ctrl-C"
 	@echo "make test        the tests (the pages' need Debian's chromium: installed when it is missing)"
-	@echo "make test-quick  those without servers, browsers and kills: about two minutes"
+	@echo "make test-quick  those without servers, browsers, kills and trainings: under a minute"
 	@echo "make test-long   kills, and runs side by side, that take longer"
 	@echo "make check       ruff and mypy"
 	@echo "make bench       the benchmarks, against their baselines"
@@ -44,7 +44,7 @@ test: $(READY) browser
 	@echo "branches covered by what runs inside the tests' own processes: $$($(BIN)/coverage report --format=total) %"
 
 test-quick: $(READY)
-	@$(TEST) -m "not server and not browser and not kill and not long"
+	@$(TEST) -m "not server and not browser and not kill and not slow and not long"
 
 test-long: $(READY) browser
 	@$(TEST) -m long

@@ -84,6 +84,7 @@ print(ref, peak)
 """
 
 
+@pytest.mark.slow
 def test_more_than_two_gibibytes_of_pixels_are_published_in_little_memory(store):
     """Lengths of 32 bits end at 2,730 pictures of 512x512. Takes 15 s: 2.2 GB are written, and hashed twice."""
     asked = [sys.executable, "-c", LARGE, str(store.disk.root)]

@@ -10,6 +10,8 @@ from commands import answer
 from artifacts import open_store
 from artifacts.errors import NotFound
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[1] / "examples/from_python.py"
 
 

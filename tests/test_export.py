@@ -26,6 +26,8 @@ from tasks.vision import sources
 from tasks.vision.errors import ExportError
 from tasks.vision.images import ImageSpec
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 FORMATS = ("saved-model", "tflite", "onnx")
 ARCHITECTURES = ("dense", "conv")

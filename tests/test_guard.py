@@ -222,6 +222,7 @@ def test_a_user_who_does_not_wait_for_the_answer_is_refused(up, name):
     assert written(up, name) == []
 
 
+@pytest.mark.slow
 def test_the_server_beside_a_run_is_guarded_too(tmp_path):
     """In a folder of its own that has a package `flows`: the server runs the code of its parent."""
     (tmp_path / "flows").mkdir()

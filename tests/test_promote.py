@@ -20,6 +20,8 @@ from tasks.requests import Gate
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ["circle", "square", "line"]
 ANY_GAIN = Gate(significance=1, max_recall_drop=1)
 

@@ -28,6 +28,8 @@ from tasks.train import train_weights
 from tasks.vision import training
 from tasks.vision.recipes import TrainingSettings, settings_for
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "dense": TrainingSettings(
         epochs=12, batch_size=2, optimizer="nesterov", learning_rate=0.001, validation=0.1, patience=11

@@ -38,6 +38,8 @@ from tasks.shared.retries import may_pass
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ["circle", "square", "line"]
 SPEC = ImageSpec(height=8, width=8, channels=1)
 TABLES = ("staging", "predictions", "aliases/predictions")

@@ -8,6 +8,8 @@ import pytest
 
 from tasks.vision.stability import LITTLE, MUCH, shift, stability_index
 
+pytestmark = pytest.mark.slow
+
 EQUAL = np.full(10, 0.1)
 PLACES = {
     "ten equal classes": EQUAL,

@@ -25,6 +25,8 @@ from tasks.vision.images import ImageSpec
 from tasks.vision.sources import FASHION_MNIST, IdxDataset, IdxFile
 from tasks.vision.training import TrainingSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source(shapes, tmp_path):

@@ -18,6 +18,8 @@ from tasks.vision.recipes import TrainingSettings, settings_for
 from tasks.vision.training import fit
 from tasks.vision.training_data import hold_out
 
+pytestmark = pytest.mark.slow
+
 SHORT = TrainingSettings(epochs=3, batch_size=16)
 
 

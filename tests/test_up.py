@@ -84,6 +84,7 @@ def test_a_command_beside_it_uses_its_server(up, lookbook):
     assert run["name"] == f"retrain-beside-{datetime.now(UTC):%Y-%m-%d}"
 
 
+@pytest.mark.slow
 def test_up_says_what_is_in_its_way(lookbook, tmp_path):
     elsewhere = {"PREFECT_HOME": str(tmp_path), "LOOKBOOK_CACHE": str(tmp_path / "cache")}
     told = complaint(lookbook("up", **elsewhere, PREFECT_API_URL="http://127.0.0.1:9/api"))
