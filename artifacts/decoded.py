@@ -2,35 +2,31 @@
 
     staging/decoded/<digest>/<sha256>.arrow     a row a file: what was read of it, and its pixels where it is not bad
 
-The digest is of all that decides what a file becomes. A segment is named by its own SHA-256, so one that is damaged is
-noticed and decoded again, and two that are equal are one. Whoever publishes a dataset removes what it is made of.
+The digest is of all that decides what a file becomes. What is damaged is decoded again. Whoever publishes a dataset
+removes what it is made of.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from artifacts.disk import LocalDisk, hash_file
+from artifacts.disk import LocalDisk
 from artifacts.documents import digest
-from artifacts.errors import AlreadyExists, StoreError
 from artifacts.preparations import FILE, Read
+from artifacts.segments import Segments
 
 _FOLDER = "staging/decoded"
-_BYTES = 64 << 20  # of pixels that are in memory until they are committed
-_SECONDS = 10.0  # after which they are, however few: what a kill costs at most
 _KEPT_SECONDS = 7 * 24 * 3600.0  # what nobody took over in a week is removed
 _SCHEMA = pa.schema([*FILE, pa.field("pixels", pa.large_binary())])
 
 Place = tuple[np.ndarray, int]  # images, uint8 [items, height, width, channels], and which of them
 
 
-class Decoded:
+class Decoded(Segments):
     """What was decoded so far by preparations that were `decided_by` the same values. Use as a context: however it is
     left, what was added is committed.
 
@@ -40,33 +36,18 @@ class Decoded:
 
     def __init__(self, disk: LocalDisk, decided_by: Mapping[str, Any], image: tuple[int, int, int]) -> None:
         """image: height, width, channels."""
+        super().__init__(disk, _folder(decided_by), _SCHEMA)
         self.files: list[Read] = []
         self.places: dict[str, Place] = {}
-        self._disk = disk
-        self._folder = _folder(decided_by)
         self._image = image
-        self._keys: list[str] = []
-        self._added: list[pa.RecordBatch] = []
-        self._bytes = 0
-        self._committed = time.monotonic()
         for key in disk.list(_FOLDER):
             with suppress(FileNotFoundError):  # another preparation is done with it
-                if key.startswith(f"{self._folder}/"):
-                    self._take_over(key)
+                if key.startswith(f"{_folder(decided_by)}/"):
+                    self.take_over(key)
                 elif time.time() - disk.local_path(key).stat().st_mtime > _KEPT_SECONDS:
                     disk.remove(key)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        try:
-            self.commit()
-        except StoreError:
-            if kind is None:
-                raise
-
-    def add(self, files: Sequence[Read], images: np.ndarray) -> None:
+    def add_files(self, files: Sequence[Read], images: np.ndarray) -> None:
         """Keep what was read. images: uint8 [files, height, width, channels], undefined for those that are bad.
 
         Raises StoreError when the disk refuses.
@@ -75,43 +56,14 @@ class Decoded:
             return
         columns: list[Any] = [list(column) for column in zip(*files, strict=True)]
         columns.append([None if file.bad else image.tobytes() for file, image in zip(files, images, strict=True)])
-        self._added.append(pa.RecordBatch.from_arrays([*map(pa.array, columns, _SCHEMA.types)], schema=_SCHEMA))
-        self._bytes += images.nbytes
-        if self._bytes > _BYTES or time.monotonic() - self._committed > _SECONDS:
-            self.commit()
-
-    def commit(self) -> None:
-        """Commit what was added as a segment of its own."""
-        added, self._added, self._bytes = self._added, [], 0
-        if added:
-            with self._disk.scratch() as folder:
-                path = folder / "segment.arrow"
-                with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
-                    for batch in added:
-                        writer.write_batch(batch)
-                key = f"{self._folder}/{hash_file(path)[0]}.arrow"
-                with suppress(AlreadyExists):
-                    self._disk.create(key, path)
-                self._open(path)
-            self._keys.append(key)
-        self._committed = time.monotonic()
+        self.add([*map(pa.array, columns, _SCHEMA.types)], images.nbytes)
 
     def remove(self) -> None:
         """Remove what was taken over and what was committed: a dataset was published out of it."""
-        for key in self._keys:
+        for key in self.keys:
             self._disk.remove(key)
 
-    def _take_over(self, key: str) -> None:
-        path = self._disk.local_path(key)
-        if path.name == f"{hash_file(path)[0]}.arrow":
-            self._open(path)
-            self._keys.append(key)
-        else:
-            self._disk.remove(key)
-
-    def _open(self, path: Path) -> None:
-        with pa.memory_map(str(path)) as file:  # what was read stays mapped: thousands of segments take no descriptors
-            batches = list(pa.ipc.open_file(file).read_all().to_batches())
+    def on_batches(self, batches: Sequence[pa.RecordBatch]) -> None:
         for batch in batches:
             files = [Read(*row) for row in zip(*(column.to_pylist() for column in batch.columns[:-1]), strict=True)]
             images = np.frombuffer(batch.column("pixels").buffers()[2] or b"", np.uint8).reshape(-1, *self._image)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from artifacts.errors import InvalidRef
 
-KINDS = ("datasets", "weights", "metrics", "predictions")
+KINDS = ("datasets", "weights", "metrics", "predictions", "backbones")
 VERSION_DIGITS = 16
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from artifacts import tensors as named
 from artifacts.documents import canonical
-from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.store import Artifact, Store
 
 _FILE = "weights.safetensors"
-_DTYPES = {"float32": "F32", "int32": "I32", "int64": "I64"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,22 @@ class Weights:
         return self.artifact.facts.get("temperature")
 
     @property
+    def dataset(self) -> Ref:
+        """What they were trained on."""
+        return Ref.parse(self.artifact.identity["inputs"]["dataset"])
+
+    @property
+    def backbone(self) -> Ref | None:
+        """The pretrained network that they stand on; None when there is none."""
+        found = self.artifact.identity["inputs"].get("backbone")
+        return Ref.parse(found) if found else None
+
+    @property
+    def precision(self) -> str:
+        """What that network computed in, where there is one: `float32` or `bfloat16`."""
+        return str(self.artifact.facts.get("precision", "float32"))
+
+    @property
     def image_spec(self) -> dict[str, Any]:
         """The fields of the ImageSpec that the images were made by."""
         return dict(self.artifact.facts["image_spec"])
@@ -68,6 +83,8 @@ def save(
     settings: Mapping[str, Any],
     dataset: Ref,
     temperature: float | None = None,
+    backbone: Ref | None = None,
+    precision: str | None = None,
     made: Mapping[str, Any],
 ) -> Ref:
     """Publish weights; returns their ref.
@@ -79,21 +96,22 @@ def save(
     settings: all settings of the training.
     dataset: what was learned from.
     temperature: what calibrates the probabilities; None when no images were held out.
+    backbone: the pretrained network that they stand on; None when there is none.
+    precision: what that network computed in, `float32` or `bfloat16`.
     made: what the provenance tells besides, and may differ between equal runs.
     """
-    from safetensors.numpy import save as to_bytes
-
     return store.publish(
         "weights",
         name,
-        {_FILE: to_bytes(dict(tensors)), "history.json": canonical(list(history))},
+        {_FILE: named.to_bytes(tensors), "history.json": canonical(list(history))},
         settings=settings,
-        inputs={"dataset": str(dataset)},
+        inputs={"dataset": str(dataset), **({} if backbone is None else {"backbone": str(backbone)})},
         facts={
             "classes": list(classes),
             "image_spec": dict(image_spec),
-            "tensors": {name: _describe(tensor) for name, tensor in tensors.items()},
+            "tensors": named.describe(tensors),
             **({} if temperature is None else {"temperature": temperature}),
+            **({} if precision is None else {"precision": precision}),
         },
         made=made,
     )
@@ -101,34 +119,5 @@ def save(
 
 def load(store: Store, ref: Ref) -> Weights:
     """Read weights whose bytes, names, dtypes and shapes are the published ones. Raises NotFound and Corrupt."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as from_bytes
-
     artifact = store.open(ref)
-    content = artifact.read(_FILE)
-    expected = artifact.facts["tensors"]
-    try:
-        found = _header(content)
-        if found != expected:
-            raise ValueError(f"expected the tensors {sorted(expected)} as the manifest has them")
-        return Weights(artifact, from_bytes(content))
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise Corrupt(f"{ref.folder}/{_FILE} is no set of weights of this Lookbook: {error}") from None
-
-
-def _header(content: bytes) -> dict[str, dict[str, Any]]:
-    """Names, dtypes and shapes as the file claims them, before anything is allocated. Raises ValueError.
-
-    A file is 8 bytes of length, a JSON header and data: https://github.com/huggingface/safetensors#format
-    """
-    length = int.from_bytes(content[:8], "little")
-    if length > len(content) - 8:
-        raise ValueError(f"the header claims {length} bytes, the file has {len(content)}")
-    header = json.loads(content[8 : 8 + length])
-    if not isinstance(header, dict):
-        raise ValueError("the header is no JSON object")
-    return {name: {"dtype": entry["dtype"], "shape": entry["shape"]} for name, entry in header.items()}
-
-
-def _describe(tensor: np.ndarray) -> dict[str, Any]:
-    return {"dtype": _DTYPES[tensor.dtype.name], "shape": list(tensor.shape)}
+    return Weights(artifact, named.load(artifact, _FILE))

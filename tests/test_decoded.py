@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from artifacts import dataset, decoded
+from artifacts import dataset
+from artifacts import segments as committed
 from artifacts.errors import StoreError
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -50,7 +51,7 @@ def undisturbed(drawn, tmp_path_factory):
 
 @pytest.fixture
 def small_segments(monkeypatch):
-    monkeypatch.setattr(decoded, "_BYTES", 0)
+    monkeypatch.setattr(committed, "_BYTES", 0)
 
 
 def prepare(store, folder, deadline=None, **how):
@@ -198,14 +199,14 @@ def test_segments_that_nobody_takes_over_are_removed_after_a_week(store, drawn, 
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
-from artifacts import decoded
+from artifacts import segments
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.shared.deadline import Deadline
 from tasks.prepare import prepare_folder
 from tasks.requests import PictureSettings
 
-decoded._BYTES = 0
+segments._BYTES = 0
 left, link = int(sys.argv[3]), os.link
 
 def link_or_die(*given):

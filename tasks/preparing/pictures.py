@@ -121,7 +121,7 @@ def read_files(
                         if place not in same:
                             new.append(file)
                             places.append(place)
-                    decoded.add(new, found.pixels[places])
+                    decoded.add_files(new, found.pixels[places])
                     count += len(new)
                     on_rows(len(items), len(found.errors), len(same))
         finally:

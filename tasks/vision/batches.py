@@ -13,7 +13,8 @@ from tasks.vision.schedules import make_schedule
 CHUNK_STEPS = 100  # at most so many steps a graph call: often enough for a display, rare enough that the call is free
 CHUNK_BYTES = 5 << 20  # and about so many of images, which stay in the processor's cache
 BLEND = 0.1  # how far a step moves the running statistics, once there were ten
-_FLIPS = 1 << 33  # beside the epochs' numbers, so that flips have seeds of their own
+_FLIPS, _CROPS = 1 << 33, 1 << 34  # beside the epochs' numbers, so that flips and crops have seeds of their own
+_LEAST_SIDE = 0.7  # share of an image's height and width that a crop shows at least
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class EpochBatches:
     counts: int32 [batches], how many items of each batch count; the others are padding.
     rates: float32 [batches], the learning rate of each step.
     blends: float32 [batches], how far each step moves the running statistics to those of its batch, 0 to 1.
+    crops: float32 [batches, width, 4], the part of each image that is shown: top, left, bottom and right, as shares of
+        its height and width; None where all of it is.
     """
 
     order: np.ndarray
@@ -33,15 +36,16 @@ class EpochBatches:
     counts: np.ndarray
     rates: np.ndarray
     blends: np.ndarray
+    crops: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Up to CHUNK_STEPS batches on the device, padded to one shape so that there is one trace.
 
-    images: uint8 [batches, width, height, width, channels], 0-255.
+    images: uint8 [batches, width, height, width, channels], 0-255; or float32 [batches, width, features].
     labels: int32 [batches, width].
-    flips, counts, rates, blends: as in EpochBatches.
+    flips, counts, rates, blends, crops: as in EpochBatches.
     steps: int32, how many of the batches count; the others are padding.
     """
 
@@ -52,17 +56,21 @@ class Chunk:
     rates: tf.Tensor
     blends: tf.Tensor
     steps: tf.Tensor
+    crops: tf.Tensor | None = None
 
 
-def shuffle_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lanes: int = 1) -> EpochBatches:
+def shuffle_epoch(
+    items: np.ndarray, settings: TrainingSettings, epoch: int, lanes: int = 1, cropped: bool = False
+) -> EpochBatches:
     """The batches of an epoch, with each item once.
 
     items: int64 [items], indices of the images to learn from.
     epoch: 1 or more.
     lanes: in how many equal parts a batch is cut.
+    cropped: whether a part of each image is shown, another one in each epoch.
 
-    The order depends on the seed and the epoch alone. Whether an image is mirrored depends on these and its index. The
-    padding of a short batch is images of the same epoch.
+    The order depends on the seed and the epoch alone. Whether an image is mirrored, and which part of it is shown,
+    depends on these and its index. The padding of a short batch is images of the same epoch.
     """
     size = settings.batch_size
     batches = -(-len(items) // size)
@@ -80,7 +88,16 @@ def shuffle_epoch(items: np.ndarray, settings: TrainingSettings, epoch: int, lan
         counts=counts,
         rates=learning_rates(settings, batches, epoch),
         blends=np.maximum(BLEND, 1 / (1 + steps)).astype(np.float32),
+        crops=_crops(settings.seed, epoch, items.max() + 1)[order] if cropped else None,
     )
+
+
+def _crops(seed: int, epoch: int, items: int) -> np.ndarray:
+    """A part of each of so many images: float32 [items, 4], top, left, bottom and right."""
+    drawn = np.random.default_rng([seed, _CROPS, epoch]).random((items, 4))
+    sides = _LEAST_SIDE + (1 - _LEAST_SIDE) * drawn[:, :2]
+    start = (1 - sides) * drawn[:, 2:]
+    return np.concatenate([start, start + sides], axis=1).astype(np.float32)
 
 
 def learning_rates(settings: TrainingSettings, batches: int, epoch: int) -> np.ndarray:
@@ -99,24 +116,32 @@ def make_chunks(
     *,
     first_epoch: int = 1,
     lanes: int = 1,
+    mirrored: np.ndarray | None = None,
+    cropped: bool = False,
     place: str = "/CPU:0",
 ) -> Iterator[Chunk]:
     """The chunks of all epochs from `first_epoch` on; a chunk never holds batches of two epochs.
 
-    images: uint8 [all, height, width, channels], also a memory map: only a chunk's images are read at a time.
+    images: uint8 [all, height, width, channels], or float32 [all, features]; also a memory map: only a chunk's images
+        are read at a time.
     labels: int32 [all].
     items: int64 [items], indices of the images to learn from.
+    mirrored: the same of the mirror images, for what can't be mirrored itself; None where the steps mirror.
+    cropped: as in `shuffle_epoch`.
     place: the TensorFlow device that the chunks are copied to.
     """
     width = _batch_width(settings.batch_size, lanes)
     steps = max(1, min(CHUNK_STEPS, CHUNK_BYTES // (width * images[0].nbytes)))
-    pixels = np.zeros((steps, width, *images.shape[1:]), np.uint8)  # one buffer for all: new pages cost more
+    pixels = np.zeros((steps, width, *images.shape[1:]), images.dtype)  # one buffer for all: new pages cost more
     for epoch in range(first_epoch, settings.epochs + 1):
-        batches = shuffle_epoch(items, settings, epoch, lanes)
+        batches = shuffle_epoch(items, settings, epoch, lanes, cropped)
         for start in range(0, len(batches.order), steps):
             part = slice(start, start + steps)
             order = batches.order[part]
             np.take(images, order, axis=0, out=pixels[: len(order)], mode="clip")  # unlike "raise", without a copy
+            if mirrored is not None:
+                flips = batches.flips[part]
+                pixels[: len(order)][flips] = mirrored[order[flips]]
             with tf.device(place):
                 chunk = Chunk(
                     images=tf.constant(pixels),
@@ -126,6 +151,7 @@ def make_chunks(
                     rates=_padded(batches.rates[part], steps),
                     blends=_padded(batches.blends[part], steps),
                     steps=tf.constant(len(order)),
+                    crops=None if batches.crops is None else _padded(batches.crops[part], steps),
                 )
             yield chunk
 

@@ -5,7 +5,6 @@ prints lines about oneDNN and CUDA that no log level silences (TensorFlow 2.21, 
 """
 
 import os
-import platform
 import re
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tasks.vision.errors import DeviceError
+from tasks.vision.processor import processor
 
 _GREETING = re.compile(
     rb"WARNING: All log messages before absl|I0000 |E0000 .*failed call to cuInit|INFO: Created TensorFlow Lite XNNPACK"
@@ -54,7 +54,15 @@ with _environment(TF_CPP_MIN_LOG_LEVEL="2", TF_USE_LEGACY_KERAS="1"), without_gr
 
     _GPUS = tf.config.list_physical_devices("GPU")
 
-__all__ = ["choose", "describe", "tf", "threads", "use_processor", "use_threads", "without_greeting"]
+__all__ = [
+    "choose",
+    "describe",
+    "tf",
+    "threads",
+    "use_processor",
+    "use_threads",
+    "without_greeting",
+]
 
 
 def choose(device: str) -> str:
@@ -78,17 +86,8 @@ def choose(device: str) -> str:
 def describe(name: str) -> str:
     """The device with its hardware's name: `CPU:0 (AMD EPYC)` for `/CPU:0`, `GPU:0 (NVIDIA A100...)` for `/GPU:0`."""
     if name == "/CPU:0":
-        return f"CPU:0 ({_processor()})"
+        return f"CPU:0 ({processor()})"
     return f"GPU:0 ({tf.config.experimental.get_device_details(_GPUS[0]).get('device_name', 'unnamed')})"
-
-
-def _processor() -> str:
-    with suppress(OSError), open("/proc/cpuinfo") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.machine()
 
 
 def use_threads(count: int) -> int:

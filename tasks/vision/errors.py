@@ -38,3 +38,7 @@ class ExportError(LookbookError):
 
 class DeviceError(LookbookError):
     """The device that was asked for isn't there."""
+
+
+class CheckpointError(LookbookError):
+    """A file of pretrained weights that can't be had, or is not of the network that is wanted."""

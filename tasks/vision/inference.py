@@ -42,10 +42,10 @@ class Predictor:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The probabilities of images: float32 [items, classes]; each row sums to 1.
 
-        images: uint8 [items, height, width, channels], 0-255.
+        images: uint8 [items, height, width, channels], 0-255; or float32 [items, features], as the network takes them.
         """
         probabilities = np.empty((len(images), self.network.classes), np.float32)
-        batch = np.zeros((self.batch, *self.network.image_shape), np.uint8)
+        batch = np.zeros((self.batch, *self.network.image_shape), self.network.dtype)
         for start in range(0, len(images), self.batch):
             part = images[start : start + self.batch]
             batch[: len(part)] = part

@@ -23,22 +23,24 @@ class Network(tf.Module):
     weights: all variables by name, float32. Gradients move those that are `learned`; the others are the running
         statistics of normalization.
     classes: how many there are.
-    image_shape: height, width, channels.
+    image_shape: height, width, channels; of what takes features, their number alone.
     centered: whether it sees pixels from -1/2 to 1/2 instead of 0 to 1.
     mirrored: whether an image and its mirror image get the same logits, which are the mean of both.
     """
 
+    dtype: type[np.generic] = np.uint8
+    """Of what goes in: uint8 images, or float32 features."""
     lanes = 1
     """How many equal parts of a batch are trained on side by side, each with one thread. The network decides it, not
     the machine, so that the number of processors changes no numbers."""
     compiled = True
     """Whether XLA compiles the training loop."""
 
-    def __init__(self, spec: ImageSpec, classes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__(name="network")
         self.mirrored = False
         self.centered = False
-        self.image_shape = (spec.height, spec.width, spec.channels)
+        self.image_shape = shape
         self.classes = classes
         self.weights: dict[str, tf.Variable] = {}
 
@@ -114,7 +116,7 @@ class Dense(Network):
     """
 
     def __init__(self, spec: ImageSpec, classes: int, seed: int = 0) -> None:
-        super().__init__(spec, classes)
+        super().__init__((spec.height, spec.width, spec.channels), classes)
         pixels = int(np.prod(self.image_shape))
         shapes = {"hidden": (pixels, HIDDEN_UNITS), "output": (HIDDEN_UNITS, classes)}
         for index, (layer, shape) in enumerate(shapes.items()):
@@ -165,7 +167,7 @@ class Conv(Network):
     compiled = False  # convolutions of oneDNN, which XLA doesn't call
 
     def __init__(self, spec: ImageSpec, classes: int, seed: int = 0) -> None:
-        super().__init__(spec, classes)
+        super().__init__((spec.height, spec.width, spec.channels), classes)
         before: int = spec.channels
         for index, channels in enumerate(CHANNELS):
             layer = f"conv{index + 1}"

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 from tasks.vision.errors import SettingsError
 from tasks.vision.setting import Limits, Setting, check, declared
 
-Architecture = Literal["dense", "conv"]
+Architecture = Literal["dense", "conv", "transfer"]
 Schedule = Literal["linear", "constant", "one-cycle"]
 Optimizer = Literal["sgd", "momentum", "nesterov"]
 Augmentation = Literal["none", "flips"]
 Inputs = Literal["plain", "centered"]
+ClassWeights = Literal["none", "balanced"]
 Execution = Literal["graph", "eager"]
 Device = Literal["auto", "cpu", "gpu"]
 
@@ -30,7 +31,8 @@ class TrainingSettings:
     architecture: Annotated[
         Architecture,
         "The network. dense has one hidden layer of 20 units and is trained in seconds; conv is a small convolutional "
-        "network, better and minutes slower.",
+        "network, better and minutes slower; transfer stands on a network that has learned from a million photographs, "
+        "and is the best one for photographs.",
     ] = "dense"
     epochs: Annotated[
         int,
@@ -85,8 +87,26 @@ class TrainingSettings:
         "same weights.",
     ] = 0
 
+    class_weights: Annotated[
+        ClassWeights,
+        "balanced lets every class count as much as any other in the training, however few images it has.",
+    ] = "none"
+    precision: Annotated[
+        Literal["auto", "float32"],
+        "What transfer's pretrained network computes in. auto takes bfloat16 where the processor has instructions for "
+        "it, which is twice as fast; float32 gives the same numbers on more machines.",
+    ] = "auto"
+    fine_tune: Annotated[
+        int,
+        Limits(ge=0, le=1_000),
+        "Epochs in which transfer's whole network learns, after its last layer has. Better, and minutes an epoch.",
+    ] = 0
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As weights have it. What was not there when the first weights were published is left out where it has its
+        default: so trainings that are equal keep their version."""
+        later = {"class_weights": "none", "precision": "auto", "fine_tune": 0}
+        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
 
     def check(self) -> None:
         """Raises SettingsError for settings that can't work on any data."""
@@ -98,6 +118,11 @@ class TrainingSettings:
         if self.patience >= self.epochs and self.patience:
             raise SettingsError(
                 f"expected a patience below the {self.epochs} epochs, found {self.patience}: it would never end one"
+            )
+        if self.fine_tune and self.architecture != "transfer":
+            raise SettingsError(
+                f"expected the architecture transfer for fine-tuning, found {self.architecture}, which learns as a "
+                "whole in any case"
             )
 
 
@@ -118,13 +143,54 @@ CONV = TrainingSettings(
 """93.8% on Fashion-MNIST's test images, loss 0.260: median of seeds 0 to 2, 93.77% to 93.85% (benchmarks/conv.py). The
 whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
 of the training images."""
-RECIPES: dict[Architecture, TrainingSettings] = {"dense": DENSE, "conv": CONV}
+TRANSFER = TrainingSettings(
+    architecture="transfer",
+    epochs=40,
+    batch_size=64,
+    learning_rate=0.01,
+    schedule="linear",
+    optimizer="nesterov",
+    weight_decay=1e-2,
+    validation=0.1,
+)
+RECIPES: dict[Architecture, TrainingSettings] = {"dense": DENSE, "conv": CONV, "transfer": TRANSFER}
+
+IMAGE_SIZE = 64  # pixels, to which pictures are scaled unless somebody says otherwise
+TRANSFER_IMAGE_SIZE = 224  # for transfer
+LEAST_PHOTOGRAPH = 64  # pixels of a side, from which on pictures of one's own are taken for photographs
+
+
+def recommended(side: int | None) -> Architecture:
+    """The architecture unless somebody says otherwise.
+
+    side: pixels of the shorter side of a usual picture of one's own; None for a data set.
+    """
+    return "transfer" if side is not None and side >= LEAST_PHOTOGRAPH else "dense"
+
+
+def fine_tuning(settings: TrainingSettings) -> TrainingSettings:
+    """Of the fine-tuning that follows a training of the last layer."""
+    return replace(
+        settings,
+        epochs=settings.fine_tune,
+        batch_size=32,
+        learning_rate=0.005,
+        schedule="one-cycle",
+        optimizer="nesterov",
+        weight_decay=1e-4,
+        label_smoothing=0.1,
+        augmentation="flips",
+        patience=0,
+    )
 
 
 def _asked(setting: Setting) -> Setting:
     """As somebody is asked for it: where the recipes differ, None stands for that of the architecture."""
     values = {architecture: getattr(recipe, setting.name) for architecture, recipe in RECIPES.items()}
-    if setting.name == "architecture" or len({*values.values()}) == 1:
+    if setting.name == "architecture":
+        recommendation = f"transfer for pictures of your own of {LEAST_PHOTOGRAPH} pixels or more, and dense for others"
+        return replace(setting, optional=True, default=None, recipes=recommendation)
+    if len({*values.values()}) == 1:
         return setting
     recipes = ", ".join(f"{architecture} {value}" for architecture, value in values.items())
     return replace(setting, optional=True, default=None, recipes=recipes)

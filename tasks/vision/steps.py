@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tasks.vision.batches import Chunk
 from tasks.vision.device import tf
 from tasks.vision.network import Network, Tensors
@@ -16,20 +18,36 @@ Returns the sum of the items' losses and the number of hits, each seen before it
 """
 
 
-def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, execution: Execution) -> Steps:
+def make_steps(
+    network: Network,
+    optimizer: SGD,
+    settings: TrainingSettings,
+    execution: Execution,
+    class_weights: np.ndarray | None = None,
+) -> Steps:
     """Gradient descent on `network`: many steps of a chunk in one call.
 
     execution: `graph` traces once and runs the graph; `eager` runs the same Python at every step.
+    class_weights: float32 [classes], how much an item of each class counts; None where all count the same.
     """
     names = list(network.learned)
 
-    def lane(weights: Tensors, images: tf.Tensor, labels: tf.Tensor, flips: tf.Tensor, share: tf.Tensor) -> Any:
+    def lane(
+        weights: Tensors,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        flips: tf.Tensor,
+        share: tf.Tensor,
+        crops: tf.Tensor | None,
+    ) -> Any:
         """A part of a batch: the gradients of its part of the loss, its statistics, and its items' losses and hits.
 
         share: float32 [items], how much each item counts in the batch's mean, 0 for padding.
         """
-        if settings.augmentation == "flips":
+        if settings.augmentation == "flips" and network.dtype is np.uint8:  # features come as those of mirror images
             images = tf.where(flips[:, tf.newaxis, tf.newaxis, tf.newaxis], tf.reverse(images, [2]), images)
+        if crops is not None:
+            images = tf.image.crop_and_resize(images, crops, tf.range(tf.shape(images)[0]), network.image_shape[:2])
         variables = {name: weights[name] for name in names}
         with tf.GradientTape() as tape:
             tape.watch(variables)
@@ -39,6 +57,8 @@ def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, exe
             if smoothing := settings.label_smoothing:
                 everywhere = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=1)
                 targets = (1 - smoothing) * losses + smoothing * everywhere
+            if class_weights is not None:
+                targets *= tf.gather(class_weights, labels)
             objective = tf.reduce_sum(targets * share)
         present = share > 0
         hits = present & (tf.argmax(logits, axis=1, output_type=tf.int32) == labels)
@@ -46,18 +66,21 @@ def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, exe
         return tape.gradient(objective, variables), statistics, loss, tf.reduce_sum(tf.cast(hits, tf.int32))
 
     def step(weights: Tensors, state: Tensors, batch: Sequence[tf.Tensor]) -> Any:
-        images, labels, flips, count, rate, blend = batch
+        images, labels, flips, count, rate, blend, *crops = batch
         width = labels.shape[0]
         shares = tf.where(tf.range(width) < count, 1 / tf.cast(count, tf.float32), 0.0)
         parts = [slice(start, start + width // network.lanes) for start in range(0, width, width // network.lanes)]
-        lanes = [lane(weights, images[part], labels[part], flips[part], shares[part]) for part in parts]
+        lanes = [
+            lane(weights, images[part], labels[part], flips[part], shares[part], crops[0][part] if crops else None)
+            for part in parts
+        ]
         gradients, statistics, losses, hits = zip(*lanes, strict=True)
         learned, state = optimizer.step(weights, _sums(gradients), state, rate)
         running = {
             name: weights[name] + blend * (total / network.lanes - weights[name])
             for name, total in _sums(statistics).items()
         }
-        return {**learned, **running}, state, sum(losses[1:], losses[0]), sum(hits[1:], hits[0])
+        return {**weights, **learned, **running}, state, sum(losses[1:], losses[0]), sum(hits[1:], hits[0])
 
     def many_steps(*given: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         *batches, steps = given
@@ -79,7 +102,9 @@ def make_steps(network: Network, optimizer: SGD, settings: TrainingSettings, exe
         run = tf.function(many_steps, autograph=False, jit_compile=network.compiled)
 
     def take(chunk: Chunk) -> tuple[float, int]:
-        loss, hits = run(chunk.images, chunk.labels, chunk.flips, chunk.counts, chunk.rates, chunk.blends, chunk.steps)
+        batches = (chunk.images, chunk.labels, chunk.flips, chunk.counts, chunk.rates, chunk.blends)
+        crops = () if chunk.crops is None else (chunk.crops,)
+        loss, hits = run(*batches, *crops, chunk.steps)
         return float(loss), int(hits)
 
     return take

@@ -117,6 +117,9 @@ def fit(
     classes: int,
     spec: ImageSpec,
     settings: TrainingSettings,
+    make: Callable[[], Network] | None = None,
+    mirrored: np.ndarray | None = None,
+    cropped: bool = False,
     execution: Execution = "graph",
     on: Device = "auto",
     on_progress: Callable[[EpochProgress], None] = lambda progress: None,
@@ -126,9 +129,13 @@ def fit(
 ) -> Trained:
     """Train a network from its first weights, or from where `resume` was taken.
 
-    images: uint8 [items, height, width, channels], 0-255; also a memory map that is larger than memory.
+    images: uint8 [items, height, width, channels], 0-255, or float32 [items, features], as the network takes them; also
+        a memory map that is larger than memory.
     labels: int32 [items], 0 to classes - 1.
     spec: the size of the images.
+    make: makes the network with its first weights, where the settings alone don't.
+    mirrored: the features of the mirror images, where images are features and the settings want flips.
+    cropped: whether a part of each image is learned from, another one in each epoch.
     execution: `graph` makes many steps one call; `eager` runs the same code step by step, for breakpoints and prints.
     on: the device to compute on.
     on_progress: called after each call (100 steps, or 5 MiB of images) and after an epoch's last.
@@ -141,28 +148,29 @@ def fit(
     losses or weights are no longer numbers.
     """
     settings.check()
-    images, labels = check_arrays(images, labels, spec)
-    check_labels(labels, [f"number {index}" for index in range(classes)])
-    labels = labels.astype(np.int32)
-    contents = firsts(images) if settings.validation else np.arange(len(labels))
-    learned_from, held_out = hold_out(labels, settings.validation, settings.seed, contents)
-    check_sizes(settings, len(learned_from), len(held_out))
     place = device.choose(on)
     device.use_threads(1)  # steps are too small to share: 64 x 784 take 1.4 times as long with two (2-core AMD EPYC)
     with tf.device(place):
-        network = make_network(
-            settings.architecture, spec, classes, settings.seed, settings.augmentation, settings.inputs
-        )
+        network = make() if make else _of_settings(spec, classes, settings)
+        images, labels = check_arrays(images, labels, network.image_shape, network.dtype)
+        check_labels(labels, [f"number {index}" for index in range(classes)])
+        labels = labels.astype(np.int32)
+        contents = firsts(images) if settings.validation else np.arange(len(labels))
+        learned_from, held_out = hold_out(labels, settings.validation, settings.seed, contents)
+        check_sizes(settings, len(learned_from), len(held_out))
         optimizer = make_optimizer(settings, network.learned)
         run = _Run(network, optimizer, settings)
         if resume:
             run.restore(resume)
-        take = make_steps(network, optimizer, settings, execution)
+        take = make_steps(
+            network, optimizer, settings, execution, _class_weights(settings, labels[learned_from], classes)
+        )
         predict = Predictor(network)
         saved = time.monotonic()
         chunks = make_chunks(
-            images, labels, learned_from, settings, first_epoch=run.epoch, lanes=network.lanes, place=place
-        )
+            images, labels, learned_from, settings, first_epoch=run.epoch, lanes=network.lanes, mirrored=mirrored,
+            cropped=cropped, place=place,
+        )  # fmt: skip
         with closing(one_ahead(chunks)) as coming:
             while not run.ended:
                 started = time.perf_counter()
@@ -195,6 +203,19 @@ def fit(
             threads=device.threads(),
             temperature=temperature,
         )
+
+
+def _of_settings(spec: ImageSpec, classes: int, settings: TrainingSettings) -> Network:
+    return make_network(settings.architecture, spec, classes, settings.seed, settings.augmentation, settings.inputs)
+
+
+def _class_weights(settings: TrainingSettings, labels: np.ndarray, classes: int) -> np.ndarray | None:
+    """float32 [classes], so that all classes count the same and the mean over all items is 1; None where every item
+    counts the same. A class that is held out as a whole has none."""
+    if settings.class_weights == "none":
+        return None
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
 class _Run:

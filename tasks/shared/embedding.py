@@ -1,0 +1,98 @@
+"""Pictures -> features of a backbone: those on record are taken over, and the others embedded and put on record."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from artifacts.backbones import Backbone
+from artifacts.features import Features
+from artifacts.store import Store
+from tasks.vision.images import ImageSpec
+from tasks.vision.lite0 import FEATURES, fold
+from tasks.vision.processor import Precision
+
+if TYPE_CHECKING:
+    from tasks.vision.backbone import Embedder
+
+EMBEDDING = 1  # raise it when the same pixels and backbone give other features: all is then embedded anew
+_HASHED = 256  # pictures that a thread hashes in one go
+
+OnPictures = Callable[[int, int, int], None]
+"""Called with how many more pictures are done, how many of them are errors (none), and how many were on record."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How pictures become features.
+
+    backbone: the pretrained network.
+    spec: the size of the pictures.
+    precision: what it computes in.
+    place: the TensorFlow device.
+    """
+
+    backbone: Backbone
+    spec: ImageSpec
+    precision: Precision
+    place: str
+
+    @cached_property
+    def embedder(self) -> "Embedder":
+        from tasks.vision.backbone import Embedder
+
+        return Embedder(fold(self.backbone.tensors), self.spec, self.precision, self.place)
+
+    def decided_by(self, mirrored: bool) -> dict[str, Any]:
+        """All that decides features, beside the pixels."""
+        return {
+            "backbone": str(self.backbone.ref),
+            "image": [self.spec.height, self.spec.width, self.spec.channels],
+            "precision": self.precision,
+            "view": "mirrored" if mirrored else "plain",
+            "embedding": EMBEDDING,
+        }
+
+
+def embed(
+    store: Store,
+    embedding: Embedding,
+    images: np.ndarray,
+    mirrored: bool = False,
+    on_pictures: OnPictures = lambda *_: None,
+) -> np.ndarray:
+    """The features of pictures: float32 [items, FEATURES]. What is not on record is, at the latest ten seconds later.
+
+    images: uint8 [items, height, width, channels]; also a memory map: a few batches are read at a time.
+    mirrored: whether their mirror images are meant.
+
+    Raises StoreError when the disk refuses.
+    """
+    contents = _contents(images)
+    with Features(store.disk, embedding.decided_by(mirrored), FEATURES) as features:
+        first = {content: item for item, content in reversed(list(enumerate(contents)))}
+        missing = np.array(sorted(item for content, item in first.items() if content not in features), np.int64)
+        on_pictures(len(images) - len(missing), 0, len(images) - len(missing))
+        if len(missing):
+            for items, found in embedding.embedder.embed(images, missing, mirrored):
+                features.add_pictures([contents[item] for item in items], found)
+                on_pictures(len(items), 0, 0)
+            features.commit()
+        gathered = np.empty((len(images), FEATURES), np.float32)
+        features.gather(contents, gathered)
+    return gathered
+
+
+def _contents(images: np.ndarray) -> list[bytes]:
+    """The SHA-256 of each picture's pixels."""
+
+    def hashes(start: int) -> list[bytes]:
+        return [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images[start : start + _HASHED]]
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return [each for part in threads.map(hashes, range(0, len(images), _HASHED)) for each in part]

@@ -1,0 +1,77 @@
+"""The networks that stand on a backbone: a head on its features, and both as a whole."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tasks.vision.backbone import features
+from tasks.vision.device import tf
+from tasks.vision.images import ImageSpec
+from tasks.vision.lite0 import FEATURES, FOLDED
+from tasks.vision.network import Network, Tensors
+
+PREFIX = "backbone/"
+LEAST_DEVIATION = 0.01  # of a feature that is nearly the same in all pictures: a division must not blow it up
+
+
+class Head(Network):
+    """One output for each class, on features that were brought to mean 0 and deviation 1.
+
+    Its variables, float32:
+
+    features/mean, features/deviation: [FEATURES], of what it learned from; not learned.
+    output/kernel: [FEATURES, classes], at first zero: the loss is convex.
+    output/bias: [classes], at first zero.
+    """
+
+    dtype: type[np.generic] = np.float32
+
+    def __init__(self, classes: int) -> None:
+        super().__init__((FEATURES,), classes)
+        self._add("features/mean", tf.zeros(FEATURES), learned=False)
+        self._add("features/deviation", tf.ones(FEATURES), learned=False)
+        self._add("output/kernel", tf.zeros((FEATURES, classes)))
+        self._add("output/bias", tf.zeros(classes))
+
+    def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
+        """images: features, float32 [batch, FEATURES]."""
+        standard = (images - weights["features/mean"]) / weights["features/deviation"]
+        return standard @ weights["output/kernel"] + weights["output/bias"]
+
+    def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        return self.forward(images, weights), {}
+
+    def adapt(self, seen: np.ndarray) -> None:
+        """Take mean and deviation from the features to learn from: float32 [items, FEATURES]."""
+        self.weights["features/mean"].assign(seen.mean(axis=0, dtype=np.float64).astype(np.float32))
+        deviation = seen.std(axis=0, dtype=np.float64).astype(np.float32)
+        self.weights["features/deviation"].assign(np.maximum(deviation, LEAST_DEVIATION))
+
+
+class Whole(Head):
+    """The backbone with the head on it: for fine-tuning, which moves all kernels and biases, and for export.
+
+    Its variables are those of the head, and `backbone/...` for each of `lite0.FOLDED`: normalization is folded into
+    them, so its statistics are frozen.
+    """
+
+    dtype: type[np.generic] = np.uint8
+    lanes = 4
+    compiled = False
+
+    def __init__(self, spec: ImageSpec, classes: int, tensors: Mapping[str, np.ndarray]) -> None:
+        super().__init__(classes)
+        self.image_shape = (spec.height, spec.width, spec.channels)
+        for name in FOLDED:
+            self._add(f"{PREFIX}{name}", tf.constant(tensors[name]))
+
+    @property
+    def widest(self) -> int:
+        """Bytes of what the first expansion makes of one image: 96 channels at half the size."""
+        height, width, _ = self.image_shape
+        return 4 * (height // 2) * (width // 2) * 96
+
+    def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
+        """images: uint8 [batch, height, width, channels]."""
+        backbone = {name: weights[f"{PREFIX}{name}"] for name in FOLDED}
+        return super().forward(features(images, backbone), weights)
