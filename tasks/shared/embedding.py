@@ -92,7 +92,7 @@ def _contents(images: np.ndarray) -> list[bytes]:
     """The SHA-256 of each picture's pixels."""
 
     def hashes(start: int) -> list[bytes]:
-        return [hashlib.sha256(np.ascontiguousarray(image)).digest() for image in images[start : start + _HASHED]]
+        return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images[start : start + _HASHED]]
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         return [each for part in threads.map(hashes, range(0, len(images), _HASHED)) for each in part]

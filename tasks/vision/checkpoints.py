@@ -45,7 +45,10 @@ class _Tensor(NamedTuple):
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    return _Tensor(storage, offset, shape, strides)
+    places = (offset, *shape, *strides)
+    if not isinstance(storage, _Storage) or not all(type(each) is int and each >= 0 for each in places):
+        raise CheckpointError("expected tensors that lie in storages, found something else: refused")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 _KNOWN: dict[tuple[str, str], Any] = {
@@ -56,7 +59,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+class _Unpickler(pickle._Unpickler):
     """Knows the names in _KNOWN alone, and storages as what is outside the pickle.
 
     It is Python's own unpickler in Python: the one in C allocates what a memo's index claims.
@@ -116,9 +119,8 @@ def _numbers(file: BinaryIO, dtype: np.dtype) -> np.ndarray:
 
 def _lay_out(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
     """A copy of a tensor that lies inside its storage."""
-    given = (tensor.offset, *tensor.shape, *tensor.strides)
-    if not all(isinstance(each, int) and each >= 0 for each in given) or len(tensor.shape) != len(tensor.strides):
-        raise CheckpointError(f"expected a shape and strides for {name}, found {tensor.shape} and {tensor.strides}")
+    if len(tensor.shape) != len(tensor.strides):
+        raise CheckpointError(f"expected a stride for each side of {name}, found {tensor.shape} and {tensor.strides}")
     last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.shape, tensor.strides, strict=True))
     if 0 in tensor.shape or last >= len(numbers) or np.prod([float(side) for side in tensor.shape]) > len(numbers):
         raise CheckpointError(f"expected {name} inside its {len(numbers):,} numbers, found it beyond them")
