@@ -14,7 +14,7 @@ from pydantic import Field
 
 from artifacts.store import Artifact
 from tasks.requests import FOLDERS
-from tasks.vision.recipes import settings_for
+from tasks.vision.recipes import TrainingSettings, settings_for
 from tasks.vision.setting import REQUIRED, Setting, declared, make
 
 FIRST = ("folder", "images", "name", "architecture", "epochs", "train_on", "if_unchanged")
@@ -67,8 +67,8 @@ def _explained(setting: Setting) -> str:
     return f"{setting.name}: {' '.join(parts)}"
 
 
-def training_settings(given: Mapping[str, Any], dataset: Artifact | None = None) -> dict[str, Any]:
-    """The fields of TrainingSettings out of what is `given` of them; None stands for the architecture's recipe, which
+def training_settings(given: Mapping[str, Any], dataset: Artifact | None = None) -> TrainingSettings:
+    """What is `given` of the settings of a training, and the rest. None stands for the architecture's recipe, which
     fits the published `dataset` where that is there already.
 
     Raises SettingsError for what can't work on any data, before there is any work.
@@ -81,4 +81,4 @@ def training_settings(given: Mapping[str, Any], dataset: Artifact | None = None)
         known["pictures"] = dataset.identity["settings"].get("source") == "pictures"
     settings = settings_for(**given, **known)
     settings.check()
-    return settings.to_dict()
+    return settings

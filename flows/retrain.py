@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -24,6 +24,7 @@ from flows.train import TrainingCancelled, check_device, train, train_on_gpu_poo
 from tasks.evaluate import evaluate
 from tasks.prepare import prepare
 from tasks.preparing.labelled import split_table
+from tasks.preparing.usual import usual_side
 from tasks.promote import promote
 from tasks.reports import decision as decisions
 from tasks.reports import retraining
@@ -32,6 +33,7 @@ from tasks.requests import Data, Gate, RetrainRequest
 from tasks.results import Retrained
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import check_folder, default_name
+from tasks.vision.recipes import IMAGE_SIZE, TRANSFER_IMAGE_SIZE, TrainingSettings, recommended
 
 
 def _run_name() -> str:
@@ -61,12 +63,13 @@ def retrain(request: RetrainRequest) -> Any:
     seconds a stage.
     """
     training_settings(request.training)
-    data, computing = request.data, request.computing
     deadline = Deadline.after(request.deadline_hours)
     configured = Settings()
+    called = _called(configured, request.data)
+    request = _settled(configured, request)
+    data, computing = request.data, request.computing
     store = Store(configured.store)
     seconds: dict[str, float] = {}
-    called = _called(configured, data)
     if request.train_on == "here":
         check_device(computing.device)
     with _timed(seconds, "prepare"):
@@ -75,7 +78,7 @@ def retrain(request: RetrainRequest) -> Any:
     if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, request.gate)):
         return _nothing_changed(store, dataset_ref, judged)
     with _timed(seconds, "train"):
-        asked = {name: settings[name] for name in request.training}  # the rest follows from the data
+        asked = {name: getattr(settings, name) for name in request.training}  # the rest follows from the data
         training = {"dataset": dataset_ref, **asked, **asdict(computing)}
         training["deadline_hours"] = round(deadline.hours_left(), 3)
         try:
@@ -112,6 +115,21 @@ def _called(configured: Settings, data: Data) -> str:
     return check_name(data.name or default_name(configured, folder))
 
 
+def _settled(configured: Settings, request: RetrainRequest) -> RetrainRequest:
+    """The request with the architecture that is recommended for the data, and the size of its pictures, where nobody
+    said otherwise. Raises FolderError and LabelError for pictures that can't be looked at."""
+    images, architecture = request.data.images, request.training["architecture"]
+    if architecture is None:
+        architecture = recommended(usual_side(configured, images) if images else None)
+        get_run_logger().info("architecture: %s, as nobody named one", architecture)
+    size = request.pictures.image_size or (TRANSFER_IMAGE_SIZE if architecture == "transfer" else IMAGE_SIZE)
+    return replace(
+        request,
+        training={**request.training, "architecture": architecture},
+        pictures=replace(request.pictures, image_size=size),
+    )
+
+
 @dataclass(frozen=True)
 class _Judged:
     """weights: a ref; champion: which one stays; why: what became of the weights, as the end of a sentence."""
@@ -121,7 +139,7 @@ class _Judged:
     why: str
 
 
-def _judged(store: Store, dataset: str, settings: dict[str, Any], gate: Gate) -> _Judged | None:
+def _judged(store: Store, dataset: str, settings: TrainingSettings, gate: Gate) -> _Judged | None:
     """Weights that were trained from these data with these settings, when the newest decision was about them or left
     them champion, and was made by this gate or by a person."""
     events = aliases.history(store.disk, "weights", Ref.parse(dataset).name, "champion")
@@ -142,7 +160,7 @@ def _judged(store: Store, dataset: str, settings: dict[str, Any], gate: Gate) ->
     return None
 
 
-def _trained_before(store: Store, dataset: str, settings: dict[str, Any]) -> str | None:
+def _trained_before(store: Store, dataset: str, settings: TrainingSettings) -> str | None:
     """When this run was interrupted and started again: the weights that it may have published before."""
     if flow_run.run_count < 2:
         return None
@@ -153,10 +171,10 @@ def _trained_before(store: Store, dataset: str, settings: dict[str, Any]) -> str
     return None
 
 
-def _trained_so(store: Store, weights: Ref, dataset: str, settings: dict[str, Any]) -> bool:
+def _trained_so(store: Store, weights: Ref, dataset: str, settings: TrainingSettings) -> bool:
     with suppress(NotFound, Corrupt):
         identity = store.open(weights).identity
-        return bool(identity["inputs"] == {"dataset": dataset} and identity["settings"] == settings)
+        return bool(identity["inputs"]["dataset"] == dataset and identity["settings"] == settings.to_dict())
     return False
 
 

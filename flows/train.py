@@ -20,6 +20,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.names import run_name
 from flows.parameters import asks_for, training_settings
+from tasks.embed import embed_pictures
 from tasks.requests import TrainRequest
 from tasks.shared.deadline import Deadline
 from tasks.train import train as train_network
@@ -62,7 +63,10 @@ def train(request: TrainRequest) -> dict[str, str]:
         get_run_logger().info("this run published %s before it was run again", finished["weights"])
         return finished
     check_device(request.computing.device)
-    weights = train_network(ref, settings, request.computing.execution, request.computing.device, deadline)
+    computing = request.computing
+    if settings.architecture == "transfer":
+        embed_pictures(ref, settings, computing.device, deadline)
+    weights = train_network(ref, settings, computing.execution, computing.device, deadline)
     produced = {"dataset": ref, "weights": weights}
     runs.record(store.disk, str(flow_run.id), produced)
     return produced

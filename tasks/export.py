@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from artifacts import dataset as datasets
+from artifacts import weights
 from artifacts.errors import LookbookError
 from artifacts.refs import Ref
 from artifacts.store import Store
@@ -70,20 +71,22 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Expor
     started = time.perf_counter()
     _require(file_format)
     with _whole(output, PATTERNS if file_format == "saved-model" else "") as (folder, target):
-        artifact = store.open(ref)
-        dataset = Ref.parse(artifact.identity["inputs"]["dataset"])
+        dataset = Ref.parse(store.open(ref).identity["inputs"]["dataset"])
         images = _spread(datasets.load(store, dataset).test.images)
         from tasks.vision import device, exporting
+        from tasks.vision.inference import Predictor
 
         device.use_processor()
-        ready = model.load(store, ref)
+        device.use_threads(1)
+        published = weights.load(store, ref)
+        network = model.network_of(store, published)
         notes = {
             "lookbook.weights": str(ref),
-            "lookbook.classes": json.dumps(ready.classes),
-            "lookbook.image_spec": json.dumps(ready.spec.to_dict()),
+            "lookbook.classes": json.dumps(published.classes),
+            "lookbook.image_spec": json.dumps(published.image_spec),
         }
-        exporting.write(ready.predict.network, file_format, folder, notes)
-        largest = exporting.difference(ready.predict, exporting.load(file_format, folder), images)
+        exporting.write(network, file_format, folder, notes)
+        largest = exporting.difference(Predictor(network), exporting.load(file_format, folder), images)
         _write_beside(
             folder,
             weights=str(ref),
@@ -91,9 +94,9 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Expor
             format=file_format,
             file=exporting.FILES[file_format],
             input={"name": exporting.INPUT, "dtype": "uint8", "shape": [None, *images.shape[1:]]},
-            output={"name": exporting.OUTPUT, "dtype": "float32", "shape": [None, len(ready.classes)]},
-            classes=ready.classes,
-            image_spec=ready.spec.to_dict(),
+            output={"name": exporting.OUTPUT, "dtype": "float32", "shape": [None, len(published.classes)]},
+            classes=published.classes,
+            image_spec=published.image_spec,
             checked={"images": len(images), "max_difference": largest},
             versions={name: version(name) for name in ("lookbook", "tensorflow", *NEEDED[file_format])},
         )

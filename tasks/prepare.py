@@ -27,6 +27,7 @@ from tasks.shared.deadline import Deadline
 from tasks.shared.listing import folder_path
 from tasks.shared.retries import RETRIES
 from tasks.vision.images import ImageSpec
+from tasks.vision.recipes import IMAGE_SIZE
 from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, read_side
 
 PREPARATION = 2  # raise it when the same files give another dataset: earlier preparations are then made anew
@@ -68,7 +69,8 @@ def prepare_folder(
     check_name(name)
     labelled = list_labelled(settings, images)
     check_bad(settings, images, labelled.bad, len(labelled.entries), pictures.max_bad)  # before hours of work
-    spec = ImageSpec(pictures.image_size, pictures.image_size, CHANNELS[pictures.color])
+    size = pictures.image_size or IMAGE_SIZE
+    spec = ImageSpec(size, size, CHANNELS[pictures.color])
     decided_by = {
         "name": name,
         "folder": str(folder_path(settings, images)),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from tasks.vision.recipes import TRAINING, Device, Execution
+from tasks.vision.recipes import IMAGE_SIZE, TRAINING, TRANSFER_IMAGE_SIZE, Device, Execution
 from tasks.vision.setting import Limits
 
 Color = Literal["rgb", "grey"]
@@ -42,8 +42,11 @@ class PictureSettings:
     """How a folder of pictures becomes a dataset."""
 
     image_size: Annotated[
-        int, Limits(ge=8, le=512), "Height and width, in pixels, to which the pictures of a folder are scaled."
-    ] = 64
+        int | None,
+        Limits(ge=8, le=512),
+        "Height and width, in pixels, to which the pictures of a folder are scaled. By default "
+        f"{TRANSFER_IMAGE_SIZE} for transfer, and {IMAGE_SIZE} for other architectures.",
+    ] = None
     color: Annotated[Color, "What the network sees of the pictures of a folder: colour (rgb) or brightness (grey)."] = (
         "rgb"
     )

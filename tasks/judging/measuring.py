@@ -38,7 +38,7 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
             "Retrain, or name another dataset"
         )
     learned_from = _learned_from(store, measured)
-    probabilities = model.load(store, weights).predict(data.test.images)
+    probabilities = model.load(store, weights).predict_kept(data.test.images)
     counted = np.unique(firsts(data.test.images, data.test.labels))
     copies = len(counted) < len(data.test.labels)
     numbers = evaluate(

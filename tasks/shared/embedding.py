@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from artifacts import backbones
 from artifacts.backbones import Backbone
+from artifacts.dataset import Dataset
 from artifacts.features import Features
 from artifacts.store import Store
+from tasks.shared.backbones import backbone_for
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import FEATURES, fold
-from tasks.vision.processor import Precision
+from tasks.vision.processor import Precision, precision
+from tasks.vision.recipes import Device, TrainingSettings
 
 if TYPE_CHECKING:
     from tasks.vision.backbone import Embedder
@@ -57,6 +61,21 @@ class Embedding:
             "view": "mirrored" if mirrored else "plain",
             "embedding": EMBEDDING,
         }
+
+
+def embedding_for(
+    store: Store, data: Dataset, settings: TrainingSettings, device: Device, tell: Callable[[str], None]
+) -> Embedding:
+    """How the pictures of a dataset are embedded for a new training; `tell` hears of a backbone that is taken over.
+
+    Raises CheckpointError, NotFound, Corrupt and DeviceError.
+    """
+    from tasks.vision import device as devices
+
+    place = devices.choose(device)
+    backbone = backbones.load(store, backbone_for(store, tell))
+    spec = ImageSpec.from_dict(data.image_spec)
+    return Embedding(backbone, spec, precision(settings.precision, place), place)
 
 
 def embed(

@@ -28,11 +28,11 @@ class _Kind(NamedTuple):
 
 
 class _Storage(NamedTuple):
-    """Numbers that stand behind the pickles: which, of what kind, how many."""
+    """Numbers that stand behind the pickles: which, of what kind, and how many."""
 
     key: str
     kind: _Kind
-    count: int
+    numbers: int
 
 
 class _Tensor(NamedTuple):

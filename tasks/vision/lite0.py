@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from tasks.vision.errors import WeightsError
+
 STEM, HEAD, CLASSIFIER = "stem", "head", "classifier"
 FEATURES = 1280  # outputs of `head`, averaged over the picture
 IMAGENET = 1000  # classes of `classifier`
@@ -98,6 +100,23 @@ FOLDED: dict[str, tuple[int, ...]] = {
     for name, shape in ((f"{layer.name}/kernel", layer.kernel), (f"{layer.name}/bias", (layer.channels,)))
 }
 """The tensors that are left when normalization is folded into the convolutions, without the classifier."""
+
+
+PREFIX = "backbone/"
+"""What the names of these tensors begin with in weights that hold a backbone of their own, moved by fine-tuning."""
+
+
+def parted(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The tensors of a head, and those of the backbone that it brings, as FOLDED names them; none if it brings none.
+
+    Raises WeightsError when some of these are there and others are not.
+    """
+    own = {name.removeprefix(PREFIX): each for name, each in tensors.items() if name.startswith(PREFIX)}
+    if own and {name: each.shape for name, each in own.items()} != FOLDED:
+        raise WeightsError(
+            "expected all tensors of EfficientNet-Lite0, or none, found others; a newer Lookbook knows them"
+        )
+    return {name: each for name, each in tensors.items() if not name.startswith(PREFIX)}, own
 
 
 def fold(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -209,7 +209,7 @@ CONV_BATCH_PIXELS = 1 << 22
 
 
 def settings_for(
-    architecture: Architecture,
+    architecture: Architecture | None = None,
     per_class: Iterable[int] | None = None,
     pictures: bool = False,
     pixels: int | None = None,
@@ -217,12 +217,14 @@ def settings_for(
 ) -> TrainingSettings:
     """The architecture's recipe, with what is given, and not None, in its place.
 
+    architecture: None for the recommended one: of pictures by their size, where that is known.
     per_class: how many images of each class there are, where that is known: with few of them to learn from a batch size
     that isn't given is SMALL_BATCH, and never more than there are. pixels: of one image, where that is known: a batch
     size that isn't given fits memory. pictures: whether they are somebody's own, of any
     size and brightness, and not light on black as Fashion-MNIST's: on bright pictures of 64x64 in colour `dense` with
     plain inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md).
     """
+    architecture = architecture or recommended(round(pixels**0.5) if pictures and pixels else None)
     settings = replace(RECIPES[architecture], **{name: value for name, value in given.items() if value is not None})
     if pictures and architecture == "dense":
         settings = replace(settings, inputs="centered")

@@ -7,8 +7,7 @@ steps are taken in `steps.py`.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,90 +23,12 @@ from tasks.vision.network import Network, make_network
 from tasks.vision.optimizers import SGD, make_optimizer
 from tasks.vision.recipes import Device, Execution, TrainingSettings
 from tasks.vision.steps import Steps, make_steps
+from tasks.vision.trained import EpochProgress, EpochResult, State, Trained
 from tasks.vision.training_data import check_arrays, check_labels, check_sizes, hold_out
 
 __all__ = ["EpochProgress", "EpochResult", "State", "Trained", "TrainingSettings", "fit"]
 
 STATE_SECONDS = 5.0  # a state is offered at most this often, so that short epochs stay short
-
-
-@dataclass(frozen=True)
-class EpochProgress:
-    """How far an epoch is.
-
-    epoch: its number, from 1.
-    batch, batches: how many batches are done, and how many the epoch has.
-    items: how many items these batches had.
-    loss, accuracy: means over these items, each seen before its step.
-    """
-
-    epoch: int
-    batch: int
-    batches: int
-    items: int
-    loss: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """What an epoch came to.
-
-    epoch: its number, from 1.
-    loss, accuracy: means over the items that were learned from, each seen before its step.
-    items: how many these were.
-    validation_loss, validation_accuracy: of the held-out items, seen after the epoch; None without a validation share.
-    """
-
-    epoch: int
-    loss: float
-    accuracy: float
-    items: int
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it: what is None is left out."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class State:
-    """A training between two epochs: all that the rest of it depends on, so that it can go on in another process.
-
-    settings: those of the training.
-    tensors: float32 arrays named `weights/<name>`, `optimizer/<name>` and, where there is patience, `best/<name>`.
-    history: the result of each finished epoch.
-    seconds: how long each finished epoch took.
-    """
-
-    settings: TrainingSettings
-    tensors: dict[str, np.ndarray]
-    history: list[EpochResult]
-    seconds: list[float]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training gives.
-
-    tensors: name -> float32 array.
-    history: the result of each epoch.
-    epoch_seconds: how long each epoch took.
-    best_epoch: the epoch whose weights the tensors are; the last one without patience.
-    device: what it computed on.
-    threads: how many threads an operation had.
-    temperature: the one that gives the held-out items the lowest loss (`metrics.fit_temperature`), None when there are
-        too few of them.
-    """
-
-    tensors: dict[str, np.ndarray]
-    history: list[EpochResult]
-    epoch_seconds: list[float]
-    best_epoch: int
-    device: str
-    threads: int
-    temperature: float | None
 
 
 def fit(
@@ -216,6 +137,29 @@ def _class_weights(settings: TrainingSettings, labels: np.ndarray, classes: int)
         return None
     counts = np.bincount(labels, minlength=classes)
     return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
+
+
+def seconds_a_step(
+    make: Callable[[], Network],
+    images: np.ndarray,
+    labels: np.ndarray,
+    settings: TrainingSettings,
+    execution: Execution,
+    on: Device,
+) -> float:
+    """How long a step of gradient descent takes here, tried on the first batch with a network that is thrown away."""
+    place = device.choose(on)
+    device.use_threads(1)
+    with tf.device(place):
+        network = make()
+        take = make_steps(network, make_optimizer(settings, network.learned), settings, execution)
+        items = np.arange(min(len(labels), settings.batch_size))
+        tried = replace(settings, batch_size=len(items), epochs=1)
+        chunk = next(make_chunks(images, labels, items, tried, lanes=network.lanes, cropped=True, place=place))
+        take(chunk)
+        started = time.perf_counter()
+        take(chunk)
+        return time.perf_counter() - started
 
 
 class _Run:

@@ -7,10 +7,9 @@ import numpy as np
 from tasks.vision.backbone import features
 from tasks.vision.device import tf
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import FEATURES, FOLDED
+from tasks.vision.lite0 import FEATURES, FOLDED, PREFIX
 from tasks.vision.network import Network, Tensors
 
-PREFIX = "backbone/"
 LEAST_DEVIATION = 0.01  # of a feature that is nearly the same in all pictures: a division must not blow it up
 
 
@@ -41,12 +40,6 @@ class Head(Network):
     def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         return self.forward(images, weights), {}
 
-    def adapt(self, seen: np.ndarray) -> None:
-        """Take mean and deviation from the features to learn from: float32 [items, FEATURES]."""
-        self.weights["features/mean"].assign(seen.mean(axis=0, dtype=np.float64).astype(np.float32))
-        deviation = seen.std(axis=0, dtype=np.float64).astype(np.float32)
-        self.weights["features/deviation"].assign(np.maximum(deviation, LEAST_DEVIATION))
-
 
 class Whole(Head):
     """The backbone with the head on it: for fine-tuning, which moves all kernels and biases, and for export.
@@ -59,11 +52,15 @@ class Whole(Head):
     lanes = 4
     compiled = False
 
-    def __init__(self, spec: ImageSpec, classes: int, tensors: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, spec: ImageSpec, classes: int, folded: Mapping[str, np.ndarray], head: Mapping[str, np.ndarray]
+    ) -> None:
+        """folded: as `lite0.FOLDED` has them; head: the tensors of a Head."""
         super().__init__(classes)
+        self.assign(head)
         self.image_shape = (spec.height, spec.width, spec.channels)
         for name in FOLDED:
-            self._add(f"{PREFIX}{name}", tf.constant(tensors[name]))
+            self._add(f"{PREFIX}{name}", tf.constant(folded[name]))
 
     @property
     def widest(self) -> int:
@@ -75,3 +72,15 @@ class Whole(Head):
         """images: uint8 [batch, height, width, channels]."""
         backbone = {name: weights[f"{PREFIX}{name}"] for name in FOLDED}
         return super().forward(features(images, backbone), weights)
+
+
+def head_on(features: np.ndarray, classes: int) -> Head:
+    """A head with its first weights, and mean and deviation of the features to learn from.
+
+    features: float32 [items, FEATURES].
+    """
+    head = Head(classes)
+    head.weights["features/mean"].assign(features.mean(axis=0, dtype=np.float64).astype(np.float32))
+    deviation = features.std(axis=0, dtype=np.float64).astype(np.float32)
+    head.weights["features/deviation"].assign(np.maximum(deviation, LEAST_DEVIATION))
+    return head

@@ -1,0 +1,58 @@
+"""A training on a pretrained network: of a head on features that are kept, then, where asked for, of both together."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tasks.shared.embedding import Embedding, embed
+from tasks.training.loops import Loops
+from tasks.vision.lite0 import fold
+from tasks.vision.recipes import TrainingSettings, fine_tuning, steps_of
+
+if TYPE_CHECKING:
+    from tasks.vision.training import Trained
+
+
+def transfer(loops: Loops, settings: TrainingSettings, embedding: Embedding) -> "Trained":
+    """Train a head on the features of the train split, and fine-tune the whole network as long as the settings say.
+
+    Raises what `fit` raises, StoreError and DeadlineExceeded.
+    """
+    from tasks.vision.transfer import head_on
+
+    images = loops.data.train.images
+    features = embed(loops.store, embedding, images)
+    mirrored = embed(loops.store, embedding, images, mirrored=True) if settings.augmentation == "flips" else None
+    stands_on = {"backbone": str(embedding.backbone.ref), "precision": embedding.precision}
+    trained = loops.fit(
+        features,
+        settings,
+        stands_on=stands_on,
+        make=lambda: head_on(features, len(loops.data.classes)),
+        mirrored=mirrored,
+    )
+    return _fine_tuned(loops, settings, embedding, trained) if settings.fine_tune else trained
+
+
+def _fine_tuned(loops: Loops, settings: TrainingSettings, embedding: Embedding, head: "Trained") -> "Trained":
+    """Train all of the network, from a head that was trained alone."""
+    from tasks.vision.training import seconds_a_step
+    from tasks.vision.transfer import Whole
+
+    def make() -> Whole:
+        return Whole(embedding.spec, len(loops.data.classes), folded, head.tensors)
+
+    folded = fold(embedding.backbone.tensors)
+    phase = fine_tuning(settings)
+    images, labels = loops.data.train.images, loops.data.train.labels
+    seconds = seconds_a_step(make, images, labels, phase, loops.execution, loops.device)
+    minutes = seconds * steps_of(phase, len(labels)) / 60
+    loops.progress.tell(f"fine-tuning for {phase.epochs} epochs will take about {minutes:,.0f} min on {head.device}")
+    stands_on = {"backbone": str(embedding.backbone.ref), "precision": embedding.precision, "phase": "fine-tuning"}
+    whole = loops.fit(images, phase, stands_on=stands_on, make=make, cropped=True)
+    after = [replace(result, epoch=len(head.history) + result.epoch) for result in whole.history]
+    return replace(
+        whole,
+        history=[*head.history, *after],
+        epoch_seconds=[*head.epoch_seconds, *whole.epoch_seconds],
+        best_epoch=len(head.history) + whole.best_epoch,
+    )

@@ -1,0 +1,87 @@
+"""What a training tells while it goes on, what it needs to go on, and what it gives. Plain NumPy."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tasks.vision.recipes import TrainingSettings
+
+
+@dataclass(frozen=True)
+class EpochProgress:
+    """How far an epoch is.
+
+    epoch: its number, from 1.
+    batch, batches: how many batches are done, and how many the epoch has.
+    items: how many items these batches had.
+    loss, accuracy: means over these items, each seen before its step.
+    """
+
+    epoch: int
+    batch: int
+    batches: int
+    items: int
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch came to.
+
+    epoch: its number, from 1.
+    loss, accuracy: means over the items that were learned from, each seen before its step.
+    items: how many these were.
+    validation_loss, validation_accuracy: of the held-out items, seen after the epoch; None without a validation share.
+    """
+
+    epoch: int
+    loss: float
+    accuracy: float
+    items: int
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: what is None is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class State:
+    """A training between two epochs: all that the rest of it depends on, so that it can go on in another process.
+
+    settings: those of the training.
+    tensors: float32 arrays named `weights/<name>`, `optimizer/<name>` and, where there is patience, `best/<name>`.
+    history: the result of each finished epoch.
+    seconds: how long each finished epoch took.
+    """
+
+    settings: TrainingSettings
+    tensors: dict[str, np.ndarray]
+    history: list[EpochResult]
+    seconds: list[float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gives.
+
+    tensors: name -> float32 array.
+    history: the result of each epoch.
+    epoch_seconds: how long each epoch took.
+    best_epoch: the epoch whose weights the tensors are; the last one without patience.
+    device: what it computed on.
+    threads: how many threads an operation had.
+    temperature: the one that gives the held-out items the lowest loss (`metrics.fit_temperature`), None when there are
+        too few of them.
+    """
+
+    tensors: dict[str, np.ndarray]
+    history: list[EpochResult]
+    epoch_seconds: list[float]
+    best_epoch: int
+    device: str
+    threads: int
+    temperature: float | None
