@@ -11,8 +11,8 @@ from artifacts.store import Store
 def lineage(store: Store, ref: Ref) -> dict[str, Any]:
     """The artifact `ref` with all that is behind it and all that was made from it.
 
-    ref, created, settings; made_from: input name -> the same of that artifact, or the digest of what is none;
-    made_into: a list of the same. An ancestor that is not there, or is damaged, has `problem` in place of the rest.
+    ref, created, settings, and where they are known folder and licence; made_from: input name -> the same of that
+    artifact, or the digest of what is none; made_into: a list of the same. An ancestor that is not there, or is damaged, has `problem` in place of the rest.
     Raises NotFound and Corrupt for `ref` itself.
     """
     store.open(ref)
@@ -57,4 +57,5 @@ def _line(store: Store, ref: Ref) -> tuple[dict[str, Any], dict[str, str]]:
     identity, made = manifest["identity"], manifest["provenance"]
     line = {"ref": str(ref), "created": made["created"], "settings": identity["settings"]}
     line |= {"folder": made["folder"]} if "folder" in made else {}
+    line |= {"licence": identity["facts"]["licence"]} if "licence" in identity["facts"] else {}
     return line, identity["inputs"]

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-from flows.cli import model, runs, store
+from flows.cli import backbone, model, runs, store
 from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line
 
 
@@ -42,6 +42,7 @@ for each in (
     store.promote,
     store.rollback,
     model.export,
+    backbone.backbone,
     store.verify,
     runs.up,
 ):

@@ -8,7 +8,9 @@ _WHY = "Why, for the history."
 
 
 @verb(show="artifacts", name="list")
-@click.argument("kind", required=False, type=click.Choice(["datasets", "weights", "metrics", "predictions"]))
+@click.argument(
+    "kind", required=False, type=click.Choice(["datasets", "weights", "metrics", "predictions", "backbones"])
+)
 def list_artifacts(kind: str | None) -> Result:
     """List what the store holds.
 

@@ -148,6 +148,8 @@ def _made_into(tree: Tree, outputs: list[dict[str, Any]]) -> None:
 def _branch(tree: Tree, made: dict[str, Any]) -> Tree:
     if "folder" in made:
         tree.add(_text(f"folder: {made['folder']}"))
+    if "licence" in made:
+        tree.add(_text(f"licence: {made['licence']}"))
     if settings := ", ".join(f"{name} {value}" for name, value in made["settings"].items()):
         tree.add(_text(f"settings: {settings}", "dim"))
     return tree
@@ -193,6 +195,22 @@ def export(result: dict[str, Any]) -> None:
         "seconds": f"{result['seconds']:.1f}",
     }
     _print(Panel(_facts(facts), title=f"exported as {result['format']}", expand=False))
+
+
+def backbone(result: dict[str, Any]) -> None:
+    facts = {"backbone": f"[bold]{result['ref']}[/]"}
+    told = {name: _text(result[name]) for name in ("source", "licence", "citation")}
+    _print(Panel(_facts({**facts, **told}), title="pretrained network", expand=False))
+
+
+def backbones(result: list[dict[str, Any]]) -> None:
+    if not result:
+        _print("no pretrained network yet; [bold]lookbook backbone add efficientnet-lite0[/] takes one over")
+        return
+    table = _table("backbone", "licence", "source")
+    for each in result:
+        table.add_row(each["ref"], _text(each["licence"]), _text(each["source"]))
+    _print(table)
 
 
 def operation(result: dict[str, Any]) -> None:

@@ -2,13 +2,16 @@
 
 import hashlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from artifacts import backbones
 from artifacts.refs import Ref, check_name
 from artifacts.store import Store
+from artifacts.tensors import from_bytes
 from tasks.vision.checkpoints import read_torch, to_backbone
 from tasks.vision.errors import CheckpointError
 from tasks.vision.images import ImageSpec
@@ -65,6 +68,15 @@ def backbone_for(store: Store, tell: Callable[[str], None]) -> Ref:
     return added
 
 
+def add_backbone(store: Store, what: str) -> Ref:
+    """Publish a backbone. `what`: its name, or the path of a safetensors file. Raises CheckpointError."""
+    if what == NAME:
+        return add_package(store)
+    if what.endswith(".safetensors"):
+        return add_file(store, Path(what))
+    raise CheckpointError(f"expected {NAME}, or a file that ends in .safetensors, found {what!r}")
+
+
 def add_package(store: Store) -> Ref:
     """Publish the package's backbone. Its file's SHA-256 is checked before anything of it is read.
 
@@ -82,19 +94,23 @@ def add_package(store: Store) -> Ref:
 
 
 def add_file(store: Store, path: Path) -> Ref:
-    """Publish the backbone of a safetensors file, called as the file is. Raises CheckpointError and OSError."""
-    from artifacts.tensors import from_bytes
-
-    content = path.read_bytes()
+    """Publish the backbone of a safetensors file, called as the file is. Raises CheckpointError."""
     try:
+        content = path.read_bytes()
         tensors = from_bytes(content)
+    except OSError as error:
+        raise CheckpointError(
+            f"expected a safetensors file, found {path}, which can't be read: {error.strerror}"
+        ) from None
     except ValueError as error:
         raise CheckpointError(f"expected a safetensors file, found {path}, which is none ({error})") from None
     name = check_name(path.stem.lower())
     return _save(store, name, tensors, hashlib.sha256(content).hexdigest(), path.name, "as its owner says")
 
 
-def _save(store: Store, name: str, tensors: dict, checkpoint: str, source: str, licence: str) -> Ref:  # type: ignore[type-arg]
+def _save(
+    store: Store, name: str, tensors: Mapping[str, np.ndarray], checkpoint: str, source: str, licence: str
+) -> Ref:
     return backbones.save(
         store,
         name,

