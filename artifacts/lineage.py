@@ -12,7 +12,8 @@ def lineage(store: Store, ref: Ref) -> dict[str, Any]:
     """The artifact `ref` with all that is behind it and all that was made from it.
 
     ref, created, settings, and where they are known folder and licence; made_from: input name -> the same of that
-    artifact, or the digest of what is none; made_into: a list of the same. An ancestor that is not there, or is damaged, has `problem` in place of the rest.
+    artifact, or the digest of what is none; made_into: a list of the same. An ancestor that is not there, or is
+    damaged, has `problem` in place of the rest.
     Raises NotFound and Corrupt for `ref` itself.
     """
     store.open(ref)

@@ -15,6 +15,7 @@ from tasks.requests import ScoreRequest
 from tasks.shared.listing import check_folder, default_name, real_path
 from tasks.vision.images import ImageSpec, Limits
 from tasks.vision.metrics import MISTAKES_TO_FIT
+from tasks.vision.processor import precision
 
 SCORING = 1  # raise it when the same picture and weights give another row: earlier shards are then scored anew
 
@@ -36,6 +37,7 @@ class Job:
     spec: how a picture becomes pixels.
     limits: on a source image.
     temperature: what logits are divided by; None for probabilities as the network gives them.
+    precision: what the pretrained network computes in; None where there is none.
     """
 
     request: ScoreRequest
@@ -47,12 +49,14 @@ class Job:
     spec: ImageSpec
     limits: Limits
     temperature: float | None
+    precision: str | None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a table of predictions says of how it was made, beside weights and ImageSpec."""
         calibrated = {} if self.temperature is None else {"temperature": self.temperature}
-        return {"limits": asdict(self.limits), "scoring": SCORING, **calibrated}
+        computed_in = {} if self.precision is None else {"precision": self.precision}
+        return {"limits": asdict(self.limits), "scoring": SCORING, **calibrated, **computed_in}
 
     def digest(self, entries: str) -> str:
         """The digest of a shard: of its entries, and of how they are read and scored. It is in published tables, so
@@ -101,4 +105,5 @@ def make_job(store: Store, settings: Settings, request: ScoreRequest) -> Job:
         ImageSpec.from_dict({**published.facts["image_spec"], "invert": request.invert}),
         Limits(settings.max_image_bytes, settings.max_image_pixels),
         temperature,
+        precision(published.facts["precision"], "/CPU:0") if "precision" in published.facts else None,
     )
