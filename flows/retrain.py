@@ -62,11 +62,11 @@ def retrain(request: RetrainRequest) -> Any:
     Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
     seconds a stage.
     """
-    training_settings(request.training)
     deadline = Deadline.after(request.deadline_hours)
     configured = Settings()
     called = _called(configured, request.data)
     request = _settled(configured, request)
+    training_settings(request.training)
     data, computing = request.data, request.computing
     store = Store(configured.store)
     seconds: dict[str, float] = {}

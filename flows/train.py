@@ -54,7 +54,6 @@ def train(request: TrainRequest) -> dict[str, str]:
 
     Returns the refs of dataset and weights, which `runs/<flow-run-id>.json` in the store holds, too.
     """
-    training_settings(request.training)
     deadline = Deadline.after(request.deadline_hours)
     store = Store(Settings().store)
     ref = str(store.resolve(request.dataset, "datasets"))
