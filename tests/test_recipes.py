@@ -2,8 +2,11 @@
 
 import dataclasses
 
+import pytest
+
+from tasks.vision.errors import SettingsError
 from tasks.vision.network import ARCHITECTURES
-from tasks.vision.recipes import RECIPES, TrainingSettings, settings_for
+from tasks.vision.recipes import RECIPES, TrainingSettings, recommended, settings_for
 
 
 def test_a_recipe_is_an_architectures_and_what_is_given_comes_first():
@@ -12,7 +15,7 @@ def test_a_recipe_is_an_architectures_and_what_is_given_comes_first():
     for architecture, recipe in RECIPES.items():
         assert recipe.architecture == architecture
         recipe.check()
-    assert RECIPES.keys() == ARCHITECTURES.keys()
+    assert RECIPES.keys() == ARCHITECTURES.keys() | {"transfer"}
 
 
 def test_a_recipe_fits_the_data():
@@ -27,4 +30,29 @@ def test_a_recipe_fits_the_data():
     assert large == {64: 256, 128: 256, 256: 64, 512: 16}, "what a batch takes is bounded"
     assert settings_for("conv", per_class=[500], pixels=512**2, batch_size=128).batch_size == 128
     assert settings_for("dense", per_class=[20_000] * 2, pixels=512**2) == TrainingSettings()
-    assert [settings_for(each, pictures=True).inputs for each in RECIPES] == ["centered", "plain"]
+    assert [settings_for(each, pictures=True).inputs for each in RECIPES] == ["centered", "plain", "plain"]
+    assert [settings_for("transfer", per_class=[each] * 10).validation for each in (20, 49, 50, 500)] == [
+        0,
+        0,
+        0.1,
+        0.1,
+    ]
+    assert settings_for("transfer", per_class=[20] * 10, validation=0.2).validation == 0.2
+
+
+def test_photographs_of_ones_own_are_for_the_pretrained_network():
+    assert [recommended(side) for side in (None, 28, 63, 64, 3000)] == ["dense"] * 3 + ["transfer"] * 2
+    assert settings_for(pictures=True, pixels=288 * 288).architecture == "transfer"
+    assert settings_for(pictures=True, pixels=32 * 32).architecture == settings_for().architecture == "dense"
+
+
+def test_equal_trainings_keep_the_version_that_they_had_before_there_were_more_settings():
+    assert settings_for("conv").to_dict().keys() & {"class_weights", "precision", "fine_tune"} == set()
+    asked = settings_for("conv", class_weights="balanced", precision="float32").to_dict()
+    assert (asked["class_weights"], asked["precision"]) == ("balanced", "float32")
+
+
+def test_only_transfer_is_fine_tuned():
+    settings_for("transfer", fine_tune=2).check()
+    with pytest.raises(SettingsError, match="expected the architecture transfer for fine-tuning, found conv"):
+        settings_for("conv", fine_tune=2).check()

@@ -242,7 +242,7 @@ def test_files_and_names_on_the_page_are_there():
         ("`lookbook train`", "lookbook train"),
         ("`make tutorial`", "make tutorial"),
         ("`two words`", "two words"),
-        ("| `fit`, `State` and others | `tasks/vision/training.py` |", None),
+        ("| `State`, `Trained` and others | `tasks/vision/trained.py` |", None),
         ("| `fit`, `Network` | `tasks/vision/training.py` |", "Network in tasks/vision/training.py"),
         ("| `Linear` | `tasks/vision/training.py` |", "Linear in tasks/vision/training.py"),
     ],

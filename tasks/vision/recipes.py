@@ -207,6 +207,10 @@ FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
 """`conv` on 1,000 images reached 57% with 48 steps of 256, and 84% with 384 of 32 (docs/training.md)."""
 
 
+ENOUGH_TO_HOLD_OUT = 500
+"""With fewer images a tenth of them has too few mistakes to fit a temperature by, and is missed in the training."""
+
+
 CONV_BATCH_PIXELS = 1 << 22
 """Pixels of all images of a batch, at most: `conv` takes some 320 bytes for each (benchmarks/memory.py), 1.4 GB."""
 
@@ -231,7 +235,12 @@ def settings_for(
     settings = replace(RECIPES[architecture], **{name: value for name, value in given.items() if value is not None})
     if pictures and architecture == "dense":
         settings = replace(settings, inputs="centered")
-    if per_class is None or given.get("batch_size") is not None:
+    if per_class is None:
+        return settings
+    per_class = list(per_class)
+    if architecture == "transfer" and given.get("validation") is None and sum(per_class) < ENOUGH_TO_HOLD_OUT:
+        settings = replace(settings, validation=0.0)
+    if given.get("batch_size") is not None:
         return settings
     items = sum(count - round(settings.validation * count) for count in per_class)
     size = min(SMALL_BATCH if too_few_steps(settings, items) else settings.batch_size, items)
