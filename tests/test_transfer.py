@@ -1,0 +1,405 @@
+"""pytest tests/test_transfer.py: a pretrained network's features, kept; and what is trained on them."""
+
+import dataclasses
+import hashlib
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from published import damage
+from sklearn.datasets import load_sample_images
+
+from artifacts import backbones, weights
+from artifacts import dataset as datasets
+from artifacts.errors import Corrupt
+from artifacts.features import Features
+from artifacts.lineage import lineage
+from artifacts.store import Store
+from tasks.embed import embed_dataset
+from tasks.judging.measuring import evaluate_weights
+from tasks.reports.progress import TrainingProgress
+from tasks.shared import backbones as pretrained
+from tasks.shared import model
+from tasks.shared.deadline import Deadline, DeadlineExceeded
+from tasks.shared.embedding import Embedding, embed
+from tasks.train import train_weights
+from tasks.vision.backbone import Embedder, features
+from tasks.vision.device import tf
+from tasks.vision.images import ImageSpec
+from tasks.vision.lite0 import CLASSIFIER, FEATURES, FOLDED, fold
+from tasks.vision.recipes import settings_for
+from tasks.vision.training import fit
+from tasks.vision.transfer import Whole, head_on
+
+pytestmark = pytest.mark.slow
+
+SPEC = ImageSpec(height=64, width=64, channels=3)
+CLASSES = ["dots", "stripes"]
+TRAINING = settings_for("transfer", epochs=3, batch_size=16, validation=0.0, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    """The package's pretrained network, in a store of its own."""
+    store = Store(tmp_path_factory.mktemp("backbone"))
+    return backbones.load(store, pretrained.add_package(store))
+
+
+@pytest.fixture(scope="module")
+def folded(backbone):
+    return fold(backbone.tensors)
+
+
+def draw(items, seed):
+    """Pictures of dots, and of stripes, with noise: uint8 [items, 64, 64, 3]."""
+    random = np.random.default_rng(seed)
+    labels = (np.arange(items) % 2).astype(np.int32)
+    images = random.integers(0, 120, (items, 64, 64, 3), dtype=np.uint8)
+    images[labels == 0, ::8, ::8] = 255
+    images[labels == 1, :, ::8] = 255
+    return datasets.Split(images, labels, [f"drawn[{index}]" for index in range(items)])
+
+
+@pytest.fixture
+def drawn(store):
+    """A dataset of 40 pictures to train on and 20 to test on."""
+    return publish(store, draw(40, 0), draw(20, 1))
+
+
+def publish(store, train, test):
+    return datasets.save(
+        store, "drawn", train=train, test=test, classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings={"source": "pictures"}, inputs={}, made={},
+    )  # fmt: skip
+
+
+def train(store, dataset, settings=TRAINING, lines=None):
+    said = lines if lines is not None else []
+    with TrainingProgress(settings.epochs, said.append, "drawn") as progress:
+        return train_weights(store, dataset, settings, "graph", "cpu", progress, Deadline.after(1))
+
+
+def embedded(store, dataset, settings=TRAINING):
+    embed_dataset(store, dataset, settings, "cpu", Deadline.after(1), lambda line: None)
+
+
+def test_photographs_get_the_right_class_of_imagenet(folded, backbone):
+    """scikit-learn's samples: a Chinese temple, and a flower (Google's class 442 is a bell cote, 985 a daisy)."""
+    photographs = np.stack(
+        [np.asarray(Image.fromarray(each).resize((224, 224))) for each in load_sample_images().images]
+    )
+    found = features(tf.constant(photographs), {name: tf.constant(each) for name, each in folded.items()}).numpy()
+    logits = found @ backbone.tensors[f"{CLASSIFIER}/kernel"] + backbone.tensors[f"{CLASSIFIER}/bias"]
+    best = np.argsort(-logits, axis=1)[:, :5]
+    assert best[:, 0].tolist() == [442, 985]
+    assert {663, 698} <= set(best[0].tolist()), "monastery and palace come near"
+    assert found.shape == (2, FEATURES)
+    assert found.min() >= 0
+    assert found.max() <= 6
+    golden = [[3.0028, 2.1222, 2.5403, 1.7257, 2.8912, 0.9258], [0.9425, 1.1408, 0.4781, 1.2329, 0.0, 1.9121]]
+    np.testing.assert_allclose(found[:, [164, 852, 1227, 1221, 77, 439]], golden, atol=2e-3)
+
+
+def test_folding_changes_no_numbers(backbone):
+    """Convolution and normalization by the running statistics, as the network was trained; here of the first layer."""
+    images = tf.random.stateless_uniform((2, 32, 32, 3), (0, 1), -1, 1)
+    stem = {name: backbone.tensors[f"stem/{name}"] for name in ("kernel", "scale", "offset", "mean", "variance")}
+    sums = tf.nn.conv2d(images, stem["kernel"], 2, "SAME")
+    expected = tf.nn.batch_normalization(sums, stem["mean"], stem["variance"], stem["offset"], stem["scale"], 1e-3)
+    folded = fold(backbone.tensors)
+    found = tf.nn.conv2d(images, folded["stem/kernel"], 2, "SAME") + folded["stem/bias"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_features_depend_on_no_neighbours_and_no_number_of_processors(folded, precision, monkeypatch):
+    images = draw(21, 3).images
+    found = Embedder(folded, SPEC, precision)(images)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    alone = Embedder(folded, SPEC, precision)
+    np.testing.assert_array_equal(np.concatenate([alone(images[k : k + 1]) for k in range(21)]), found)
+
+
+def test_bfloat16_is_near(folded):
+    images = draw(16, 4).images
+    exact, near = (Embedder(folded, SPEC, each)(images) for each in ("float32", "bfloat16"))
+    assert np.abs(exact - near).mean() < 0.05 * exact.std()
+
+
+def test_a_grey_picture_is_its_colours_alike(folded):
+    images = draw(3, 5).images
+    images[:] = images[..., :1]
+    grey = Embedder(folded, dataclasses.replace(SPEC, channels=1), "float32")(images[..., :1])
+    np.testing.assert_array_equal(grey, Embedder(folded, SPEC, "float32")(images))
+
+
+def test_mirror_images_are_views_of_their_own(folded):
+    images = draw(5, 6).images
+    embedder = Embedder(folded, SPEC, "float32")
+    [(_, mirrored)] = embedder.embed(images, np.arange(5), mirrored=True)
+    np.testing.assert_array_equal(mirrored, embedder(np.ascontiguousarray(images[:, :, ::-1])))
+
+
+class Counted:
+    """How many pictures an Embedding embeds."""
+
+    def __init__(self, monkeypatch):
+        self.pictures = 0
+        run = Embedder._embed
+
+        def counted(embedder, images, part, mirrored):
+            self.pictures += len(part)
+            return run(embedder, images, part, mirrored)
+
+        monkeypatch.setattr(Embedder, "_embed", counted)
+
+
+def test_a_picture_is_embedded_once(store, drawn, backbone, monkeypatch):
+    counted = Counted(monkeypatch)
+    embedded(store, drawn)
+    assert counted.pictures == 60, "both sides"
+    first = train(store, drawn)
+    evaluate_weights(store, first, drawn)
+    train(store, drawn, dataclasses.replace(TRAINING, epochs=5, learning_rate=0.02))
+    assert counted.pictures == 60, "other settings embed nothing, and neither does an evaluation"
+    more = draw(50, 7)
+    more.images[:40] = draw(40, 0).images
+    later = publish(store, more, draw(20, 1))
+    embedded(store, later)
+    assert counted.pictures == 70, "what is new"
+    embedded(store, later, dataclasses.replace(TRAINING, augmentation="flips"))
+    assert counted.pictures == 120, "the mirror images of what is trained on"
+
+
+def test_equal_trainings_are_one_version_and_name_what_they_stand_on(store, drawn):
+    lines = []
+    first = train(store, drawn, lines=lines)
+    [said] = [line for line in lines if "pretrained" in line]
+    assert said.startswith(
+        "took over the pretrained network efficientnet-lite0 (Apache-2.0) of efficientnet-lite0-pyto"
+    )
+    published = weights.load(store, first)
+    [backbone] = store.refs("backbones")
+    assert (published.backbone, published.precision) == (backbone, "float32")
+    assert published.artifact.files["weights.safetensors"]["bytes"] < 20_000, "the head alone"
+    behind = lineage(store, first)["made_from"]
+    assert behind["backbone"]["licence"] == "Apache-2.0"
+    assert behind["dataset"]["ref"] == str(drawn)
+    again = train(store, drawn, lines=lines)
+    assert again == first
+    assert len([line for line in lines if "pretrained" in line]) == 1
+    assert store.verify().corrupt == []
+
+
+def test_it_tells_dots_from_stripes(store, drawn):
+    ref = train(store, drawn)
+    ready = model.load(store, ref)
+    test = draw(30, 9)
+    probabilities = ready.predict(test.images)
+    assert (probabilities.argmax(1) == test.labels).mean() > 0.9
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
+    np.testing.assert_array_equal(ready.predict_kept(test.images), probabilities)
+    np.testing.assert_array_equal(ready.predict(test.images[3:4])[0], probabilities[3])
+
+
+def test_a_head_that_was_interrupted_goes_on_to_the_same_bits(folded):
+    images = draw(40, 0)
+    found = Embedder(folded, SPEC, "float32")(images.images)
+    given = {"classes": 2, "spec": SPEC, "make": lambda: head_on(found, 2)}
+    states = []
+    settings = dataclasses.replace(TRAINING, epochs=4, augmentation="flips")
+    mirrored = Embedder(folded, SPEC, "float32")(np.ascontiguousarray(images.images[:, :, ::-1]))
+    whole = fit(found, images.labels, settings=settings, mirrored=mirrored, **given)
+
+    class Killed(Exception):
+        pass
+
+    def kill(result, seconds):
+        if result.epoch == 2:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.vision.training.STATE_SECONDS", -1.0)
+        with pytest.raises(Killed):
+            fit(
+                found, images.labels, settings=settings, mirrored=mirrored, on_state=states.append,
+                on_epoch=kill, **given,
+            )  # fmt: skip
+    resumed = fit(found, images.labels, settings=settings, mirrored=mirrored, resume=states[-1], **given)
+    for name, tensor in whole.tensors.items():
+        np.testing.assert_array_equal(resumed.tensors[name], tensor)
+    plain = fit(found, images.labels, settings=dataclasses.replace(settings, augmentation="none"), **given)
+    assert (plain.tensors["output/kernel"] != whole.tensors["output/kernel"]).any(), "mirror images were seen"
+
+
+def test_balanced_classes_count_the_same(folded):
+    """3 pictures of one class beside 40 of the other. The first step, from a kernel of zeros, moves the biases towards
+    the class that counts more; where both count the same, it leaves them."""
+    drawn = draw(80, 0)
+    kept = np.concatenate([np.flatnonzero(drawn.labels == 0), np.flatnonzero(drawn.labels == 1)[:3]])
+    found, labels = Embedder(folded, SPEC, "float32")(drawn.images[kept]), drawn.labels[kept]
+    apart = {}
+    for how in ("none", "balanced"):
+        settings = dataclasses.replace(TRAINING, class_weights=how, epochs=1, batch_size=43, schedule="constant")
+        trained = fit(found, labels, classes=2, spec=SPEC, settings=settings, make=lambda: head_on(found, 2))
+        apart[how] = abs(float(np.subtract(*trained.tensors["output/bias"])))
+    assert apart["none"] > 0.01
+    assert apart["balanced"] < 1e-6
+
+
+def test_fine_tuning_moves_all_of_it_and_says_how_long_it_will_take(store, drawn, backbone):
+    lines = []
+    settings = dataclasses.replace(TRAINING, fine_tune=1)
+    ref = train(store, drawn, settings, lines)
+    assert any(line.startswith("fine-tuning for 1 epochs will take about 0 min on CPU:0") for line in lines)
+    published = weights.load(store, ref)
+    moved = published.tensors["backbone/block05/expand/kernel"]
+    assert moved.shape == FOLDED["block05/expand/kernel"]
+    assert (moved != fold(backbone.tensors)["block05/expand/kernel"]).any()
+    assert [each["epoch"] for each in published.history] == [1, 2, 3, 4]
+    assert published.artifact.manifest["provenance"]["best_epoch"] == 4
+    test = draw(20, 1)
+    ready = model.load(store, ref)
+    np.testing.assert_array_equal(ready.predict_kept(test.images), ready.predict(test.images))
+    whole = model.network_of(store, published)
+    np.testing.assert_allclose(tf.nn.softmax(whole(tf.constant(test.images))), ready.predict(test.images), atol=1e-5)
+    assert train(store, drawn, settings) == ref, "to the bit"
+
+
+def test_a_gradient_of_the_whole_network_is_a_finite_difference(folded):
+    images = draw(4, 2)
+    head = head_on(Embedder(folded, SPEC, "float32")(images.images), 2)
+    network = Whole(SPEC, 2, folded, head.tensors())
+    network.weights["output/kernel"].assign(tf.random.stateless_normal((FEATURES, 2), (1, 2), stddev=0.05))
+    along = tf.random.stateless_normal(FOLDED["head/bias"], (3, 4))
+
+    def loss(step):
+        moved = {name: tf.convert_to_tensor(each) for name, each in network.weights.items()}
+        moved["backbone/head/bias"] = moved["backbone/head/bias"] + step * along
+        logits, _ = network.forward_training(tf.constant(images.images), moved)
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=images.labels, logits=logits))
+
+    step = tf.Variable(0.0)
+    with tf.GradientTape() as tape:
+        found = loss(step)
+    slope = tape.gradient(found, step)
+    difference = (loss(2e-3) - loss(-2e-3)) / 4e-3
+    np.testing.assert_allclose(slope, difference, rtol=2e-2)
+
+
+def test_features_of_another_backbone_are_not_taken_over(store, drawn, backbone, monkeypatch):
+    counted = Counted(monkeypatch)
+    train(store, drawn)
+    assert counted.pictures == 40
+    [ref] = store.refs("backbones")
+    spec = ImageSpec.from_dict(datasets.load(store, drawn).image_spec)
+    other = {**backbone.tensors, "stem/offset": backbone.tensors["stem/offset"] + 1}
+    theirs = backbones.save(
+        store, "other", tensors=other, image_spec=SPEC.to_dict(), scaling={"subtract": 127.0, "divide": 128.0},
+        features=FEATURES, checkpoint="0" * 64, source="drawn", licence="none", citation="none",
+    )  # fmt: skip
+    images = datasets.load(store, drawn).train.images
+    ours, others = (
+        embed(store, Embedding(backbones.load(store, each), spec, "float32", "/CPU:0"), images)
+        for each in (ref, theirs)
+    )
+    assert counted.pictures == 80
+    assert (ours != others).any()
+
+
+def test_a_backbone_that_changed_is_refused(store, drawn):
+    ref = train(store, drawn)
+    [backbone] = store.refs("backbones")
+    damage(store.disk.local_path(f"{backbone.folder}/weights.safetensors"), b"damaged")
+    for use in (lambda: train(store, drawn), lambda: model.load(store, ref)):
+        with pytest.raises(Corrupt, match=r"weights\.safetensors is damaged"):
+            use()
+    assert [each for each in store.verify().corrupt if "backbones" in each]
+
+
+def test_damaged_features_are_made_again(store, drawn, monkeypatch):
+    ref = train(store, drawn)
+    counted = Counted(monkeypatch)
+    [key] = store.disk.list("features")
+    damage(store.disk.local_path(key), b"damaged")
+    assert train(store, drawn) == ref
+    assert counted.pictures == 40
+
+
+def test_a_deadline_ends_the_embedding_and_what_is_done_stays(store, drawn, monkeypatch):
+    monkeypatch.setattr("artifacts.segments._BYTES", 0)
+    with pytest.raises(DeadlineExceeded, match="embedding the pictures of datasets/drawn"):
+        embed_dataset(store, drawn, TRAINING, "cpu", Deadline.after(1e-9), lambda line: None)
+    assert len(list(store.disk.list("features"))) <= 1
+
+
+EMBED = """
+import resource, sys
+from pathlib import Path
+from artifacts.refs import Ref
+from artifacts.store import Store
+from tasks.embed import embed_dataset
+from tasks.shared.deadline import Deadline
+from tasks.vision.recipes import settings_for
+import artifacts.segments
+artifacts.segments._BYTES = 0
+if sys.argv[3] == "full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))
+embed_dataset(
+    Store(Path(sys.argv[1])), Ref.parse(sys.argv[2]), settings_for("transfer", precision="float32"), "cpu",
+    Deadline.after(1), print,
+)
+"""
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_done(store, drawn, backbone):
+    pretrained.add_package(store)
+    run = [sys.executable, "-c", EMBED, str(store.disk.root), str(drawn), "full"]
+    done = subprocess.run(
+        run, capture_output=True, text=True, preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    )
+    assert "StoreError: can't write" in done.stderr
+    assert "make room" in done.stderr
+    assert list(store.disk.list("features")) == []
+    subprocess.run([*run[:-1], "room"], check=True, capture_output=True)
+    assert list(store.disk.list("features"))
+
+
+@pytest.mark.kill
+def test_what_was_embedded_before_a_kill_is_kept(store, drawn, monkeypatch):
+    pretrained.add_package(store)
+    driver = EMBED.replace(
+        "embed_dataset(\n",
+        "import os, signal\n"
+        "from artifacts.features import Features\n"
+        "commit = Features.on_batches\n"
+        "def die(self, batches):\n"
+        "    commit(self, batches)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Features.on_batches = die\n"
+        "embed_dataset(\n",
+        1,
+    )
+    done = subprocess.run([sys.executable, "-c", driver, str(store.disk.root), str(drawn), "room"], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    kept = list(store.disk.list("features"))
+    assert len(kept) == 1
+    counted = Counted(monkeypatch)
+    embedded(store, drawn)
+    assert 0 < counted.pictures < 60
+
+
+def test_features_are_kept_by_content(store):
+    decided = {"backbone": "one"}
+    found = np.arange(12, dtype=np.float32).reshape(3, 4)
+    contents = [hashlib.sha256(bytes([each])).digest() for each in range(3)]
+    with Features(store.disk, decided, 4) as features:
+        features.add_pictures(contents, found)
+    again = Features(store.disk, decided, 4)
+    into = np.zeros((4, 4), np.float32)
+    again.gather([contents[2], contents[0], contents[2], contents[1]], into)
+    np.testing.assert_array_equal(into, found[[2, 0, 2, 1]])
+    assert contents[0] not in Features(store.disk, {"backbone": "two"}, 4)
