@@ -62,8 +62,16 @@ _KNOWN: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle._Unpickler):
     """Knows the names in _KNOWN alone, and storages as what is outside the pickle.
 
-    It is Python's own unpickler in Python: the one in C allocates what a memo's index claims.
+    It is Python's own unpickler in Python: the one in C allocates what a memo's index claims. What a pickle would set
+    on an object (torch leaves metadata on its dict) is dropped.
     """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        self.stack.pop()
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
