@@ -9,7 +9,7 @@ import pickle
 import struct
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -66,12 +66,12 @@ class _Unpickler(pickle._Unpickler):
     on an object (torch leaves metadata on its dict) is dropped.
     """
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]
 
     def load_build(self) -> None:
         self.stack.pop()
 
-    dispatch[pickle.BUILD[0]] = load_build
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
