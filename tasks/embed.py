@@ -1,6 +1,7 @@
 """The stage that makes features of a dataset's pictures, for a network that stands on a pretrained one."""
 
 from collections.abc import Callable
+from functools import partial
 
 from prefect import get_run_logger, task
 
@@ -8,7 +9,7 @@ from artifacts import dataset as datasets
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.reports.progress import FolderProgress, report_key
+from tasks.reports.progress import FolderProgress, report_key, tell
 from tasks.shared.deadline import Deadline
 from tasks.shared.embedding import embed, embedding_for
 from tasks.shared.retries import RETRIES
@@ -46,11 +47,11 @@ def embed_dataset(
 ) -> None:
     """What the stage does, without Prefect."""
     data = datasets.load(store, dataset)
-    embedding = embedding_for(store, data, settings, device, log)
+    embedding = embedding_for(store, data, settings, device, partial(tell, log=log))
     mirrored = settings.augmentation == "flips"
     views = [(data.train.images, False), (data.test.images, False), *([(data.train.images, True)] if mirrored else [])]
     pictures = sum(len(images) for images, _ in views)
-    with FolderProgress("embedding", pictures, report_key("embed", dataset.name, "progress")) as progress:
+    with FolderProgress("embedding", pictures, report_key("embed", dataset.name, "progress"), "pictures") as progress:
 
         def on_pictures(pictures: int, errors: int, known: int) -> None:
             progress(pictures, errors, known)

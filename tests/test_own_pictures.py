@@ -256,3 +256,52 @@ def test_two_at_once_publish_one_dataset(lookbook_command, lookbook_environment,
         assert results[0][kind] == results[1][kind]
     assert len(list(store.refs())) == 3
     assert store.verify().corrupt == []
+
+
+PHOTOGRAPHS = ("--epochs", "10", "--image-size", "64", "--precision", "float32")
+
+
+def photograph(top, first, last, side="."):
+    """Larger pictures of two classes: noise with dots or with stripes, of several modes."""
+    for name in ("dots", "stripes"):
+        (top / side / name).mkdir(parents=True, exist_ok=True)
+        for index in range(first, last):
+            random = np.random.default_rng([index, len(name)])
+            width, height = random.integers(100, 160, 2)
+            pixels = random.integers(0, 150, (height, width, 3), dtype=np.uint8)
+            pixels[:: 16 if name == "dots" else 1, ::16] = 255
+            mode, kind = (("RGB", "png"), ("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "webp"))[index % 4]
+            Image.fromarray(pixels).convert(mode).save(top / side / name / f"{index:04d}.{kind}")
+
+
+def test_photographs_are_learned_by_the_pretrained_network_unless_somebody_says_otherwise(lookbook, store, tmp_path):
+    photograph(tmp_path / "photographs", 0, 30)
+    Image.new("RGB", (1, 1), (255, 0, 0)).save(tmp_path / "photographs/dots/pixel.png")
+    run = lookbook("retrain", "--images", tmp_path / "photographs", *PHOTOGRAPHS, "--json")
+    first = answer(run)
+    published = weights.load(store, Ref.parse(first["weights"]))
+    assert published.settings["architecture"] == "transfer"
+    assert published.image_spec["height"] == 64
+    assert "took over the pretrained network efficientnet-lite0 (Apache-2.0)" in run.stderr
+    assert first["accuracy"] > 0.8
+    told = lookbook("lineage", first["weights"]).stdout
+    assert "licence: Apache-2.0" in told
+    assert "datasets/photographs@" in told
+
+    photograph(tmp_path / "photographs", 30, 36)
+    run = lookbook("retrain", "--images", tmp_path / "photographs", *PHOTOGRAPHS, "--json")
+    second = answer(run)
+    assert second["weights"] != first["weights"]
+    assert re.search(r"73 of 73 pictures .* 61 taken over", run.stderr), "12 are new"
+
+    scored = answer(lookbook("score", tmp_path / "photographs", "--weights", "photographs@champion", "--json"))
+    assert (scored["images"], scored["errors"]) == (73, {})
+    rows = duckdb.sql(f"select path, label, confidence from read_parquet('{scored['path']}/*.parquet')").fetchall()
+    right = np.mean([path.startswith(label.encode() if isinstance(path, bytes) else label) for path, label, _ in rows])
+    assert right > 0.85
+    some = sorted((tmp_path / "photographs/dots").iterdir())[:3]
+    told = answer(lookbook("predict", *some, "--weights", "photographs@champion", "--json"))
+    by_path = {str(path): confidence for path, _, confidence in rows}
+    for each in told["results"]:
+        name = str(each["path"]).removeprefix(f"{tmp_path}/photographs/")
+        assert each["confidence"] == pytest.approx(by_path[name], abs=1e-6)

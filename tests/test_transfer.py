@@ -17,9 +17,11 @@ from artifacts import dataset as datasets
 from artifacts.errors import Corrupt
 from artifacts.features import Features
 from artifacts.lineage import lineage
+from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.embed import embed_dataset
 from tasks.judging.measuring import evaluate_weights
+from tasks.preparing.usual import usual_side
 from tasks.reports.progress import TrainingProgress
 from tasks.shared import backbones as pretrained
 from tasks.shared import model
@@ -192,6 +194,25 @@ def test_equal_trainings_are_one_version_and_name_what_they_stand_on(store, draw
     assert again == first
     assert len([line for line in lines if "pretrained" in line]) == 1
     assert store.verify().corrupt == []
+
+
+def test_two_classes_of_three_pictures_give_a_model(store):
+    dataset = publish(store, draw(6, 0), draw(2, 1))
+    settings = settings_for("transfer", per_class=[3, 3], epochs=3, precision="float32")
+    ref = train(store, dataset, settings)
+    assert model.load(store, ref).predict(draw(4, 2).images).shape == (4, 2)
+
+
+def test_the_usual_picture_of_a_folder_decides_what_is_recommended(tmp_path):
+    for index, side in enumerate((1, 20, 80, 90, 100)):
+        (tmp_path / "photographs" / CLASSES[index % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, 2 * side)).save(tmp_path / f"photographs/{CLASSES[index % 2]}/{index}.png")
+    (tmp_path / "photographs/dots/no.png").write_text("no picture")
+    settings = Settings(image_roots={"all": tmp_path})
+    assert usual_side(settings, "all:photographs") == 80
+    for each in (tmp_path / "photographs").glob("*/*"):
+        each.write_text("no picture")
+    assert usual_side(settings, "all:photographs") == 0
 
 
 def test_it_tells_dots_from_stripes(store, drawn):

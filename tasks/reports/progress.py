@@ -181,21 +181,29 @@ class TrainingProgress:
         self._log(line)
 
 
+def tell(text: str, log: Callable[[str], None]) -> None:
+    """Print a line on stderr, and log it."""
+    Console(stderr=True).print(Text(printable(text)), highlight=False, soft_wrap=True)
+    log(text)
+
+
 class FolderProgress:
     """Shows how far a folder is, as a bar; without a terminal, as a line every five seconds.
 
     Both tell the entries that are done, images a second and errors. Called with the number of rows that are new, and
     how many of these are errors and taken over.
 
-    doing: the work's name, `reading` or `scoring`.
+    doing: the work's name: `reading`, `embedding` or `scoring`.
     rows: how many entries there are.
     key: of the progress report in Prefect's UI.
+    entries: what they are called.
     """
 
     _SECONDS = 5.0
 
-    def __init__(self, doing: str, rows: int, key: str) -> None:
-        self._report = _share_report(key, "Share of the folder's entries that are done")
+    def __init__(self, doing: str, rows: int, key: str, entries: str = "entries") -> None:
+        self._report = _share_report(key, f"Share of the {entries} that are done")
+        self._entries = entries
         self._rows, self._done, self._errors, self._reused = rows, 0, 0, 0
         self._console = Console(stderr=True)
         self._started = self._shown_at = time.monotonic()
@@ -229,4 +237,6 @@ class FolderProgress:
     def _line(self) -> str:
         rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)
         reused = f"  {self._reused:,} taken over" if self._reused else ""
-        return f"{self._done:,} of {self._rows:,} entries  {rate:,.0f} images/s  {self._errors:,} errors{reused}"
+        return (
+            f"{self._done:,} of {self._rows:,} {self._entries}  {rate:,.0f} images/s  {self._errors:,} errors{reused}"
+        )
