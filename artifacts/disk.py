@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from artifacts.errors import AlreadyExists, NotFound, StoreError
 
 SCRATCH = "staging/scratch"
 _STRANGERS_SCRATCH_SECONDS = 7 * 24 * 3600.0
+_SETTLED_SECONDS = 1.0
+_HASHED: dict[tuple[int, ...], tuple[str, int]] = {}
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -162,6 +165,22 @@ def hash_file(path: Path) -> tuple[str, int]:
     """SHA-256 (64 hex digits) and size (bytes) of a file. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def hash_once(path: Path) -> tuple[str, int]:
+    """The same, remembered for as long as this process lives and the file keeps its size and times. Raises OSError.
+
+    Stages of one run read the same datasets. A file that was changed in the last seconds is hashed again, as its times
+    may be too coarse to tell another change. What rots on the disk meanwhile is left to `verify`, which hashes all.
+    """
+    status = path.stat()
+    file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if file not in _HASHED:
+        hashed = hash_file(path)
+        if time.time() - status.st_ctime < _SETTLED_SECONDS:
+            return hashed
+        _HASHED[file] = hashed
+    return _HASHED[file]
 
 
 def _make_folders(folder: Path) -> None:

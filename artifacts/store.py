@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import aliases
-from artifacts.disk import LocalDisk, hash_file
+from artifacts.disk import LocalDisk, hash_file, hash_once
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
 from artifacts.provenance import provenance
@@ -62,8 +62,9 @@ class Artifact:
         return self.disk.local_path(self.ref.folder)
 
     def path(self, file: str) -> Path:
-        """The local path of `file`, hashed now. Raises NotFound (no such file in the manifest) and Corrupt."""
-        self.check(file)
+        """The local path of `file`, hashed by this process since it last changed. Raises NotFound (no such file in the
+        manifest) and Corrupt."""
+        self.check(file, hash_once)
         return self.disk.local_path(self._key(file))
 
     def read(self, file: str) -> bytes:

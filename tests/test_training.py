@@ -172,7 +172,7 @@ def test_a_gpu_that_is_not_there_is_named_before_any_work(shapes):
         ({"batch_size": 301}, "expected a batch_size of at most the 300 training items, found 301"),
         ({"learning_rate": -1.0}, "expected learning_rate to be above 0, found -1.0"),
         ({"learning_rate": float("nan")}, "expected learning_rate to be above 0, found nan"),
-        ({"architecture": "tree"}, "expected architecture to be one of dense, conv, found 'tree'"),
+        ({"architecture": "tree"}, "expected architecture to be one of dense, conv, transfer, found 'tree'"),
         ({"schedule": "cosine"}, "expected schedule to be one of linear, constant, one-cycle, found 'cosine'"),
         ({"optimizer": "adam"}, "expected optimizer to be one of sgd, momentum, nesterov, found 'adam'"),
         ({"augmentation": "crops"}, "expected augmentation to be one of none, flips, found 'crops'"),
