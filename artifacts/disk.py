@@ -174,13 +174,23 @@ def hash_once(path: Path) -> tuple[str, int]:
     may be too coarse to tell another change. What rots on the disk meanwhile is left to `verify`, which hashes all.
     """
     status = path.stat()
-    file = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    file = _identity(status)
     if file not in _HASHED:
         hashed = hash_file(path)
         if time.time() - status.st_ctime < _SETTLED_SECONDS:
             return hashed
         _HASHED[file] = hashed
     return _HASHED[file]
+
+
+def remember_hash(path: Path, sha256: str, size: int) -> None:
+    """For `hash_once`: what this process wrote and hashed itself."""
+    with contextlib.suppress(OSError):
+        _HASHED[_identity(path.stat())] = (sha256, size)
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _make_folders(folder: Path) -> None:

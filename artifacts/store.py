@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import aliases
-from artifacts.disk import LocalDisk, hash_file, hash_once
+from artifacts.disk import LocalDisk, hash_file, hash_once, remember_hash
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
 from artifacts.provenance import provenance
@@ -181,6 +181,10 @@ class Store:
                 raise
             return self._same(ref, identity)  # an identical run was first; its folder takes no other pages any more
         self.disk.protect(ref.folder)
+        for file, content in contents.items():
+            if isinstance(content, Path):
+                hashed = described[file]
+                remember_hash(self.disk.local_path(f"{ref.folder}/{file}"), hashed["sha256"], hashed["bytes"])
         return ref
 
     def has(self, ref: Ref) -> bool:

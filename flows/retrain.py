@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, tags
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
@@ -84,7 +84,8 @@ def retrain(request: RetrainRequest) -> Any:
         try:
             weights_ref = _trained_before(store, dataset_ref, settings)
             if weights_ref is None and request.train_on == "here":
-                weights_ref = train(**training)["weights"]
+                with tags(*flow_run.tags):
+                    weights_ref = train(**training)["weights"]
             elif weights_ref is None:
                 weights_ref = train_on_gpu_pool(store, training, deadline)
         except TrainingCancelled as cancelled:
