@@ -39,7 +39,7 @@ def _fine_tuned(loops: Loops, settings: TrainingSettings, embedding: Embedding, 
     from tasks.vision.transfer import Whole
 
     def make() -> Whole:
-        return Whole(embedding.spec, len(loops.data.classes), folded, head.tensors, embedding.precision)
+        return Whole(embedding.spec, len(loops.data.classes), folded, head.tensors)
 
     folded = fold(embedding.backbone.tensors)
     phase = fine_tuning(settings)

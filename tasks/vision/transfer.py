@@ -9,7 +9,6 @@ from tasks.vision.device import tf
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import FEATURES, FOLDED, PREFIX
 from tasks.vision.network import Network, Tensors
-from tasks.vision.processor import Precision
 
 LEAST_DEVIATION = 0.01  # of features that are nearly the same in all pictures: a division must not blow them up
 
@@ -49,6 +48,8 @@ class Head(Network):
 class Whole(Head):
     """The backbone with the head on it: for fine-tuning, which moves all kernels and biases, and for export.
 
+    It computes in float32: a step in bfloat16 took twice as long (TensorFlow 2.21, 2-core Intel Xeon).
+
     Its variables are those of the head, and `backbone/...` for each of `lite0.FOLDED`: normalization is folded into
     them, so its statistics are frozen.
     """
@@ -63,14 +64,11 @@ class Whole(Head):
         classes: int,
         folded: Mapping[str, np.ndarray],
         head: Mapping[str, np.ndarray],
-        precision: Precision = "float32",
     ) -> None:
-        """folded: as `lite0.FOLDED` has them; head: the tensors of a Head; precision: what the convolutions are
-        computed in, while variables and steps stay float32."""
+        """folded: as `lite0.FOLDED` has them; head: the tensors of a Head."""
         super().__init__(classes)
         self.assign(head)
         self.image_shape = (spec.height, spec.width, spec.channels)
-        self._dtype = tf.as_dtype(precision)
         for name in FOLDED:
             self._add(f"{PREFIX}{name}", tf.constant(folded[name]))
 
@@ -82,8 +80,8 @@ class Whole(Head):
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
         """images: uint8 [batch, height, width, channels]."""
-        backbone = {name: tf.cast(weights[f"{PREFIX}{name}"], self._dtype) for name in FOLDED}
-        return super().forward(features(images, backbone, self._dtype), weights)
+        backbone = {name: weights[f"{PREFIX}{name}"] for name in FOLDED}
+        return super().forward(features(images, backbone), weights)
 
 
 def head_on(features: np.ndarray, classes: int) -> Head:
