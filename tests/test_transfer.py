@@ -198,9 +198,10 @@ def test_equal_trainings_are_one_version_and_name_what_they_stand_on(store, draw
 
 def test_two_classes_of_three_pictures_give_a_model(store):
     dataset = publish(store, draw(6, 0), draw(2, 1))
-    settings = settings_for("transfer", per_class=[3, 3], epochs=3, precision="float32")
-    ref = train(store, dataset, settings)
-    assert model.load(store, ref).predict(draw(4, 2).images).shape == (4, 2)
+    for more in ({}, {"fine_tune": 1}):
+        settings = settings_for("transfer", per_class=[3, 3], epochs=3, precision="float32", **more)
+        ref = train(store, dataset, settings)
+        assert model.load(store, ref).predict(draw(4, 2).images).shape == (4, 2)
 
 
 def test_the_usual_picture_of_a_folder_decides_what_is_recommended(tmp_path):

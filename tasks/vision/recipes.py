@@ -171,12 +171,15 @@ def recommended(side: int | None) -> Architecture:
     return "transfer" if side is not None and side >= LEAST_PHOTOGRAPH else "dense"
 
 
+FINE_TUNE_BATCH = 32
+
+
 def fine_tuning(settings: TrainingSettings) -> TrainingSettings:
     """Of the fine-tuning that follows a training of the last layer."""
     return replace(
         settings,
         epochs=settings.fine_tune,
-        batch_size=32,
+        batch_size=min(settings.batch_size, FINE_TUNE_BATCH),
         learning_rate=3e-4,
         schedule="one-cycle",
         optimizer="nesterov",
