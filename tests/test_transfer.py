@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from artifacts.lineage import lineage
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.embed import embed_dataset
+from tasks.export import export
 from tasks.judging.measuring import evaluate_weights
 from tasks.preparing.usual import usual_side
 from tasks.reports.progress import TrainingProgress
@@ -364,6 +366,7 @@ from pathlib import Path
 from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.embed import embed_dataset
+from tasks.export import export
 from tasks.shared.deadline import Deadline
 from tasks.vision.recipes import settings_for
 import artifacts.segments
@@ -425,3 +428,13 @@ def test_features_are_kept_by_content(store):
     again.gather([contents[2], contents[0], contents[2], contents[1]], into)
     np.testing.assert_array_equal(into, found[[2, 0, 2, 1]])
     assert contents[0] not in Features(store.disk, {"backbone": "two"}, 4)
+
+
+@pytest.mark.parametrize("file_format", ["saved-model", "tflite", "onnx"])
+def test_another_runtime_gives_the_same_answers(store, drawn, tmp_path, file_format):
+    ref = train(store, drawn)
+    exported = export(store, ref, file_format, tmp_path / "graph")
+    assert exported.images == 20
+    assert exported.max_difference <= 1e-5
+    about = json.loads((tmp_path / "graph/lookbook.json").read_text())
+    assert about["input"]["shape"] == [None, 64, 64, 3]
