@@ -6,8 +6,9 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from artifacts import owners
 from artifacts.errors import AlreadyExists, NotFound, StoreError
@@ -183,10 +184,10 @@ def hash_once(path: Path) -> tuple[str, int]:
     return _HASHED[file]
 
 
-def remember_hash(path: Path, sha256: str, size: int) -> None:
-    """For `hash_once`: what this process wrote and hashed itself."""
+def remember_hash(path: Path, hashed: Mapping[str, Any]) -> None:
+    """For `hash_once`: `sha256` and `bytes` of what this process wrote and hashed itself."""
     with contextlib.suppress(OSError):
-        _HASHED[_identity(path.stat())] = (sha256, size)
+        _HASHED[_identity(path.stat())] = (hashed["sha256"], hashed["bytes"])
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -181,10 +181,8 @@ class Store:
                 raise
             return self._same(ref, identity)  # an identical run was first; its folder takes no other pages any more
         self.disk.protect(ref.folder)
-        for file, content in contents.items():
-            if isinstance(content, Path):
-                hashed = described[file]
-                remember_hash(self.disk.local_path(f"{ref.folder}/{file}"), hashed["sha256"], hashed["bytes"])
+        for file in (name for name, content in contents.items() if isinstance(content, Path)):
+            remember_hash(self.disk.local_path(f"{ref.folder}/{file}"), described[file])
         return ref
 
     def has(self, ref: Ref) -> bool:

@@ -157,9 +157,7 @@ TRANSFER = TrainingSettings(
 RECIPES: dict[Architecture, TrainingSettings] = {"dense": DENSE, "conv": CONV, "transfer": TRANSFER}
 
 IMAGE_SIZE = 64  # pixels, to which pictures are scaled unless somebody says otherwise
-TRANSFER_IMAGE_SIZE = (
-    288  # for transfer: on photographs of groceries right for 2 of 100 more than 224 (docs/training.md)
-)
+TRANSFER_IMAGE_SIZE = 288  # for transfer: 2 of 100 photographs of groceries more than with 224 (docs/photographs.md)
 LEAST_PHOTOGRAPH = 64  # pixels of a side, from which on pictures of one's own are taken for photographs
 
 

@@ -17,7 +17,7 @@ class Head(Network):
     """One output for each class, on features that were brought to mean 0, and all together to deviation 1.
 
     One deviation for all features, and not one each, leaves those small that vary little: on photographs of hands and
-    of groceries that was right for 1 to 2 of 100 images more (docs/training.md).
+    of groceries that was right for 1 to 2 of 100 images more (docs/photographs.md).
 
     Its variables, float32:
 
