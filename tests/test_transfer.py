@@ -293,6 +293,28 @@ def test_fine_tuning_moves_all_of_it_and_says_how_long_it_will_take(store, drawn
     assert train(store, drawn, settings) == ref, "to the bit"
 
 
+def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, drawn, tmp_path, monkeypatch):
+    settings = dataclasses.replace(TRAINING, epochs=2, fine_tune=2)
+    other = Store(tmp_path / "undisturbed")
+    undisturbed = train(other, publish(other, draw(40, 0), draw(20, 1)), settings)
+    monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", -1.0)
+    with monkeypatch.context() as patch:
+        told = TrainingProgress.on_epoch
+
+        def interrupt(progress, result, seconds):
+            told(progress, result, seconds)
+            if result.epoch == 4:
+                raise KeyboardInterrupt
+
+        patch.setattr(TrainingProgress, "on_epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(store, drawn, settings)
+    lines = []
+    assert train(store, drawn, settings, lines) == undisturbed
+    assert [line for line in lines if "going on" in line][-1] == "going on after epoch 1, where an earlier run was"
+    assert list(store.disk.list("staging/training")) == []
+
+
 def test_a_gradient_of_the_whole_network_is_a_finite_difference(folded):
     images = draw(4, 2)
     head = head_on(Embedder(folded, SPEC, "float32")(images.images), 2)
