@@ -16,7 +16,7 @@ from tasks.shared.retries import RETRIES
 from tasks.shared.training_turn import training_turn
 from tasks.training.loops import Loops
 from tasks.training.transferring import transfer
-from tasks.vision.recipes import SMALL_BATCH, Device, Execution, TrainingSettings, steps_of, too_few_steps
+from tasks.vision.recipes import SMALL_BATCH, Device, Execution, TrainingSettings, epochs_of, steps_of, too_few_steps
 from tasks.vision.training_data import check_labels
 
 
@@ -36,10 +36,9 @@ def train(dataset: str, settings: TrainingSettings, execution: Execution, device
     logger = get_run_logger()
     configured = Settings()
     store, ref = Store(configured.store), Ref.parse(dataset)
-    epochs = settings.epochs + settings.fine_tune
     with (
         training_turn(configured, store, device, deadline, logger.info),
-        TrainingProgress(epochs, logger.info, report_key("train", ref.name, "progress")) as progress,
+        TrainingProgress(epochs_of(settings), logger.info, report_key("train", ref.name, "progress")) as progress,
     ):
         published = train_weights(store, ref, settings, execution, device, progress, deadline=deadline)
     logger.info("published %s", published)

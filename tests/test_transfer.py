@@ -229,6 +229,22 @@ def test_it_tells_dots_from_stripes(store, drawn):
     np.testing.assert_array_equal(ready.predict(test.images[3:4])[0], probabilities[3])
 
 
+def test_a_head_that_was_watched_learns_from_all_images_in_the_end(store, drawn, folded):
+    watched = dataclasses.replace(TRAINING, validation=0.2)
+    lines = []
+    published = weights.load(store, train(store, drawn, watched, lines))
+    assert all("validation_loss" in each for each in published.history)
+    assert [each["epoch"] for each in published.history] == [1, 2, 3]
+    assert len([line for line in lines if line.startswith("epoch")]) == 6
+    images = draw(40, 0)
+    found = Embedder(folded, SPEC, "float32")(images.images)
+    alone = fit(found, images.labels, classes=2, spec=SPEC, settings=TRAINING, make=lambda: head_on(found, 2))
+    for name, tensor in alone.tensors.items():
+        np.testing.assert_array_equal(published.tensors[name], tensor)
+    patient = weights.load(store, train(store, drawn, dataclasses.replace(watched, patience=1)))
+    assert (patient.tensors["output/kernel"] != published.tensors["output/kernel"]).any()
+
+
 def test_a_head_that_was_interrupted_goes_on_to_the_same_bits(folded):
     images = draw(40, 0)
     found = Embedder(folded, SPEC, "float32")(images.images)

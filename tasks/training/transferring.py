@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tasks.shared.embedding import Embedding, embed
 from tasks.training.loops import Loops
 from tasks.vision.lite0 import fold
-from tasks.vision.recipes import TrainingSettings, fine_tuning, steps_of
+from tasks.vision.recipes import TrainingSettings, fine_tuning, learns_again, steps_of
 
 if TYPE_CHECKING:
     from tasks.vision.training import Trained
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 def transfer(loops: Loops, settings: TrainingSettings, embedding: Embedding) -> "Trained":
     """Train a head on the features of the train split, and fine-tune the whole network as long as the settings say.
+
+    Where images were held out to watch a head, and nothing follows it, it is trained once more, from all images: the
+    history and the temperature are those of the one that was watched.
 
     Raises what `fit` raises, StoreError and DeadlineExceeded.
     """
@@ -23,14 +26,22 @@ def transfer(loops: Loops, settings: TrainingSettings, embedding: Embedding) -> 
     features = embed(loops.store, embedding, images)
     mirrored = embed(loops.store, embedding, images, mirrored=True) if settings.augmentation == "flips" else None
     stands_on = {"backbone": str(embedding.backbone.ref), "precision": embedding.precision}
-    trained = loops.fit(
-        features,
-        settings,
-        stands_on=stands_on,
-        make=lambda: head_on(features, len(loops.data.classes)),
-        mirrored=mirrored,
-    )
-    return _fine_tuned(loops, settings, embedding, trained) if settings.fine_tune else trained
+
+    def fit(settings: TrainingSettings) -> "Trained":
+        return loops.fit(
+            features,
+            settings,
+            stands_on=stands_on,
+            make=lambda: head_on(features, len(loops.data.classes)),
+            mirrored=mirrored,
+        )
+
+    trained = fit(settings)
+    if settings.fine_tune:
+        return _fine_tuned(loops, settings, embedding, trained)
+    if learns_again(settings):
+        return replace(trained, tensors=fit(replace(settings, validation=0.0)).tensors)
+    return trained
 
 
 def _fine_tuned(loops: Loops, settings: TrainingSettings, embedding: Embedding, head: "Trained") -> "Trained":
