@@ -34,7 +34,7 @@ from tasks.vision.backbone import Embedder, features
 from tasks.vision.device import tf
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import CLASSIFIER, FEATURES, FOLDED, fold
-from tasks.vision.recipes import settings_for
+from tasks.vision.recipes import fine_tuning, settings_for
 from tasks.vision.training import fit
 from tasks.vision.transfer import Whole, head_on
 
@@ -200,10 +200,9 @@ def test_equal_trainings_are_one_version_and_name_what_they_stand_on(store, draw
 
 def test_two_classes_of_three_pictures_give_a_model(store):
     dataset = publish(store, draw(6, 0), draw(2, 1))
-    for more in ({}, {"fine_tune": 1}):
-        settings = settings_for("transfer", per_class=[3, 3], epochs=3, precision="float32", **more)
-        ref = train(store, dataset, settings)
-        assert model.load(store, ref).predict(draw(4, 2).images).shape == (4, 2)
+    settings = settings_for("transfer", per_class=[3, 3], epochs=3, precision="float32")
+    assert fine_tuning(settings).batch_size == 6, "of those there are"
+    assert model.load(store, train(store, dataset, settings)).predict(draw(4, 2).images).shape == (4, 2)
 
 
 def test_the_usual_picture_of_a_folder_decides_what_is_recommended(tmp_path):
