@@ -199,6 +199,7 @@ def test_two_scheduled_runs_never_train_at_once(up, champion):
     assert [up.wait(run)["state_type"] for run in pair] == ["COMPLETED", "COMPLETED"]
     trained = {}
     for parent, child in trainings.items():
+        up.wait_for_log(child, "epoch 60/60")  # logs come later than the states of their runs
         logs = asked(up.api, "logs", logs={"flow_run_id": {"any_": [child]}}, sort="TIMESTAMP_ASC")
         trained[parent] = [log["timestamp"] for log in logs if log["message"].startswith("epoch ")]
         assert len(trained[parent]) == 60

@@ -428,7 +428,7 @@ def load(store, ref, temperature):
         hidden = np.maximum(pixels @ w["hidden/kernel"] + w["hidden/bias"], 0)
         logits = np.exp(hidden @ w["output/kernel"] + w["output/bias"])
         return (logits / logits.sum(1, keepdims=True)).astype(np.float32)
-    return model.Model(ref, published.classes, ImageSpec.from_dict(published.image_spec), predict)
+    return model.Model(ref, published.classes, ImageSpec.from_dict(published.image_spec), predict, predict)
 
 model.load = load
 sys.path.insert(0, sys.argv[1])
