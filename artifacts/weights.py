@@ -51,11 +51,6 @@ class Weights:
         return self.artifact.facts.get("temperature")
 
     @property
-    def dataset(self) -> Ref:
-        """What they were trained on."""
-        return Ref.parse(self.artifact.identity["inputs"]["dataset"])
-
-    @property
     def backbone(self) -> Ref | None:
         """The pretrained network that they stand on; None when there is none."""
         found = self.artifact.identity["inputs"].get("backbone")

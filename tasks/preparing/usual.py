@@ -1,6 +1,7 @@
 """How large the pictures of a folder usually are: what an architecture is recommended by, before any is prepared."""
 
 import hashlib
+import heapq
 import os
 
 import numpy as np
@@ -24,7 +25,7 @@ def usual_side(settings: Settings, images: str) -> int:
     Raises FolderError, LabelError and DecoderError.
     """
     regular = [each for each in list_labelled(settings, images).entries if each.regular]
-    chosen = sorted(regular, key=lambda each: hashlib.sha256(each.path).digest())[:_LOOKED_AT]
+    chosen = heapq.nsmallest(_LOOKED_AT, regular, key=lambda each: hashlib.sha256(each.path).digest())
     files = Files([each.path for each in chosen], [each.size for each in chosen], [each.mtime_ns for each in chosen])
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
     top = open_folder(settings, split_table(images)[0])

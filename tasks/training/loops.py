@@ -45,7 +45,7 @@ class Loops:
     _epochs: int = 0
 
     def fit(
-        self, images: np.ndarray, settings: TrainingSettings, stands_on: Mapping[str, str] | None = None, **more: Any
+        self, images: np.ndarray, settings: TrainingSettings, stands_on: Mapping[str, Any] | None = None, **more: Any
     ) -> "training.Trained":
         """`tasks.vision.training.fit`, from where an earlier run of the same loop was.
 

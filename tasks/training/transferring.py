@@ -27,7 +27,7 @@ def transfer(loops: Loops, settings: TrainingSettings, embedding: Embedding) -> 
     mirrored = embed(loops.store, embedding, images, mirrored=True) if settings.augmentation == "flips" else None
     stands_on = {"backbone": str(embedding.backbone.ref), "precision": embedding.precision}
 
-    def fit(settings: TrainingSettings) -> "Trained":
+    def fit_head(settings: TrainingSettings) -> "Trained":
         return loops.fit(
             features,
             settings,
@@ -36,11 +36,11 @@ def transfer(loops: Loops, settings: TrainingSettings, embedding: Embedding) -> 
             mirrored=mirrored,
         )
 
-    trained = fit(settings)
+    trained = fit_head(settings)
     if settings.fine_tune:
         return _fine_tuned(loops, settings, embedding, trained)
     if learns_again(settings):
-        return replace(trained, tensors=fit(replace(settings, validation=0.0)).tensors)
+        return replace(trained, tensors=fit_head(replace(settings, validation=0.0)).tensors)
     return trained
 
 
@@ -58,7 +58,12 @@ def _fine_tuned(loops: Loops, settings: TrainingSettings, embedding: Embedding, 
     seconds = seconds_a_step(make, images, labels, phase, loops.execution, loops.device)
     minutes = seconds * steps_of(phase, len(labels)) / 60
     loops.progress.tell(f"fine-tuning for {phase.epochs} epochs will take about {minutes:,.0f} min on {head.device}")
-    stands_on = {"backbone": str(embedding.backbone.ref), "precision": embedding.precision, "phase": "fine-tuning"}
+    stands_on = {
+        "backbone": str(embedding.backbone.ref),
+        "precision": embedding.precision,
+        "head": settings.to_dict(),
+        "phase": "fine-tuning",
+    }
     whole = loops.fit(images, phase, stands_on=stands_on, make=make, cropped=True)
     after = [replace(result, epoch=len(head.history) + result.epoch) for result in whole.history]
     return replace(

@@ -72,7 +72,7 @@ class Embedder:
         with tf.device(place):
             weights = {name: tf.cast(tf.constant(tensors[name]), dtype) for name in FOLDED}
 
-            def run(images: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+            def run(images: tf.Tensor, mirrored: bool) -> tf.Tensor:
                 return features(tf.reverse(images, [2]) if mirrored else images, weights, dtype)
 
             self._run = tf.function(run, autograph=False)

@@ -15,7 +15,6 @@ from tasks.vision.errors import WeightsError
 STEM, HEAD, CLASSIFIER = "stem", "head", "classifier"
 FEATURES = 1280  # outputs of `head`, averaged over the picture
 IMAGENET = 1000  # classes of `classifier`
-STRIDE = 32  # a picture's side shrinks to one of so many pixels
 EPSILON = 1e-3  # added to a variance before the division by its root
 SUBTRACT, DIVIDE = 127.0, 128.0  # pixels become (pixel - 127) / 128
 NORMALIZED = ("scale", "offset", "mean", "variance")
