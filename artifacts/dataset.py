@@ -120,7 +120,7 @@ def save(
         for side, path in files.items():
             _write(sides[side], path)
         counts = {side: _counts(given.labels, classes) for side, given in sides.items()}
-        return store.publish(
+        ref = store.publish(
             "datasets",
             name,
             {path.name: path for path in files.values()},
@@ -130,6 +130,8 @@ def save(
             rendered=lambda: {_CHECKS: canonical(list(findings(*map(_read, files.values()))))},
             made=made,
         )
+    store.remember(ref)  # not before the scratch is gone: a name less changes a file's times
+    return ref
 
 
 def load(store: Store, ref: Ref) -> Dataset:

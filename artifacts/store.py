@@ -181,9 +181,12 @@ class Store:
                 raise
             return self._same(ref, identity)  # an identical run was first; its folder takes no other pages any more
         self.disk.protect(ref.folder)
-        for file in (name for name, content in contents.items() if isinstance(content, Path)):
-            remember_hash(self.disk.local_path(f"{ref.folder}/{file}"), described[file])
         return ref
+
+    def remember(self, ref: Ref) -> None:
+        """Let this process read the files of a version that it has just published without hashing them again."""
+        for file, described in self.open(ref).identity["files"].items():
+            remember_hash(self.disk.local_path(f"{ref.folder}/{file}"), described)
 
     def has(self, ref: Ref) -> bool:
         """Whether the version is published."""

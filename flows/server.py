@@ -34,7 +34,13 @@ def prefect_api() -> Iterator["Api"]:
     with ExitStack() as stack:
         upheld = standing_api()
         child = None if os.environ.get("PREFECT_API_URL") or upheld else stack.enter_context(_child())
-        from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+        from prefect.settings import (
+            PREFECT_API_URL,
+            PREFECT_CLIENT_MAX_RETRIES,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+            PREFECT_HOME,
+            temporary_settings,
+        )
 
         if PREFECT_API_URL.value():
             yield Api(None)
@@ -46,7 +52,12 @@ def prefect_api() -> Iterator["Api"]:
         stack.enter_context(only_server(PREFECT_HOME.value()))
         stack.callback(child.stop)
         child.serve()
-        stack.enter_context(temporary_settings({PREFECT_API_URL: child.url}))
+        settings = {
+            PREFECT_API_URL: child.url,
+            PREFECT_CLIENT_MAX_RETRIES: 50,  # this server has them repeated soon
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # none watches here; a flow's end waits up to a second for its own
+        }
+        stack.enter_context(temporary_settings(settings))
         try:
             yield Api(child)
         finally:

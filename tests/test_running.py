@@ -1,5 +1,6 @@
 """pytest tests/test_running.py: turns, deadlines, retries, and the record of what a run produced."""
 
+import asyncio
 import errno
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from published import damage
 
 from artifacts import runs
 from artifacts.errors import Corrupt, StoreError
+from flows.serving import asked_again_soon
 from tasks.shared import retries
 from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.shared.retries import RETRIES, may_pass
@@ -118,3 +120,18 @@ def test_every_task_has_these_retries_and_no_result_to_pickle():
         assert each.retries == 3, stage
         assert each.retry_condition_fn is retries._failed_in_passing
         assert each.persist_result is False
+
+
+@pytest.mark.parametrize(("status", "again"), [(503, "0.1"), (200, None)])
+def test_what_the_database_of_a_temporary_server_refuses_is_asked_again_soon(status, again):
+    async def prefects(scope, receive, send):
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask():
+        transport = httpx.ASGITransport(asked_again_soon(prefects))
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            return await client.get("/api/health")
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.headers.get("retry-after")) == (status, again)

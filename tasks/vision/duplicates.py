@@ -70,21 +70,15 @@ def blank(images: np.ndarray) -> np.ndarray:
 
 def _frequencies(images: np.ndarray) -> np.ndarray:
     """float32 [items, 64]: sums of the grey image times the cosines of each frequency across and down."""
-    across, down = (_cosines(images.shape[axis]) for axis in (2, 1))
+    height, width, channels = images.shape[1:]
+    across = np.repeat(_cosines(width) / np.float32(channels), channels, axis=0)  # the channels' mean is grey
+    down = _cosines(height)
     found = np.empty((len(images), _FREQUENCIES**2), np.float32)
     for part in _blocks(images):
-        grey = _grey(images[part])
-        rows = (grey.reshape(-1, grey.shape[2]) @ across).reshape(*grey.shape[:2], _FREQUENCIES)
-        found[part] = (rows.transpose(0, 2, 1).reshape(-1, grey.shape[1]) @ down).reshape(len(grey), -1)
+        lines = images[part].astype(np.float32).reshape(-1, width * channels)
+        rows = (lines @ across).reshape(-1, height, _FREQUENCIES)
+        found[part] = (rows.transpose(0, 2, 1).reshape(-1, height) @ down).reshape(-1, _FREQUENCIES**2)
     return found
-
-
-def _grey(images: np.ndarray) -> np.ndarray:
-    """float32 [items, height, width]: the mean of the channels; in a third of the time that `mean` takes."""
-    total = images[..., 0].astype(np.float32)
-    for channel in range(1, images.shape[3]):
-        total += images[..., channel]
-    return np.asarray(total / np.float32(images.shape[3]))
 
 
 def _cosines(size: int) -> np.ndarray:
