@@ -86,8 +86,8 @@ def embedding(top: Path) -> None:
     folded = fold(backbones.load(store, add_package(store)).tensors)
     images = np.random.default_rng(0).integers(0, 256, (256, 224, 224, 3), dtype=np.uint8)
     fastest = precision("auto", "/CPU:0")
-    ways: dict[str, Callable[[np.ndarray], object]] = {"float32": Embedder(folded, SPEC, "float32")}
-    ways |= {fastest: Embedder(folded, SPEC, fastest), "onnxruntime, float32": onnx_rate(folded, top / "lite0.onnx")}
+    ways: dict[str, Callable[[np.ndarray], object]] = {"float32": Embedder(folded, "float32")}
+    ways |= {fastest: Embedder(folded, fastest), "onnxruntime, float32": onnx_rate(folded, top / "lite0.onnx")}
     found = rates(ways, images)
     for name, numbers in found.items():
         tell(f"embedding 224x224, {name}", numbers, "pictures/s")

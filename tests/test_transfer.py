@@ -121,28 +121,28 @@ def test_folding_changes_no_numbers(backbone):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_features_depend_on_no_neighbours_and_no_number_of_processors(folded, precision, monkeypatch):
     images = draw(21, 3).images
-    found = Embedder(folded, SPEC, precision)(images)
+    found = Embedder(folded, precision)(images)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    alone = Embedder(folded, SPEC, precision)
+    alone = Embedder(folded, precision)
     np.testing.assert_array_equal(np.concatenate([alone(images[k : k + 1]) for k in range(21)]), found)
 
 
 def test_bfloat16_is_near(folded):
     images = draw(16, 4).images
-    exact, near = (Embedder(folded, SPEC, each)(images) for each in ("float32", "bfloat16"))
+    exact, near = (Embedder(folded, each)(images) for each in ("float32", "bfloat16"))
     assert np.abs(exact - near).mean() < 0.05 * exact.std()
 
 
 def test_a_grey_picture_is_its_colours_alike(folded):
     images = draw(3, 5).images
     images[:] = images[..., :1]
-    grey = Embedder(folded, dataclasses.replace(SPEC, channels=1), "float32")(images[..., :1])
-    np.testing.assert_array_equal(grey, Embedder(folded, SPEC, "float32")(images))
+    grey = Embedder(folded, "float32")(images[..., :1])
+    np.testing.assert_array_equal(grey, Embedder(folded, "float32")(images))
 
 
 def test_mirror_images_are_views_of_their_own(folded):
     images = draw(5, 6).images
-    embedder = Embedder(folded, SPEC, "float32")
+    embedder = Embedder(folded, "float32")
     [(_, mirrored)] = embedder.embed(images, np.arange(5), mirrored=True)
     np.testing.assert_array_equal(mirrored, embedder(np.ascontiguousarray(images[:, :, ::-1])))
 
@@ -236,7 +236,7 @@ def test_a_head_that_was_watched_learns_from_all_images_in_the_end(store, drawn,
     assert [each["epoch"] for each in published.history] == [1, 2, 3]
     assert len([line for line in lines if line.startswith("epoch")]) == 6
     images = draw(40, 0)
-    found = Embedder(folded, SPEC, "float32")(images.images)
+    found = Embedder(folded, "float32")(images.images)
     alone = fit(found, images.labels, classes=2, spec=SPEC, settings=TRAINING, make=lambda: head_on(found, 2))
     for name, tensor in alone.tensors.items():
         np.testing.assert_array_equal(published.tensors[name], tensor)
@@ -246,11 +246,11 @@ def test_a_head_that_was_watched_learns_from_all_images_in_the_end(store, drawn,
 
 def test_a_head_that_was_interrupted_goes_on_to_the_same_bits(folded):
     images = draw(40, 0)
-    found = Embedder(folded, SPEC, "float32")(images.images)
+    found = Embedder(folded, "float32")(images.images)
     given = {"classes": 2, "spec": SPEC, "make": lambda: head_on(found, 2)}
     states = []
     settings = dataclasses.replace(TRAINING, epochs=4, augmentation="flips")
-    mirrored = Embedder(folded, SPEC, "float32")(np.ascontiguousarray(images.images[:, :, ::-1]))
+    mirrored = Embedder(folded, "float32")(np.ascontiguousarray(images.images[:, :, ::-1]))
     whole = fit(found, images.labels, settings=settings, mirrored=mirrored, **given)
 
     class Killed(Exception):
@@ -279,7 +279,7 @@ def test_balanced_classes_count_the_same(folded):
     the class that counts more; where both count the same, it leaves them."""
     drawn = draw(80, 0)
     kept = np.concatenate([np.flatnonzero(drawn.labels == 0), np.flatnonzero(drawn.labels == 1)[:3]])
-    found, labels = Embedder(folded, SPEC, "float32")(drawn.images[kept]), drawn.labels[kept]
+    found, labels = Embedder(folded, "float32")(drawn.images[kept]), drawn.labels[kept]
     apart = {}
     for how in ("none", "balanced"):
         settings = dataclasses.replace(TRAINING, class_weights=how, epochs=1, batch_size=43, schedule="constant")
@@ -350,7 +350,7 @@ def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, d
 
 def test_a_gradient_of_the_whole_network_is_a_finite_difference(folded):
     images = draw(4, 2)
-    head = head_on(Embedder(folded, SPEC, "float32")(images.images), 2)
+    head = head_on(Embedder(folded, "float32")(images.images), 2)
     network = Whole(SPEC, 2, folded, head.tensors())
     network.weights["output/kernel"].assign(tf.random.stateless_normal((FEATURES, 2), (1, 2), stddev=0.05))
     along = tf.random.stateless_normal(FOLDED["head/bias"], (3, 4))

@@ -50,7 +50,7 @@ class Embedding:
     def embedder(self) -> "Embedder":
         from tasks.vision.backbone import Embedder
 
-        return Embedder(fold(self.backbone.tensors), self.spec, self.precision, self.place)
+        return Embedder(fold(self.backbone.tensors), self.precision, self.place)
 
     def decided_by(self, mirrored: bool) -> dict[str, Any]:
         """All that decides features, beside the pixels."""

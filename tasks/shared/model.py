@@ -60,7 +60,7 @@ def load(store: Store, ref: Ref, temperature: float | None = None) -> Model:
     network.assign(tensors)
     head = Predictor(network, temperature or 1.0)
     if own:
-        embedder = Embedder(own, spec, computed_in, place)
+        embedder = Embedder(own, computed_in, place)
 
         def predict_whole(images: np.ndarray) -> np.ndarray:
             return head(embedder(images))

@@ -199,7 +199,7 @@ def _decode_chunk(
                 else:
                     picture = decode(content, spec, limits)
                     width, height = picture.width, picture.height
-                    shared[at : at + size] = picture.pixels.tobytes()
+                    shared[at : at + size] = picture.pixels.data
         except ImageError as error:
             errors[index] = (error.kind, error.detail)
         except MemoryError:
