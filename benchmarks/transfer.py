@@ -93,7 +93,7 @@ def embedding(top: Path) -> None:
         tell(f"embedding 224x224, {name}", numbers, "pictures/s")
     for name in dict.fromkeys(("float32", fastest)):
         pairs = [ours / theirs for ours, theirs in zip(found[name], found["onnxruntime, float32"], strict=True)]
-        tell(f"{name} / onnxruntime", pairs, "")
+        tell(f"{name}, percent of onnxruntime", [100 * each for each in pairs], "%")
 
 
 def whole_commands(top: Path, given: Path) -> None:
