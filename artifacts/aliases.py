@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import Disk
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, InvalidRef, NotFound
 from artifacts.provenance import now, user_at_host
@@ -35,7 +35,7 @@ class Event(Choice):
     by: str = ""
 
 
-def history(disk: LocalDisk, kind: str, name: str, alias: str) -> list[Event]:
+def history(disk: Disk, kind: str, name: str, alias: str) -> list[Event]:
     """All events, oldest first. Raises Corrupt when one is damaged or missing."""
     events = [read_event(disk, key) for key in disk.list(_folder(kind, name, alias))]
     for expected, event in enumerate(events, start=1):
@@ -44,19 +44,19 @@ def history(disk: LocalDisk, kind: str, name: str, alias: str) -> list[Event]:
     return events
 
 
-def current(disk: LocalDisk, kind: str, name: str, alias: str) -> Ref | None:
+def current(disk: Disk, kind: str, name: str, alias: str) -> Ref | None:
     """What the alias means now; None when nothing was ever decided."""
     events = history(disk, kind, name, alias)
     return Ref.parse(events[-1].ref) if events else None
 
 
-def names(disk: LocalDisk, kind: str, alias: str) -> list[str]:
+def names(disk: Disk, kind: str, alias: str) -> list[str]:
     """The artifact names that have this alias, sorted."""
     keys = (key.split("/") for key in disk.list(f"aliases/{kind}"))
     return sorted({parts[2] for parts in keys if len(parts) == 5 and parts[3] == alias})
 
 
-def decide(disk: LocalDisk, kind: str, name: str, alias: str, choose: Callable[[list[Event]], Choice]) -> Event:
+def decide(disk: Disk, kind: str, name: str, alias: str, choose: Callable[[list[Event]], Choice]) -> Event:
     """Append what `choose` says of the history so far. Whoever loses the race for a number looks and chooses anew.
 
     An event of the history as the choice means that there is nothing to add: it is returned.
@@ -80,13 +80,13 @@ def decide(disk: LocalDisk, kind: str, name: str, alias: str, choose: Callable[[
         return event
 
 
-def promote(disk: LocalDisk, weights: Ref, reason: str) -> Event:
+def promote(disk: Disk, weights: Ref, reason: str) -> Event:
     """Make published `weights` champion because a person says so."""
     choice = Choice("promote", ref=str(weights), challenger=str(weights), reason=reason)
     return decide(disk, "weights", weights.name, "champion", lambda events: choice)
 
 
-def rollback(disk: LocalDisk, name: str, reason: str, check: Callable[[Ref], object]) -> Event:
+def rollback(disk: Disk, name: str, reason: str, check: Callable[[Ref], object]) -> Event:
     """Make the champion before the current one champion again, and withdraw the current one. One that was withdrawn
     before is passed over.
 
@@ -149,7 +149,7 @@ def withdrawn(events: Sequence[Event]) -> dict[str, Event]:
     return gone
 
 
-def read_event(disk: LocalDisk, key: str) -> Event:
+def read_event(disk: Disk, key: str) -> Event:
     """The event stored under `key`. Raises Corrupt."""
     document = unseal(disk.read(key), key)
     try:

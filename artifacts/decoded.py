@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import Disk
 from artifacts.documents import digest
+from artifacts.errors import NotFound
 from artifacts.preparations import FILE, Read
 from artifacts.segments import Segments
 
@@ -34,17 +35,17 @@ class Decoded(Segments):
     readable when their segments are removed. Both are of committed segments only.
     """
 
-    def __init__(self, disk: LocalDisk, decided_by: Mapping[str, Any], image: tuple[int, int, int]) -> None:
+    def __init__(self, disk: Disk, decided_by: Mapping[str, Any], image: tuple[int, int, int]) -> None:
         """image: height, width, channels."""
         super().__init__(disk, _folder(decided_by), _SCHEMA)
         self.files: list[Read] = []
         self.places: dict[str, Place] = {}
         self._image = image
         for key in disk.list(_FOLDER):
-            with suppress(FileNotFoundError):  # another preparation is done with it
+            with suppress(NotFound):  # another preparation is done with it
                 if key.startswith(f"{_folder(decided_by)}/"):
                     self.take_over(key)
-                elif time.time() - disk.local_path(key).stat().st_mtime > _KEPT_SECONDS:
+                elif time.time() - disk.modified(key) > _KEPT_SECONDS:
                     disk.remove(key)
 
     def add_files(self, files: Sequence[Read], images: np.ndarray) -> None:
@@ -72,7 +73,7 @@ class Decoded(Segments):
             self.files += files
 
 
-def forget(disk: LocalDisk, decided_by: Mapping[str, Any]) -> None:
+def forget(disk: Disk, decided_by: Mapping[str, Any]) -> None:
     """Remove all that was decoded: there is a dataset of it, and who made it was killed before removing it."""
     for key in disk.list(_folder(decided_by)):
         disk.remove(key)

@@ -1,14 +1,16 @@
-"""The store's primitives on a local disk: create (exclusive, whole or not at all), read, list, remove, local_path."""
+"""What a store stands on: create (exclusive, whole or not at all), read, list, remove, materialize; a local disk."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from artifacts import owners
 from artifacts.errors import AlreadyExists, NotFound, StoreError
@@ -17,11 +19,87 @@ SCRATCH = "staging/scratch"
 _STRANGERS_SCRATCH_SECONDS = 7 * 24 * 3600.0
 _SETTLED_SECONDS = 1.0
 _HASHED: dict[tuple[int, ...], tuple[str, int]] = {}
+_Found = TypeVar("_Found")
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
+class LocalFile(NamedTuple):
+    """path: of a file on this machine; sha256 (hex), size (bytes): what was found there."""
+
+    path: Path
+    sha256: str
+    size: int
+
+
+class Disk(Protocol):
+    """Keys are `/`-separated. A key, once it exists, holds its final bytes.
+
+    Every method raises StoreError when the disk refuses.
+    """
+
+    @property
+    def root(self) -> Path | str:
+        """Where it is, for people: a folder, or a URL."""
+
+    @property
+    def links(self) -> bool:
+        """Whether a file can have several names. Where it can't, a manifest tells the one name of a part."""
+
+    def prepare(self) -> None:
+        """Remove what processes that have ended left behind. Raises StoreError for a disk that keeps no promises."""
+
+    def create(self, key: str, content: bytes | Path) -> None:
+        """Write `key` durably, or not at all. Raises AlreadyExists when somebody was first.
+
+        A large file may be written twice by two at once: so its key must follow from its content.
+        """
+
+    def read(self, key: str) -> bytes:
+        """All bytes of `key`. Raises NotFound."""
+
+    def exists(self, key: str) -> bool:
+        """Whether `key` is there."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """The keys below the folder `prefix`, sorted within each folder; a missing folder has none."""
+
+    def remove(self, key: str) -> None:
+        """Remove `key`; harmless when it is gone."""
+
+    def materialize(self, key: str, sha256: str) -> LocalFile:
+        """A local file of `key`, which should have this hash: for memory maps and Parquet. The caller compares. Raises
+        NotFound."""
+
+    def hash(self, key: str) -> tuple[str, int]:
+        """SHA-256 (hex) and size (bytes) of `key`, read anew. Raises NotFound."""
+
+    def identity(self, key: str) -> tuple[Any, ...] | None:
+        """What tells the file under `key` from others, whatever its names are; None when there is none."""
+
+    def modified(self, key: str) -> float:
+        """When `key` was written, by the disk's clock, in seconds since the epoch. Raises NotFound."""
+
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        """A local folder of one's own, for files that will be published; removed at the end."""
+
+    def protect(self, prefix: str) -> None:
+        """Let nobody add or remove anything in the folder `prefix`, where the disk allows that."""
+
+    def hold(self, key: str) -> contextlib.AbstractContextManager[bool]:
+        """Hold the lock `key` while the context lasts, unless another one has it; whether it worked. It ends with this
+        process, however that ends."""
+
+    def place(self, key: str) -> Path | str:
+        """Where `key` is, for people and other tools."""
+
+    def mend(self, prefix: str) -> str:
+        """What to do about a damaged version in the folder `prefix`."""
+
+
 class LocalDisk:
-    """Keys are `/`-separated paths below `root`. A key, once it exists, holds its final bytes."""
+    """A disk that is a folder, `root`."""
+
+    links = True
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -58,6 +136,45 @@ class LocalDisk:
 
     def exists(self, key: str) -> bool:
         return self.local_path(key).is_file()
+
+    def materialize(self, key: str, sha256: str) -> LocalFile:  # noqa: ARG002
+        """The file itself."""
+        path = self.local_path(key)
+        return LocalFile(path, *self._looked(key, lambda: hash_once(path)))
+
+    def hash(self, key: str) -> tuple[str, int]:
+        """Raises NotFound."""
+        return self._looked(key, lambda: hash_file(self.local_path(key)))
+
+    def identity(self, key: str) -> tuple[int, ...] | None:
+        """The inode, and what changes with its content."""
+        with contextlib.suppress(OSError):
+            return _identity(self.local_path(key).stat())
+        return None
+
+    def modified(self, key: str) -> float:
+        """Raises NotFound."""
+        return self._looked(key, lambda: self.local_path(key).stat().st_mtime)
+
+    def place(self, key: str) -> Path:
+        """A path."""
+        return self.local_path(key)
+
+    def mend(self, prefix: str) -> str:
+        """The folder of a version is read-only."""
+        quoted = shlex.quote(str(self.local_path(prefix)))
+        return (
+            f"restore it from a copy, or remove its version (chmod -R u+w {quoted}; rm -r {quoted}) and make it again"
+        )
+
+    @contextlib.contextmanager
+    def hold(self, key: str) -> Iterator[bool]:
+        """A lock on a file: it ends with its process. Prefect's concurrency limits live in the server, and can be lost
+        or left behind when it restarts."""
+        path = self.local_path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as lock:
+            yield lock_now(lock.fileno())
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys below the folder `prefix`, sorted within each folder; a missing folder has none."""
@@ -106,6 +223,10 @@ class LocalDisk:
             raise self._refused("write", SCRATCH, error) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def prepare(self) -> None:
+        """Sweep."""
+        self.sweep()
 
     def sweep(self) -> None:
         """Remove the scratch of processes that have ended. What may be another machine's, or was written by a Lookbook
@@ -157,6 +278,14 @@ class LocalDisk:
             "make room or mend the permissions, or point LOOKBOOK_STORE at another folder"
         )
 
+    def _looked(self, key: str, look: Callable[[], _Found]) -> _Found:
+        try:
+            return look()
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"{key} is not in the store {self.root}") from None
+        except OSError as error:
+            raise StoreError(f"can't read {key} in {self.root}: {error.strerror}") from error
+
     def _unlistable(self, error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise self._refused("list", str(error.filename), error) from error
@@ -169,7 +298,7 @@ def hash_file(path: Path) -> tuple[str, int]:
 
 
 def hash_once(path: Path) -> tuple[str, int]:
-    """The same, remembered for as long as this process lives and the file keeps its size and times. Raises OSError.
+    """The same, remembered for as long as this process lives and the file keeps its size and time. Raises OSError.
 
     Stages of one run read the same datasets. A file that was changed in the last seconds is hashed again, as its times
     may be too coarse to tell another change. What rots on the disk meanwhile is left to `verify`, which hashes all.
@@ -178,7 +307,7 @@ def hash_once(path: Path) -> tuple[str, int]:
     file = _identity(status)
     if file not in _HASHED:
         hashed = hash_file(path)
-        if time.time() - status.st_ctime < _SETTLED_SECONDS:
+        if time.time() - status.st_mtime < _SETTLED_SECONDS:
             return hashed
         _HASHED[file] = hashed
     return _HASHED[file]
@@ -191,7 +320,16 @@ def remember_hash(path: Path, hashed: Mapping[str, Any]) -> None:
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def lock_now(descriptor: int) -> bool:
+    """Lock an open file for this process, unless another one has it; whether it worked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _make_folders(folder: Path) -> None:

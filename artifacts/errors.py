@@ -37,5 +37,9 @@ class StoreError(LookbookError):
     """The store can't be read or written, or doesn't keep its promises."""
 
 
+class StoreAway(StoreError):
+    """The service that a store is kept by, or the network to it, fails: the next try may not meet that."""
+
+
 class NotPromotable(LookbookError):
     """Weights that must not become champion, when there is no champion to keep."""

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import Disk
 from artifacts.documents import digest
+from artifacts.errors import NotFound
 from artifacts.segments import Segments
 
 _FOLDER = "features"
@@ -28,7 +29,7 @@ class Features(Segments):
     width: how many features a picture has.
     """
 
-    def __init__(self, disk: LocalDisk, decided_by: Mapping[str, Any], width: int) -> None:
+    def __init__(self, disk: Disk, decided_by: Mapping[str, Any], width: int) -> None:
         folder = f"{_FOLDER}/{digest(dict(decided_by))}"
         schema = pa.schema({"content": pa.binary(_DIGEST_BYTES), "features": pa.list_(pa.float32(), width)})
         super().__init__(disk, folder, schema)
@@ -36,7 +37,7 @@ class Features(Segments):
         self._parts: list[np.ndarray] = []
         self._places: dict[bytes, tuple[int, int]] = {}
         for key in disk.list(folder):
-            with suppress(FileNotFoundError):  # another process found it damaged
+            with suppress(NotFound):  # another process found it damaged
                 self.take_over(key)
 
     def __contains__(self, content: bytes) -> bool:

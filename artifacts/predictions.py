@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artifacts.errors import Corrupt
+from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref
-from artifacts.shards import Part, sha256_of
-from artifacts.store import Artifact, Content, Hashed, Store
+from artifacts.shards import Part
+from artifacts.store import Artifact, Content, Shared, Store
 
 PASSING_ERRORS = ("timeout", "crashed", "unreadable", "missing", "changed")
 """Errors that may be gone next time: their rows are never reused."""
@@ -63,9 +64,10 @@ class Predictions:
         return list(self.artifact.facts["parts"])
 
     @property
-    def folder(self) -> Path:
-        """The `data/` folder, for other tools."""
-        return self.artifact.folder / "data"
+    def folder(self) -> Path | str:
+        """The `data/` folder, for other tools. In a bucket it is the version's URL, whose manifest names the parts."""
+        folder = self.artifact.folder
+        return folder / "data" if isinstance(folder, Path) else folder
 
     def read(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one part; its bytes are checked."""
@@ -111,14 +113,12 @@ def save(
     )
 
 
-def _checked(store: Store, part: Part) -> Hashed:
+def _checked(store: Store, part: Part) -> Shared:
     """The part's file, which publishing does not hash again."""
-    path = store.disk.local_path(part.key)
-    try:
-        if sha256_of(path) == part.sha256:
-            return Hashed(path, part.sha256, path.stat().st_size)
-    except OSError:
-        pass
+    with suppress(NotFound):
+        found = store.disk.materialize(part.key, part.sha256)
+        if found.sha256 == part.sha256:
+            return Shared(part.key, part.sha256, found.size)
     raise Corrupt(f"{part.key} is damaged: it is not what was written; run it again, that shard is redone")
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import Disk
 from artifacts.documents import digest
 from artifacts.errors import AlreadyExists, InvalidRef, NotFound
 from artifacts.refs import Ref
@@ -56,7 +56,7 @@ class Preparation:
 class Preparations:
     """The preparations that were `decided_by` the same values; the newest is kept."""
 
-    def __init__(self, disk: LocalDisk, decided_by: Mapping[str, Any]) -> None:
+    def __init__(self, disk: Disk, decided_by: Mapping[str, Any]) -> None:
         self._disk = disk
         self._folder = f"staging/prepared/{digest(dict(decided_by))}"
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from contextlib import suppress
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import Disk
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, NotFound
 
 
-def record(disk: LocalDisk, run: str, produced: Mapping[str, str]) -> dict[str, str]:
+def record(disk: Disk, run: str, produced: Mapping[str, str]) -> dict[str, str]:
     """Write down the refs that the run `run` (a flow run's id) produced, by kind, e.g. {"weights": "weights/..."}.
 
     Create-only: a run that is repeated under its id gets back what is on record.
@@ -18,7 +18,7 @@ def record(disk: LocalDisk, run: str, produced: Mapping[str, str]) -> dict[str, 
     return unseal(disk.read(key(run)), key(run))
 
 
-def find(disk: LocalDisk, run: str) -> dict[str, str] | None:
+def find(disk: Disk, run: str) -> dict[str, str] | None:
     """What `run` produced; None when it has finished nothing. Raises Corrupt."""
     try:
         return unseal(disk.read(key(run)), key(run))

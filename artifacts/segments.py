@@ -15,7 +15,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from artifacts.disk import LocalDisk, hash_file
+from artifacts.disk import Disk, hash_file
 from artifacts.errors import AlreadyExists, StoreError
 
 _BYTES = 64 << 20  # that are in memory until they are committed
@@ -30,7 +30,7 @@ class Segments:
     keys: of the segments that were taken over or committed.
     """
 
-    def __init__(self, disk: LocalDisk, folder: str, schema: pa.Schema) -> None:
+    def __init__(self, disk: Disk, folder: str, schema: pa.Schema) -> None:
         self.keys: list[str] = []
         self._disk = disk
         self._folder = folder
@@ -81,10 +81,11 @@ class Segments:
         raise NotImplementedError
 
     def take_over(self, key: str) -> None:
-        """Read a segment that is there. One that is damaged is removed."""
-        path = self._disk.local_path(key)
-        if path.name == f"{hash_file(path)[0]}.arrow":
-            self.on_batches(_read(path))
+        """Read a segment that is there. One that is damaged is removed. Raises NotFound."""
+        named = key.rpartition("/")[2].removesuffix(".arrow")
+        found = self._disk.materialize(key, named)
+        if found.sha256 == named:
+            self.on_batches(_read(found.path))
             self.keys.append(key)
         else:
             self._disk.remove(key)

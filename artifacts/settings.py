@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 HOME = Path(__file__).absolute().parents[1]
@@ -22,9 +22,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LOOKBOOK_", env_ignore_empty=True)
 
-    store: Annotated[Path, Field(description="Folder that holds the artifacts.")] = HOME / "store"
+    store: Annotated[
+        str, BeforeValidator(str), Field(description="Folder or bucket (s3://bucket/prefix) that holds the artifacts.")
+    ] = str(HOME / "store")
+    store_options: Annotated[
+        dict[str, str],
+        Field(description="How to reach a bucket, as JSON: endpoint, region, allow_http, credentials."),
+    ] = {}
     home: Annotated[Path, Field(description="The checkout that workers run in.")] = HOME
     cache: Annotated[Path, Field(description="Folder for downloads; safe to delete.")] = _cache()
+    cache_bytes: Annotated[int, Field(gt=0, description="How much of a bucket the cache keeps, in bytes.")] = 20 << 30
     dataset_mirror: Annotated[
         Path | None, Field(description="Folder with the data sets' own files; asked before anything else.")
     ] = None

@@ -1,6 +1,7 @@
 """Finished shards of a scoring, in the store's staging: parts, and the records that name them.
 
-    staging/parts/<random>.parquet            the rows of a shard, which versions link to
+    staging/parts/<random>.parquet            the rows of a shard, which versions link to; in a bucket, where nothing
+                                              can be linked, it is parts/<sha256>.parquet, which manifests name
     staging/shards/<digest>/00000001.json     the part of a shard: the commit
     staging/fresh/<digest>.json               a scoring that takes nothing over and is not done yet
 
@@ -11,16 +12,17 @@ import re
 import time
 import uuid
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artifacts.disk import LocalDisk, hash_file
+from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
+from artifacts.store import part_key
 
 FRESH_SECONDS = 24 * 3600
 """How long an interrupted fresh scoring is gone on with. An older one begins anew: nobody remembers that it began."""
@@ -58,7 +60,7 @@ _RECORD = re.compile(r"/[0-9]{8}\.json$")  # an editor's copy of one, say, is no
 class Shards:
     """The finished shards of one store."""
 
-    def __init__(self, disk: LocalDisk) -> None:
+    def __init__(self, disk: Disk) -> None:
         self._disk = disk
 
     def finish(self, record: str, digest: str, rows: pa.Table, fresh: str | None = None) -> Part:
@@ -81,9 +83,11 @@ class Shards:
 
     def create(self, path: Path) -> tuple[str, str]:
         """Take over a file of the store's scratch area as a part. Returns its key and its SHA-256 (hex)."""
-        key = f"staging/parts/{uuid.uuid4().hex}.parquet"
-        self._disk.create(key, path)
-        return key, sha256_of(self._disk.local_path(key))
+        sha256, _ = hash_file(path)
+        key = f"staging/parts/{uuid.uuid4().hex}.parquet" if self._disk.links else part_key(sha256)
+        with suppress(AlreadyExists):
+            self._disk.create(key, path)
+        return key, sha256
 
     def finished(self, digest: str, fresh: str | None = None) -> Part | None:
         """The shard's part if it is on record and undamaged; with `fresh` only if that fresh scoring made it."""
@@ -149,8 +153,8 @@ class Shards:
 
     def _undamaged(self, part: Part) -> bool:
         try:
-            return sha256_of(self._disk.local_path(part.key)) == part.sha256
-        except OSError:
+            return self._disk.materialize(part.key, part.sha256).sha256 == part.sha256
+        except NotFound:
             return False
 
 
@@ -158,18 +162,6 @@ def _counts(table: pa.Table, column: str) -> dict[str, int]:
     """How many rows have each text in a column. Rows without any are left out."""
     counted = table.column(column).cast(pa.string()).drop_null().value_counts().to_pylist()
     return {each["values"]: each["counts"] for each in sorted(counted, key=lambda each: each["values"])}
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 (hex) of a part. A file that this process has hashed before, and whose size and time are the same, is
-    not read again."""
-    found = path.stat()
-    return _hashed(path, found.st_size, found.st_mtime_ns)
-
-
-@cache
-def _hashed(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001
-    return hash_file(path)[0]
 
 
 def _folder(digest: str) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import aliases
-from artifacts.disk import LocalDisk, hash_file, hash_once, remember_hash
+from artifacts.disk import Disk, LocalFile, hash_file, remember_hash
+from artifacts.disks import disk_at
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
 from artifacts.provenance import provenance
@@ -20,17 +20,24 @@ from artifacts.verification import Verification, verify
 FORMAT = 1
 _MARKER = "store.json"
 _MANIFEST = "manifest.json"
+_SHARED = "data/"  # files that several versions may have
 _PREFIX = re.compile(rf"[0-9a-f]{{4,{VERSION_DIGITS}}}")
 _ALIAS_OF = {"champion": "weights", "latest": "predictions"}
 
 Content = bytes | Path
 
 
-@dataclass(frozen=True)
-class Hashed:
-    """A file whose SHA-256 (hex) and size (bytes) the caller has just found: publishing does not read it again."""
+def part_key(sha256: str) -> str:
+    """Where a file that several versions may have is on a disk without links: its one name."""
+    return f"parts/{sha256}.parquet"
 
-    path: Path
+
+@dataclass(frozen=True)
+class Shared:
+    """A file that is in the store already, under `key`, and that several versions may have: its SHA-256 (hex) and size
+    (bytes), as the caller has just found them."""
+
+    key: str
     sha256: str
     size: int
 
@@ -41,7 +48,7 @@ class Artifact:
 
     ref: Ref
     manifest: dict[str, Any]
-    disk: LocalDisk
+    disk: Disk
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -57,30 +64,34 @@ class Artifact:
         return {**self.identity["files"], **self.manifest["rendered"]}
 
     @property
-    def folder(self) -> Path:
-        """Where the version's files are."""
-        return self.disk.local_path(self.ref.folder)
+    def folder(self) -> Path | str:
+        """Where the version's files are: a path, or a URL."""
+        return self.disk.place(self.ref.folder)
 
     def path(self, file: str) -> Path:
-        """The local path of `file`, hashed by this process since it last changed. Raises NotFound (no such file in the
+        """A local path of `file`, hashed by this process since it last changed. Raises NotFound (no such file in the
         manifest) and Corrupt."""
-        self.check(file, hash_once)
-        return self.disk.local_path(self._key(file))
+        expected = self._expected(file)
+        found: LocalFile = self._missing_is_corrupt(
+            file, lambda: self.disk.materialize(self.key(file), expected["sha256"])
+        )
+        self._compare(file, expected, found.sha256, found.size)
+        return found.path
 
     def read(self, file: str) -> bytes:
         """The bytes of `file`, hashed as read. Raises NotFound and Corrupt."""
         expected = self._expected(file)
-        content: bytes = self._missing_is_corrupt(file, lambda: self.disk.read(self._key(file)))
+        content: bytes = self._missing_is_corrupt(file, lambda: self.disk.read(self.key(file)))
         self._compare(file, expected, hashlib.sha256(content).hexdigest(), len(content))
         return content
 
-    def check(self, file: str, hash_path: Callable[[Path], tuple[str, int]] = hash_file) -> None:
+    def check(self, file: str, hash_key: Callable[[str], tuple[str, int]] | None = None) -> None:
         """Hash `file`. Raises Corrupt, naming it, when it is not what was published.
 
-        `hash_path` gives the SHA-256 (hex) and the bytes of a path; whoever checks many versions may remember them.
+        `hash_key` gives the SHA-256 (hex) and the bytes of a key; whoever checks many versions may remember them.
         """
-        expected, path = self._expected(file), self.disk.local_path(self._key(file))
-        sha256, size = self._missing_is_corrupt(file, lambda: hash_path(path))
+        expected, look = self._expected(file), hash_key or self.disk.hash
+        sha256, size = self._missing_is_corrupt(file, lambda: look(self.key(file)))
         self._compare(file, expected, sha256, size)
 
     def check_files(self) -> None:
@@ -88,8 +99,9 @@ class Artifact:
         for file in self.identity["files"]:
             self.check(file)
 
-    def _key(self, file: str) -> str:
-        return f"{self.ref.folder}/{file}"
+    def key(self, file: str) -> str:
+        """Where `file` is in the store: below the version's folder, or where the manifest says that a shared one is."""
+        return str(self.manifest.get("at", {}).get(file, f"{self.ref.folder}/{file}"))
 
     def _expected(self, file: str) -> dict[str, Any]:
         try:
@@ -100,38 +112,32 @@ class Artifact:
     def _missing_is_corrupt(self, file: str, look: Any) -> Any:
         try:
             return look()
-        except (NotFound, FileNotFoundError):
+        except NotFound:
             raise Corrupt(
-                f"{self._key(file)} is missing from the store {self.disk.root}; {_mend(self.folder)}"
+                f"{self.key(file)} is missing from the store {self.disk.root}; {self.disk.mend(self.ref.folder)}"
             ) from None
-        except OSError as error:
-            raise StoreError(f"can't read {self._key(file)} in {self.disk.root}: {error.strerror}") from error
 
     def _compare(self, file: str, expected: Mapping[str, Any], sha256: str, size: int) -> None:
         if (sha256, size) != (expected["sha256"], expected["bytes"]):
             raise Corrupt(
-                f"{self._key(file)} is damaged: expected {expected['bytes']:,} bytes with SHA-256 "
-                f"{expected['sha256'][:12]}…, found {size:,} bytes with {sha256[:12]}…; {_mend(self.folder)}"
+                f"{self.key(file)} is damaged: expected {expected['bytes']:,} bytes with SHA-256 "
+                f"{expected['sha256'][:12]}…, found {size:,} bytes with {sha256[:12]}…; "
+                f"{self.disk.mend(self.ref.folder)}"
             )
-
-
-def _mend(folder: Path) -> str:
-    """What to do about a damaged version: its folder is read-only."""
-    quoted = shlex.quote(str(folder))
-    return f"restore it from a copy, or remove its version (chmod -R u+w {quoted}; rm -r {quoted}) and make it again"
 
 
 class Store:
     """Immutable, content-addressed artifacts below one root. Publishing twice is harmless."""
 
-    def __init__(self, root: Path) -> None:
-        self.disk = LocalDisk(root)
+    def __init__(self, root: Path | str) -> None:
+        """root: a folder, or a bucket's URL. Raises StoreError for a URL that can't be one."""
+        self.disk = disk_at(root)
 
     def publish(
         self,
         kind: str,
         name: str,
-        files: Mapping[str, Content | Hashed],
+        files: Mapping[str, Content | Shared],
         *,
         settings: Mapping[str, Any],
         inputs: Mapping[str, Any],
@@ -148,7 +154,6 @@ class Store:
         """
         self.prepare()
         described = {file: _describe(content) for file, content in files.items()}
-        contents = {file: content.path if isinstance(content, Hashed) else content for file, content in files.items()}
         identity = {
             "kind": kind,
             "name": check_name(name),
@@ -160,21 +165,28 @@ class Store:
         ref = Ref(kind, name, digest(identity)[:VERSION_DIGITS])
         if self.has(ref):
             published = self.open(ref)
-            for file, content in contents.items():  # what is there may be damaged; what is one and the same file is not
-                target = self.disk.local_path(f"{ref.folder}/{file}")
-                if isinstance(content, bytes) or not (target.exists() and target.samefile(content)):
+            for file, content in files.items():  # what is there may be damaged; what is one and the same file is not
+                same = isinstance(content, Shared) and self.disk.identity(content.key)
+                if not same or same != self.disk.identity(published.key(file)):
                     published.check(file)
             return self._same(ref, identity)
         pages = rendered()
         try:
-            for file, content in contents.items():
-                self._place(ref, file, content, described[file])
+            shared = {file: content.key for file, content in files.items() if isinstance(content, Shared)}
+            for file, content in files.items():
+                if not isinstance(content, Shared):
+                    self._place(ref, file, content, described[file])
+                elif self.disk.links:
+                    self._place(ref, file, self.disk.materialize(content.key, content.sha256).path, described[file])
             drawn = {}
             for file, content in pages.items():
                 with suppress(AlreadyExists):  # an identical run drew it first: the manifest describes what is there
                     self.disk.create(f"{ref.folder}/{file}", content)
-                drawn[file] = _describe(self.disk.local_path(f"{ref.folder}/{file}"))
+                sha256, size = self.disk.hash(f"{ref.folder}/{file}")
+                drawn[file] = {"sha256": sha256, "bytes": size}
             manifest = {"identity": identity, "rendered": drawn, "provenance": provenance(**(made or {}))}
+            if shared and not self.disk.links:
+                manifest["at"] = shared
             self.disk.create(f"{ref.folder}/{_MANIFEST}", seal(manifest))
         except (AlreadyExists, StoreError):
             if not self.has(ref):
@@ -183,10 +195,29 @@ class Store:
         self.disk.protect(ref.folder)
         return ref
 
+    def adopt(self, artifact: Artifact) -> None:
+        """Commit a version of another store as it is. Raises Corrupt for a file that isn't what was published."""
+        shared: dict[str, str] = {}
+        for file, described in artifact.files.items():
+            path = artifact.path(file)
+            if self.disk.links or not file.startswith(_SHARED):
+                self._place(artifact.ref, file, path, described)
+                continue
+            shared[file] = part_key(described["sha256"])
+            with suppress(AlreadyExists):
+                self.disk.create(shared[file], path)
+        manifest = {name: value for name, value in artifact.manifest.items() if name != "at"}
+        if shared:
+            manifest["at"] = shared
+        with suppress(AlreadyExists):
+            self.disk.create(f"{artifact.ref.folder}/{_MANIFEST}", seal(manifest))
+        self.disk.protect(artifact.ref.folder)
+
     def remember(self, ref: Ref) -> None:
         """Let this process read the files of a version that it has just published without hashing them again."""
         for file, described in self.open(ref).identity["files"].items():
-            remember_hash(self.disk.local_path(f"{ref.folder}/{file}"), described)
+            if isinstance(path := self.disk.place(f"{ref.folder}/{file}"), Path):
+                remember_hash(path, described)
 
     def has(self, ref: Ref) -> bool:
         """Whether the version is published."""
@@ -248,7 +279,7 @@ class Store:
     def prepare(self) -> None:
         """Make the store on first use, and refuse one whose second create of the same key succeeds. What processes that
         have ended left in its scratch is removed."""
-        self.disk.sweep()
+        self.disk.prepare()
         if self.disk.exists(_MARKER):
             found = unseal(self.disk.read(_MARKER), _MARKER)["format"]
             if found != FORMAT:
@@ -271,8 +302,8 @@ class Store:
         try:
             self.disk.create(key, content)
         except AlreadyExists:  # an identical run, perhaps one that was killed
-            found = _describe(self.disk.local_path(key))
-            if found != expected:
+            sha256, size = self.disk.hash(key)
+            if {"sha256": sha256, "bytes": size} != expected:
                 raise Corrupt(f"{key} is damaged: an unfinished run left other bytes there; remove the file") from None
 
     def _same(self, ref: Ref, identity: dict[str, Any]) -> Ref:
@@ -284,7 +315,7 @@ class Store:
         return ref
 
     def _mend(self, ref: Ref) -> str:
-        return _mend(self.disk.local_path(ref.folder))
+        return self.disk.mend(ref.folder)
 
     def _aliased(self, alias: str, kind: str | None, name: str | None) -> list[Ref]:
         of = _ALIAS_OF[alias]
@@ -294,8 +325,8 @@ class Store:
         return [ref for each in names if (ref := aliases.current(self.disk, of, each, alias))]
 
 
-def _describe(content: Content | Hashed) -> dict[str, Any]:
-    if isinstance(content, Hashed):
+def _describe(content: Content | Shared) -> dict[str, Any]:
+    if isinstance(content, Shared):
         return {"sha256": content.sha256, "bytes": content.size}
     if isinstance(content, bytes):
         return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

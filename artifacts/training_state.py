@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import Disk
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
 
@@ -41,7 +41,7 @@ class TrainingStates:
     decided_by: all that decides the training's numbers, as JSON has it. Trainings with equal values share their states.
     """
 
-    def __init__(self, disk: LocalDisk, decided_by: Mapping[str, Any]) -> None:
+    def __init__(self, disk: Disk, decided_by: Mapping[str, Any]) -> None:
         self._disk = disk
         self._decided_by = dict(decided_by)
         self.prefix = f"{_FOLDER}/{digest(self._decided_by)}"

@@ -4,11 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts import aliases
-from artifacts.disk import hash_file
 from artifacts.documents import unseal
 from artifacts.errors import Corrupt, InvalidRef, LookbookError, NotFound, StoreError
 from artifacts.refs import Ref
@@ -16,7 +14,7 @@ from artifacts.refs import Ref
 if TYPE_CHECKING:
     from artifacts.store import Artifact, Store
 
-_File = tuple[int, ...]
+_File = tuple[Any, ...]
 _NAMED = 5  # of those that refer to what is missing; a file that several versions share is reported with all of them
 
 
@@ -61,7 +59,7 @@ class _Problem:
 
 
 class _Verifier:
-    """Versions share files (hard links): each file is hashed once, and a damaged one is reported once for all."""
+    """Versions share files: each file is hashed once, and a damaged one is reported once for all."""
 
     def __init__(self, store: "Store") -> None:
         self.checked = 0
@@ -93,7 +91,7 @@ class _Verifier:
             with suppress(LookbookError):
                 artifact = self._store.open(other)
                 for file in artifact.files if other != ref else ():
-                    if (found := _file(artifact.folder / file)) in self._damaged:
+                    if (found := self._file(artifact, file)) in self._damaged:
                         self._damaged[found].also.append(str(other))
 
     def check_events(self) -> None:
@@ -154,27 +152,22 @@ class _Verifier:
             return self._store.disk.exists(wanted)
         return False
 
-    def _hash(self, path: Path) -> tuple[str, int]:
-        file = _file(path)
+    def _hash(self, key: str) -> tuple[str, int]:
+        file = self._store.disk.identity(key)
         if file is None:
-            return hash_file(path)
+            return self._store.disk.hash(key)
         if file not in self._hashes:
-            self._hashes[file] = hash_file(path)
+            self._hashes[file] = self._store.disk.hash(key)
         return self._hashes[file]
 
+    def _file(self, artifact: "Artifact", file: str) -> _File | None:
+        return self._store.disk.identity(artifact.key(file))
+
     def _tell(self, artifact: "Artifact", file: str, text: str) -> None:
-        damaged = _file(artifact.folder / file)
+        damaged = self._file(artifact, file)
         if damaged in self._damaged:
             self._damaged[damaged].also.append(str(artifact.ref))
             return
         self.problems.append(_Problem(text))
         if damaged is not None:
             self._damaged[damaged] = self.problems[-1]
-
-
-def _file(path: Path) -> _File | None:
-    """What tells a file from others whatever its names are; None when there is none."""
-    with suppress(OSError):
-        found = path.stat()
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-    return None

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from artifacts.disk import lock_now
 from artifacts.errors import LookbookError
-from tasks.shared.turns import lock_now
 
 if TYPE_CHECKING:
     from flows.guard import App, Guard, Receive, Scope, Send

@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.disk import lock_now
 from artifacts.settings import Settings
 from flows.crew import Crew, Say
 from flows.deployments import deploy
 from flows.serving import ServerError, reach_loopback_directly
 from flows.standing import READY_SECONDS, address_file, check_home, standing_api, standing_server
 from flows.workers import environment, heartbeats, make_pools, pending, schedule_again, wait_for_workers, workers
-from tasks.shared.turns import lock_now
 
 _POLL_SECONDS = 0.2
 

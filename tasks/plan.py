@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 
+from artifacts.disk import hash_file
+from artifacts.errors import AlreadyExists
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.scoring.job import Job
@@ -69,8 +71,9 @@ def plan_folder(store: Store, settings: Settings, job: Job) -> str:
             digests = _write(islice(walk(top), job.request.limit), path, job.where)
             if not digests:
                 raise FolderError(f"expected pictures in {folder_path(settings, folder)}, found an empty folder")
-            key = f"staging/plans/{uuid.uuid4().hex}.parquet"
-            store.disk.create(key, path)
+            key = f"staging/plans/{hash_file(path)[0]}.parquet"
+            with suppress(AlreadyExists):  # listed by another one in the same millisecond
+                store.disk.create(key, path)
     finally:
         os.close(top)
     return key

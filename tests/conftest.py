@@ -24,7 +24,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for modules that tests share, 
 import httpx
 import numpy as np
 import pytest
+from buckets import CREDENTIALS, make_bucket, options_for, s3_server
 from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
 from upheld import ENDS_WITH_ITS_PARENT, Upheld, free_port
@@ -75,6 +77,25 @@ def _group(item: pytest.Item) -> str:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of an S3 service on loopback."""
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a place in a new bucket, which the environment says how to reach."""
+    name = f"bucket-{uuid.uuid4().hex}"
+    make_bucket(s3, name)
+    for variable, value in CREDENTIALS.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(s3))
+    monkeypatch.setenv("LOOKBOOK_CACHE", str(tmp_path / "cache"))
+    return f"s3://{name}/some/place"
 
 
 @pytest.fixture

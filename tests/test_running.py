@@ -14,6 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from published import damage
 
 from artifacts import runs
+from artifacts.disk import LocalDisk
 from artifacts.errors import Corrupt, StoreError
 from flows.serving import asked_again_soon
 from tasks.shared import retries
@@ -43,10 +44,10 @@ def test_one_waits_for_the_other_and_says_so_once(tmp_path):
     said, order = [], []
 
     def second():
-        with turn(tmp_path / "lock", "the first to end", Deadline.after(1), said.append):
+        with turn(LocalDisk(tmp_path), "lock", "the first to end", Deadline.after(1), said.append):
             order.append("second")
 
-    with turn(tmp_path / "lock", "nobody", Deadline.after(1), said.append):
+    with turn(LocalDisk(tmp_path), "lock", "nobody", Deadline.after(1), said.append):
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(2.5)
@@ -59,18 +60,22 @@ def test_one_waits_for_the_other_and_says_so_once(tmp_path):
 @pytest.mark.kill
 def test_a_turn_ends_with_its_process_however_that_ends(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path\n"
+        "import sys, time; from artifacts.disks import disk_at\n"
         "from tasks.shared.deadline import Deadline; from tasks.shared.turns import turn\n"
-        "with turn(Path(sys.argv[1]), 'x', Deadline.after(1), print): print('held', flush=True); time.sleep(60)"
+        "with turn(disk_at(sys.argv[1]), 'lock', 'x', Deadline.after(1), print):\n"
+        "    print('held', flush=True); time.sleep(60)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", program, tmp_path / "lock"], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(DeadlineExceeded, match="waiting for x"), turn(tmp_path / "lock", "x", Deadline(1, 0), print):
+    with (
+        pytest.raises(DeadlineExceeded, match="waiting for x"),
+        turn(LocalDisk(tmp_path), "lock", "x", Deadline(1, 0), print),
+    ):
         pass
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    with turn(tmp_path / "lock", "x", Deadline.after(1), print):
+    with turn(LocalDisk(tmp_path), "lock", "x", Deadline.after(1), print):
         pass
 
 

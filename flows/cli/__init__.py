@@ -44,6 +44,7 @@ for each in (
     model.export,
     backbone.backbone,
     store.verify,
+    store.copy_store,
     runs.up,
 ):
     lookbook.add_command(each)

@@ -2,7 +2,7 @@
 
 import click
 
-from flows.cli.verb import Result, open_store, verb
+from flows.cli.verb import Result, open_store, say, verb
 
 _WHY = "Why, for the history."
 
@@ -148,6 +148,28 @@ def verify(ref: str | None) -> Result:
 
     _, store = open_store()
     return asdict(store.verify(store.resolve(ref) if ref else None))
+
+
+@verb(show="copied", name="copy")
+@click.argument("source")
+@click.argument("target")
+def copy_store(source: str, target: str) -> Result:
+    """Copy one store into another: all versions, and the decisions about them.
+
+    SOURCE and TARGET are folders or buckets (s3://bucket/prefix). Every file is hashed on its way. What is there
+    already is not copied again, so a copy that was interrupted goes on. Run it once more when nothing writes to SOURCE
+    any more.
+
+    \b
+    Example:
+      lookbook copy store s3://pictures/store
+    """
+    from dataclasses import asdict
+
+    from artifacts.copying import copy
+    from artifacts.store import Store
+
+    return asdict(copy(Store(source), Store(target), on_version=lambda ref: say(f"copying {ref}")))
 
 
 def _said(text: str) -> str:

@@ -84,7 +84,7 @@ def summarize(
     counts, bins = np.zeros(len(classes), np.int64), np.zeros(10, np.int64)
     for part in parts:
         columns = ["path", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]
-        table = pq.read_table(store.disk.local_path(part.key), columns=columns)
+        table = pq.read_table(store.disk.materialize(part.key, part.sha256).path, columns=columns)
         labels = table.column("label").cast(pa.string()).to_numpy(zero_copy_only=False)
         confidence = table.column("confidence").to_numpy(zero_copy_only=False)
         scored = np.flatnonzero(~np.isnan(confidence))

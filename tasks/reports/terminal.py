@@ -45,11 +45,16 @@ def scoring(result: dict[str, Any]) -> None:
         "errors": errors,
         "classes": _text(", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items())),
         "predictions": result["predictions"],
-        "rows": _text(f"{result['path']}/*.parquet"),
-        "report": _text(f"{result['path'].removesuffix('data')}report.html"),
+        "rows": _text(_rows(result["path"])),
+        "report": _text(f"{result['path'].removesuffix('/data')}/report.html"),
         "seconds": f"{result['seconds']:.1f} ({result['images_per_second']:,.0f} images/s)",
     }
     _print(Panel(_facts(facts), title="scored", expand=False))
+
+
+def _rows(path: str) -> str:
+    """In a bucket the versions of a table share its files, which the manifest names."""
+    return f"{path}/*.parquet" if path.endswith("/data") else f"the files under `at` in {path}/manifest.json"
 
 
 def predictions(result: dict[str, Any]) -> None:
@@ -182,6 +187,11 @@ def verification(result: dict[str, Any]) -> None:
         if bad
         else f"{result['checked']:,} files checked, all sound"
     )
+
+
+def copied(result: dict[str, Any]) -> None:
+    rest = f", {result['present']:,} were there" if result["present"] else ""
+    _print(f"{result['copied']:,} versions and records copied, {result['bytes']:,} bytes{rest}")
 
 
 def export(result: dict[str, Any]) -> None:

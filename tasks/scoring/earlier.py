@@ -91,7 +91,7 @@ class Earlier:
         """Rows that may be of these paths, and whether they are of the same folder. Raises NotFound and Corrupt."""
         recorded = None if self._job.request.fresh else Shards(self._store.disk).finished(self._job.record(shard))
         if recorded:  # with rows that may go better now
-            return pq.read_table(self._store.disk.local_path(recorded.key)), True
+            return pq.read_table(self._store.disk.materialize(recorded.key, recorded.sha256).path), True
         parts = [
             index
             for index, first in enumerate(self._firsts)

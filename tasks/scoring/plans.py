@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from artifacts.disk import LocalDisk
+from artifacts.disk import Disk
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Plan:
         return pq.ParquetFile(self.path)
 
 
-def load_plan(disk: LocalDisk, key: str) -> Plan:
+def load_plan(disk: Disk, key: str) -> Plan:
     """The plan that is under a key of the staging area. Raises NotFound."""
-    path = disk.local_path(key)
+    path = disk.materialize(key, key.rpartition("/")[2].removesuffix(".parquet")).path
     footer = pq.read_metadata(path)
     rows = [footer.row_group(shard).num_rows for shard in range(footer.num_row_groups)]
     metadata = footer.metadata

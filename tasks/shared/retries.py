@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect.tasks import exponential_backoff
 
+from artifacts.errors import StoreAway
 from tasks.shared.listing import FolderLost
 
 # Not EIO: a disk that could not sync has lost something, and trying again would hide it.
@@ -20,7 +21,8 @@ def may_pass(error: BaseException) -> bool:
     import httpx
 
     return any(
-        isinstance(each, (httpx.TransportError, FolderLost)) or (isinstance(each, OSError) and each.errno in _PASSING)
+        isinstance(each, (httpx.TransportError, FolderLost, StoreAway))
+        or (isinstance(each, OSError) and each.errno in _PASSING)
         for each in _chain(error)
     )
 

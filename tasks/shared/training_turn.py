@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 from prefect.runtime import deployment
 
+from artifacts.disk import LocalDisk
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.shared.deadline import Deadline
@@ -21,10 +22,10 @@ def training_turn(
 
     with ExitStack() as stack:
         if deployment.id:
-            lock = store.disk.local_path("staging/turns/training")
-            stack.enter_context(turn(lock, "another training of a deployment to end", deadline, log))
+            waiting = "another training of a deployment to end"
+            stack.enter_context(turn(store.disk, "staging/turns/training", waiting, deadline, log))
         if devices.choose(device) != "/CPU:0":
             first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-            lock = settings.cache / f"gpu-{first}.lock"
-            stack.enter_context(turn(lock, "another training on this GPU to end", deadline, log))
+            waiting = "another training on this GPU to end"
+            stack.enter_context(turn(LocalDisk(settings.cache), f"gpu-{first}.lock", waiting, deadline, log))
         yield

@@ -1,0 +1,83 @@
+"""Files of a bucket on this machine, by their SHA-256: shared by processes, bounded in size, safe to delete.
+
+<cache>/objects/<first two digits>/<sha256>
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from artifacts import owners
+from artifacts.disk import LocalDisk, hash_once
+
+_USED_SECONDS = 600.0  # what was asked for in the last ten minutes is not removed: somebody may be about to open it
+
+
+class Cache:
+    """The cache below `folder`, which holds `most` bytes or little more."""
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self._folder = folder.expanduser().absolute() / "objects"
+        self._most = most
+        self._scratch = LocalDisk(self._folder)
+
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
+        """A folder of one's own, removed at the end. What killed processes left there is removed first."""
+        return self._scratch.scratch()
+
+    def find(self, sha256: str) -> Path | None:
+        """The file with this hash (hex), hashed by this process since it last changed; None where there is none."""
+        path = self._path(sha256)
+        with contextlib.suppress(OSError):
+            if hash_once(path)[0] == sha256:
+                os.utime(path)
+                return path
+            path.unlink()
+        return None
+
+    def fill(self, sha256: str, content: Iterable[bytes]) -> tuple[Path, str, int]:
+        """Write a file that should have this hash. Returns where it is, its SHA-256 (hex) and its bytes; one that has
+        another hash is not kept."""
+        path = self._path(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(owners.new_name())
+        hashed, size = hashlib.sha256(), 0
+        try:
+            with open(temporary, "xb") as file:
+                for each in content:
+                    hashed.update(each)
+                    size += file.write(each)
+            if hashed.hexdigest() == sha256:
+                temporary.replace(path)
+                self._shrink()
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path, hashed.hexdigest(), size
+
+    def _path(self, sha256: str) -> Path:
+        return self._folder / sha256[:2] / sha256
+
+    def _shrink(self) -> None:
+        """Remove what was not asked for the longest, until the rest fits."""
+        found = sorted(self._files())
+        total = sum(size for _, size, _ in found)
+        for used, size, path in found:
+            if total <= self._most or time.time() - used < _USED_SECONDS:
+                return
+            with contextlib.suppress(OSError):
+                path.unlink()
+            total -= size
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """When each file was used last, its bytes, and where it is. What a killed process left half-written is
+        removed."""
+        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
+            with contextlib.suppress(OSError):
+                if owners.has_ended(path.name):
+                    path.unlink()
+                    continue
+                status = path.stat()
+                yield status.st_mtime, status.st_size, path

@@ -1,0 +1,134 @@
+"""An S3 service for tests, on loopback, and a proxy before it that misbehaves."""
+
+import contextlib
+import json
+import logging
+import random
+import socket
+import threading
+import time
+from collections import Counter
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a-test", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_EC2_METADATA_DISABLED": "1"}
+
+
+@contextlib.contextmanager
+def s3_server():
+    """The URL of moto's server, in this process."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def options_for(url):
+    """LOOKBOOK_STORE_OPTIONS for the service at `url`."""
+    return json.dumps({"endpoint": url, "region": "us-east-1", "allow_http": "true"})
+
+
+def make_bucket(url, name):
+    httpx.put(f"{url}/{name}").raise_for_status()
+
+
+class Proxy:
+    """Passes requests on to `url`. `faults` says what becomes of a request, by its method and path: None, or
+
+    - lost: it is passed on, and its answer isn't;
+    - reset: it isn't passed on;
+    - cut: the answer breaks off half-way;
+    - unconditional: it is passed on without its condition;
+    - (status, code): that is the answer.
+    """
+
+    FAULTS = ("lost", "reset", (503, "SlowDown"), (500, "InternalError"), "cut")
+
+    def __init__(self, url, faults=lambda method, path: None, latency=0.0):
+        self.asked, self.faulty = Counter(), 0
+        self.faults, self.latency = faults, latency
+        host, port = url.removeprefix("http://").split(":")
+
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self):
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                proxy.asked[self.command] += 1
+                fault = proxy.faults(self.command, self.path)
+                proxy.faulty += fault is not None
+                time.sleep(proxy.latency)
+                if isinstance(fault, tuple):
+                    content = b"<Error><Code>%s</Code></Error>" % fault[1].encode()
+                    self.send_response(fault[0])
+                    self.send_header("content-length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                    return
+                if fault == "reset":
+                    self.hang_up()
+                    return
+                if fault == "unconditional":
+                    del self.headers["if-none-match"]
+                upstream = HTTPConnection(host, int(port), timeout=60)
+                with contextlib.closing(upstream):
+                    upstream.request(self.command, self.path, body, dict(self.headers))
+                    found = upstream.getresponse()
+                    content = found.read()
+                if fault == "lost":
+                    self.hang_up()
+                    return
+                self.send_response(found.status)
+                for name, value in found.getheaders():
+                    if name.lower() not in ("connection", "transfer-encoding", "content-length", "server", "date"):
+                        self.send_header(name, value)
+                size = found.getheader("content-length") if self.command == "HEAD" else str(len(content))
+                self.send_header("content-length", size or "0")
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content[: len(content) // 2] if fault == "cut" else content)
+                if fault == "cut":
+                    self.hang_up()
+
+            def hang_up(self):
+                self.close_connection = True
+                with contextlib.suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RDWR)
+
+            do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = answer  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def sometimes(share, seed, kinds=Proxy.FAULTS):
+    """Faults for a share of all requests."""
+    drawn = random.Random(seed)
+    lock = threading.Lock()
+
+    def fault(_method, _path):
+        with lock:
+            return drawn.choice(kinds) if drawn.random() < share else None
+
+    return fault

@@ -1,0 +1,327 @@
+"""pytest tests/test_buckets.py: a store in a bucket whose network misbehaves, and what can't be a store."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pyarrow.parquet as pq
+import pytest
+from buckets import Proxy, options_for, sometimes
+from commands import COMMAND, run_process
+from conftest import draw_classes
+from moto.s3.models import s3_backends
+
+from artifacts import aliases, leases
+from artifacts.disks import disk_at
+from artifacts.errors import AlreadyExists, StoreError
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.store import Store
+
+
+@pytest.fixture
+def proxied(bucket, s3, monkeypatch):
+    """A proxy before the bucket that the environment names. Its faults are set by the test."""
+    with Proxy(s3) as proxy:
+        monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(proxy.url))
+        yield proxy
+
+
+def once(kind, method):
+    """A fault for the first request of this method."""
+    left = [kind]
+    return lambda asked, _path: left.pop() if left and asked == method else None
+
+
+@pytest.mark.parametrize("kind", Proxy.FAULTS)
+def test_a_create_whose_answer_is_lost_is_known_for_ones_own(bucket, proxied, kind):
+    proxied.faults = once(kind, "PUT")
+    disk = disk_at(bucket)
+    disk.create("a/b", b"content")
+    assert disk.read("a/b") == b"content"
+    assert proxied.faulty == 1
+    with pytest.raises(AlreadyExists):
+        disk_at(bucket).create("a/b", b"content")
+
+
+@pytest.mark.parametrize("kind", Proxy.FAULTS)
+def test_what_is_read_is_whole(bucket, proxied, kind):
+    disk, content = disk_at(bucket), bytes(range(256)) * 40_000
+    disk.create("a/b", content)
+    proxied.faults = once(kind, "GET")
+    assert disk.read("a/b") == content
+    assert proxied.faulty == 1
+    proxied.faults = once(kind, "GET")
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert disk.materialize("a/b", sha256).path.read_bytes() == content
+    assert proxied.faulty == 2
+
+
+def test_a_bucket_that_ignores_conditions_is_refused_at_first_use(bucket, proxied):
+    proxied.faults = lambda method, _path: "unconditional" if method == "PUT" else None
+    with pytest.raises(StoreError, match=r"expected .* to let one writer create a key .*found . of 8 writers"):
+        Store(bucket).prepare()
+    assert list(disk_at(bucket).list("")) == []
+
+
+REFUSED = [
+    ((403, "AccessDenied"), r"the credentials are refused \(AccessDenied\); docs/buckets.md has the rights"),
+    ((400, "ExpiredToken"), "the credentials have expired; renew them and run it again"),
+    ((403, "ExpiredToken"), "the credentials have expired; renew them and run it again"),
+    ((403, "RequestTimeTooSkewed"), "this machine's clock is wrong"),
+    ((404, "NoSuchBucket"), "there is no such bucket"),
+]
+
+
+@pytest.mark.parametrize(("answer", "said"), REFUSED)
+def test_what_the_service_refuses_is_one_clear_line(bucket, proxied, answer, said):
+    proxied.faults = lambda _method, _path: answer
+    disk = disk_at(bucket)
+    for ask in (lambda: disk.create("a/b", b"x"), lambda: list(disk.list("a")), lambda: disk.read("a/b")):
+        with pytest.raises(StoreError, match=said) as raised:
+            ask()
+        assert "\n" not in str(raised.value)
+        assert "127.0.0.1" not in str(raised.value)
+        assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(raised.value)
+
+
+def test_no_such_bucket_by_the_service_itself(bucket):
+    with pytest.raises(StoreError, match="there is no such bucket; make it, or mend LOOKBOOK_STORE"):
+        Store("s3://no-such-bucket-here/place").prepare()
+
+
+def test_rights_to_read_alone_are_enough_to_read(bucket, proxied):
+    disk_at(bucket).create("a/b", b"x")
+    proxied.faults = lambda method, _path: (403, "AccessDenied") if method == "PUT" else None
+    disk = disk_at(bucket)
+    assert disk.read("a/b") == b"x"
+    assert list(disk.list("a")) == ["a/b"]
+    with pytest.raises(StoreError, match="can't write a/c in the store s3://.*: the credentials are refused"):
+        disk.create("a/c", b"x")
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_is_a_web_page(bucket, monkeypatch):
+    class Page(BaseHTTPRequestHandler):
+        def answer(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        do_GET = do_HEAD = do_PUT = answer  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(f"http://127.0.0.1:{server.server_address[1]}"))
+    try:
+        with pytest.raises(StoreError, match="look whether the endpoint is right"):
+            Store(bucket).prepare()
+        with pytest.raises(StoreError, match="look whether the endpoint is right"):
+            list(Store(bucket).refs())
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("root", "options", "said"),
+    [
+        ("gopher://bucket/x", {}, r"expected a store as a folder or s3://bucket/prefix, found 'gopher://bucket/x'"),
+        ("s3:///x", {}, "expected a store as a folder or s3://bucket/prefix"),
+        ("s3://bucket/x", {"secret_access_key": "hunter2"}, "secrets belong into AWS_ACCESS_KEY_ID"),
+        ("s3://bucket/x", {"colour": "red"}, "expected LOOKBOOK_STORE_OPTIONS with allow_http, .*, found colour"),
+        ("s3://bucket/x", {"endpoint": "here"}, "expected an endpoint as https://host, found 'here'"),
+        ("s3://bucket/x", {"endpoint": ""}, "expected an endpoint as https://host, found ''"),
+        ("s3://bucket/x", {"credentials": "mine"}, "expected credentials to be anonymous or instance, found 'mine'"),
+    ],
+)
+def test_what_can_be_no_store(bucket, monkeypatch, root, options, said):
+    monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", json.dumps(options))
+    with pytest.raises(StoreError, match=said) as raised:
+        disk_at(root)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_without_credentials_nobody_waits_for_any(bucket, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    started = time.monotonic()
+    with pytest.raises(StoreError, match=r"expected credentials for s3://.* in the environment \(AWS_ACCESS_KEY_ID"):
+        disk_at(bucket)
+    assert time.monotonic() - started < 5
+
+
+def put(bucket, key):
+    """As no HTTP client can: past the service's own look at the key."""
+    name, prefix = bucket.removeprefix("s3://").split("/", 1)
+    s3_backends["123456789012"]["aws"].put_object(name, f"{prefix}/{key}", b"")
+
+
+def test_foreign_objects_in_the_bucket_harm_nothing(bucket):
+    store = Store(bucket)
+    ref = store.publish("weights", "shoes", {"a.bin": b"a"}, settings={}, inputs={}, facts={})
+    for key in ("weights/\u20ac.txt", "weights/shoes/empty/", "weights/shoes/100%"):
+        put(bucket, key)
+    assert list(store.refs()) == [ref]
+    assert store.verify().corrupt == []
+
+
+@pytest.mark.parametrize("key", ["weights/a\nb", "weights/shoes//double", "weights/../x", "weights/\x01"])
+def test_an_object_with_an_impossible_name_is_named(bucket, key):
+    store = Store(bucket)
+    put(bucket, key)
+    with pytest.raises(StoreError, match="is no name that a store has; remove it") as raised:
+        list(store.refs())
+    assert repr(f"some/place/{key}") in str(raised.value)
+
+
+def test_files_of_the_cache_may_go_at_any_moment_and_are_not_trusted(bucket):
+    disk, content = disk_at(bucket), b"content" * 1000
+    sha256 = hashlib.sha256(content).hexdigest()
+    disk.create("a/b", content)
+    path = disk.materialize("a/b", sha256).path
+    path.unlink()
+    assert disk.materialize("a/b", sha256).path.read_bytes() == content
+    path.write_bytes(b"damaged")
+    assert disk.materialize("a/b", sha256).path.read_bytes() == content
+
+
+def test_the_cache_stays_within_its_bounds(bucket, monkeypatch):
+    monkeypatch.setenv("LOOKBOOK_CACHE_BYTES", "5000000")
+    monkeypatch.setattr("artifacts.cache._USED_SECONDS", 0.0)
+    disk = disk_at(bucket)
+    for number in range(10):
+        content = bytes([number]) * 1_000_000
+        disk.create(f"a/{number}", content)
+        disk.materialize(f"a/{number}", hashlib.sha256(content).hexdigest())
+    kept = [path.stat().st_size for path in (Settings().cache / "objects").glob("??/*")]
+    assert 4 <= len(kept) <= 5
+    assert disk.materialize("a/9", hashlib.sha256(bytes([9]) * 1_000_000).hexdigest()).size == 1_000_000
+
+
+def test_a_lease_that_nobody_renews_is_another_ones(bucket, monkeypatch):
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.1)
+    program = (
+        "import sys, time; from artifacts.disks import disk_at; from artifacts import leases\n"
+        "leases.RENEW_SECONDS = 0.1\n"
+        "with disk_at(sys.argv[1]).hold('turn') as mine: print(mine, flush=True); time.sleep(60)"
+    )
+    disk = disk_at(bucket)
+
+    def taken_within(seconds):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with disk.hold("turn") as mine:
+                if mine:
+                    return True
+            time.sleep(0.1)
+        return False
+
+    with subprocess.Popen([sys.executable, "-c", program, bucket], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "True\n"
+        assert not taken_within(1.5)
+        holder.kill()
+    assert taken_within(10)
+
+
+WRITER = """
+import sys, uuid
+from artifacts import aliases
+from artifacts.documents import seal
+from artifacts.errors import StoreError
+from artifacts.refs import Ref
+from artifacts.store import Store
+
+store, me = Store(sys.argv[1]), sys.argv[2]
+for number in range(int(sys.argv[3])):
+    ref = store.publish("weights", "shoes", {"w.bin": f"{me} {number}".encode()}, settings={}, inputs={}, facts={})
+    event = aliases.promote(store.disk, ref, f"{me} {number}")
+    print(event.number, ref, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_writers_that_are_killed_behind_a_bad_network_lose_and_repeat_nothing(bucket, proxied):
+    proxied.faults = sometimes(0.25, seed=1)
+    running = [
+        subprocess.Popen([sys.executable, "-c", WRITER, bucket, f"w{each}", "1000"], stdout=subprocess.PIPE, text=True)
+        for each in range(3)
+    ]
+    time.sleep(8)
+    for process in running:
+        process.send_signal(signal.SIGKILL)
+    said = [line.split() for process in running for line in process.communicate()[0].splitlines()]
+    assert proxied.faulty > 50
+    proxied.faults = lambda _method, _path: None
+    store = Store(bucket)
+    events = aliases.history(store.disk, "weights", "shoes", "champion")
+    assert len({event.reason for event in events}) == len(events)  # none is there twice
+    for number, ref in said:  # none that was told is missing
+        assert events[int(number) - 1].ref == ref
+    assert len(events) - len(said) <= len(running)
+    assert store.verify().corrupt == []
+
+
+@pytest.fixture
+def folder(tmp_path, shapes):
+    """Pictures of the three shapes, a folder a class."""
+    draw_classes(tmp_path / "photos", shapes["train"].images, shapes["train"].labels, 120)
+    return tmp_path / "photos"
+
+
+@pytest.mark.slow
+@pytest.mark.kill
+def test_a_folder_is_learned_and_scored_behind_a_bad_network_as_on_a_disk(folder, tmp_path, proxied, bucket):
+    """The same versions as in a folder, though runs are killed and the network misbehaves."""
+    retrain = [
+        "retrain",
+        "--images",
+        folder,
+        "--image-size",
+        "8",
+        "--color",
+        "grey",
+        "--architecture",
+        "dense",
+        "--json",
+    ]
+    score = ["score", folder, "--name", "photos", "--json"]
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "LOOKBOOK_STORE": str(tmp_path / "store")}
+
+    def outcomes():
+        done = [run_process(verb, environment) for verb in (retrain, score)]
+        assert [each.returncode for each in done] == [0, 0], [each.stderr for each in done]
+        learned, scored = (json.loads(each.stdout.splitlines()[-1]) for each in done)
+        return [learned[kind] for kind in ("dataset", "weights", "metrics")] + [scored["predictions"]]
+
+    expected = outcomes()
+    environment["LOOKBOOK_STORE"] = bucket
+    proxied.faults = sometimes(0.1, seed=2)
+    for verb, seconds in ((retrain, 4.0), (retrain, 6.0), (retrain, 8.0)):
+        process = subprocess.Popen([*COMMAND, *map(str, verb)], env=environment, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    assert outcomes() == expected
+    assert outcomes() == expected
+    assert proxied.faulty > 10
+    proxied.faults = lambda _method, _path: None
+    checked = run_process(["verify", "--json"], environment)
+    assert checked.returncode == 0, checked.stdout
+    [rows] = Store(bucket).open(Ref.parse(expected[-1])).manifest["at"].values()
+    table = pq.read_table(io.BytesIO(disk_at(bucket).read(rows)))
+    assert table.num_rows == 120
+    assert pq.read_table(tmp_path / "store" / expected[-1].replace("@", "/") / "data").equals(table)
