@@ -58,6 +58,7 @@ class BucketDisk:
     """A disk at `s3://bucket/prefix`. Files that are needed on this machine are kept in the settings' cache."""
 
     links = False
+    at_once = 32
 
     def __init__(self, root: str, settings: Settings) -> None:
         """Raises StoreError for a URL or options that can't be ones, and where there are no credentials."""

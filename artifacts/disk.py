@@ -8,7 +8,9 @@ import shlex
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -19,6 +21,7 @@ SCRATCH = "staging/scratch"
 _STRANGERS_SCRATCH_SECONDS = 7 * 24 * 3600.0
 _SETTLED_SECONDS = 1.0
 _HASHED: dict[tuple[int, ...], tuple[str, int]] = {}
+_Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
 _WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -44,6 +47,10 @@ class Disk(Protocol):
     @property
     def links(self) -> bool:
         """Whether a file can have several names. Where it can't, a manifest tells the one name of a part."""
+
+    @property
+    def at_once(self) -> int:
+        """How many reads to have under way, where there are many."""
 
     def prepare(self) -> None:
         """Remove what processes that have ended left behind. Raises StoreError for a disk that keeps no promises."""
@@ -100,6 +107,7 @@ class LocalDisk:
     """A disk that is a folder, `root`."""
 
     links = True
+    at_once = 1
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
@@ -289,6 +297,21 @@ class LocalDisk:
     def _unlistable(self, error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise self._refused("list", str(error.filename), error) from error
+
+
+def spread(at_once: int, look: Callable[[_Given], _Found], items: Iterable[_Given]) -> Iterator[_Found]:
+    """`map`, in order, with so many under way at once; of what comes after that nothing is asked for yet."""
+    if at_once == 1:
+        yield from map(look, items)
+        return
+    waiting: deque[Future[_Found]] = deque()
+    with ThreadPoolExecutor(at_once) as threads:
+        for each in items:
+            waiting.append(threads.submit(look, each))
+            if len(waiting) > 2 * at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def hash_file(path: Path) -> tuple[str, int]:

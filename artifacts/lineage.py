@@ -18,13 +18,10 @@ def lineage(store: Store, ref: Ref) -> dict[str, Any]:
     """
     store.open(ref)
     children: dict[str, list[Ref]] = defaultdict(list)
-    for each in store.refs():
-        try:
-            inputs = store.open(each).identity["inputs"]
-        except Corrupt:
-            continue  # `lookbook verify` tells
-        for value in set(inputs.values()):
-            children[value].append(each)
+    for each, found in store.opened():
+        if not isinstance(found, Corrupt):  # `lookbook verify` tells
+            for value in set(found.identity["inputs"].values()):
+                children[value].append(each)
     return {**_behind(store, ref), "made_into": _after(store, ref, children)}
 
 

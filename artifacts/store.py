@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import aliases
-from artifacts.disk import Disk, LocalFile, hash_file, remember_hash
+from artifacts.disk import Disk, LocalFile, hash_file, remember_hash, spread
 from artifacts.disks import disk_at
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
@@ -234,6 +234,22 @@ class Store:
         if digest(manifest["identity"])[:VERSION_DIGITS] != ref.version:
             raise Corrupt(f"{key} is damaged: its identity belongs to another version; {self._mend(ref)}")
         return Artifact(ref, manifest, self.disk)
+
+    def opened(self, kind: str | None = None, name: str | None = None) -> "Iterator[tuple[Ref, Artifact | Corrupt]]":
+        """The versions that `refs` gives, opened; with what is wrong with it in place of one whose manifest is damaged.
+        One that is removed meanwhile is left out."""
+
+        def look(ref: Ref) -> "tuple[Ref, Artifact | Corrupt | None]":
+            try:
+                return ref, self.open(ref)
+            except Corrupt as error:
+                return ref, error
+            except NotFound:
+                return ref, None
+
+        for ref, found in spread(self.disk.at_once, look, self.refs(kind, name)):
+            if found is not None:
+                yield ref, found
 
     def refs(self, kind: str | None = None, name: str | None = None) -> Iterator[Ref]:
         """Committed versions, by kind and name; those without a manifest are not there yet."""

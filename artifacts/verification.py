@@ -1,20 +1,22 @@
 """`verify`: hash what was published, and look whether all that manifests, events and runs refer to is there."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from artifacts import aliases
+from artifacts.disk import spread
 from artifacts.documents import unseal
-from artifacts.errors import Corrupt, InvalidRef, LookbookError, NotFound, StoreError
+from artifacts.errors import Corrupt, InvalidRef, LookbookError, StoreError
 from artifacts.refs import Ref
 
 if TYPE_CHECKING:
     from artifacts.store import Artifact, Store
 
 _File = tuple[Any, ...]
+_Record = TypeVar("_Record")
 _NAMED = 5  # of those that refer to what is missing; a file that several versions share is reported with all of them
 
 
@@ -35,9 +37,7 @@ def verify(store: "Store", ref: Ref | None) -> Verification:
     every run's record. Raises NotFound for a `ref` that is not there."""
     verifier = _Verifier(store)
     if ref is None:
-        for each in store.refs():
-            with suppress(NotFound):  # removed in this moment; whether something refers to it is found below
-                verifier.check_version(each)
+        verifier.check_versions()
         verifier.check_events()
         verifier.check_runs()
     else:
@@ -69,6 +69,23 @@ class _Verifier:
         self._damaged: dict[_File | None, _Problem] = {}
         self._wanted: dict[str, list[str]] = defaultdict(list)  # a ref or a key -> what refers to it
 
+    def check_versions(self) -> None:
+        """Hash the files of all versions."""
+
+        def hashed(found: "tuple[Ref, Artifact | Corrupt]") -> "Artifact | Corrupt":
+            if not isinstance(found[1], Corrupt):
+                for file in found[1].files:
+                    with suppress(LookbookError):  # told below
+                        self._hash(found[1].key(file))
+            return found[1]
+
+        for found in spread(self._store.disk.at_once, hashed, self._store.opened()):
+            self.checked += 1
+            if isinstance(found, Corrupt):
+                self.problems.append(_Problem(str(found)))
+            else:
+                self._check_files(found)
+
     def check_version(self, ref: Ref) -> None:
         """Hash the files of the version `ref`. Raises NotFound."""
         self.checked += 1
@@ -76,7 +93,11 @@ class _Verifier:
             artifact = self._store.open(ref)
         except (Corrupt, StoreError) as error:
             self.problems.append(_Problem(str(error)))
-            return
+        else:
+            self._check_files(artifact)
+
+    def _check_files(self, artifact: "Artifact") -> None:
+        ref = artifact.ref
         for file in artifact.files:
             self.checked += 1
             try:
@@ -98,13 +119,8 @@ class _Verifier:
         """Read every alias event. What it makes the alias mean must be there, and so must all events before it. Weights
         that were judged and kept back may be gone."""
         numbers: dict[str, set[int]] = defaultdict(set)
-        for key in self._store.disk.list("aliases"):
-            self.checked += 1
-            try:
-                event = aliases.read_event(self._store.disk, key)
-            except LookbookError as error:
-                self.problems.append(_Problem(str(error)))
-            else:
+        for key, event in self._read("aliases", lambda key: aliases.read_event(self._store.disk, key)):
+            if event:
                 challenger = None if event.action == "keep" else event.challenger
                 self._want_refs((event.ref, event.previous, challenger), key)
             folder, _, name = key.rpartition("/")
@@ -116,20 +132,15 @@ class _Verifier:
 
     def check_runs(self) -> None:
         """Read every run's record. The decision that a run says it made must be in the alias's history."""
-        for key in self._store.disk.list("runs"):
-            self.checked += 1
-            try:
-                decision = unseal(self._store.disk.read(key), key).get("decision")
-            except LookbookError as error:
-                self.problems.append(_Problem(str(error)))
-                continue
-            if isinstance(decision, str):
+        for key, run in self._read("runs", lambda key: unseal(self._store.disk.read(key), key)):
+            if run and isinstance(decision := run.get("decision"), str):
                 self._wanted[decision].append(key)
 
     def check_wanted(self) -> None:
         """Look whether all is there that something refers to."""
-        for wanted, by in self._wanted.items():
-            if not self._is_there(wanted):
+        there = spread(self._store.disk.at_once, self._is_there, self._wanted)
+        for (wanted, by), is_there in zip(self._wanted.items(), there, strict=True):
+            if not is_there:
                 more = f" and {len(by) - _NAMED:,} more" if len(by) > _NAMED else ""
                 self.problems.append(
                     _Problem(
@@ -137,6 +148,23 @@ class _Verifier:
                         f"{', '.join(by[:_NAMED])}{more}; restore it from a copy"
                     )
                 )
+
+    def _read(self, folder: str, read: Callable[[str], _Record]) -> Iterator[tuple[str, _Record | None]]:
+        """The keys below `folder`, with what is read there; None for what is damaged, which is a problem."""
+
+        def look(key: str) -> "tuple[str, _Record | LookbookError]":
+            try:
+                return key, read(key)
+            except LookbookError as error:
+                return key, error
+
+        for key, found in spread(self._store.disk.at_once, look, self._store.disk.list(folder)):
+            self.checked += 1
+            if isinstance(found, LookbookError):
+                self.problems.append(_Problem(str(found)))
+                yield key, None
+            else:
+                yield key, found
 
     def _want_refs(self, values: Iterable[Any], by: str) -> None:
         """Remember which of the values are refs: others are digests of what is no artifact."""

@@ -1,8 +1,14 @@
 """Verbs that look into the store, and those that move `champion`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from flows.cli.verb import Result, open_store, say, verb
+
+if TYPE_CHECKING:
+    from artifacts.errors import Corrupt
+    from artifacts.store import Artifact
 
 _WHY = "Why, for the history."
 
@@ -19,7 +25,7 @@ def list_artifacts(kind: str | None) -> Result:
       lookbook list weights
     """
     _, store = open_store()
-    manifests = [(ref, store.open(ref).manifest) for ref in store.refs(kind)]
+    manifests = [(ref, _whole(found).manifest) for ref, found in store.opened(kind)]
     return [
         {"ref": str(ref), "created": manifest["provenance"]["created"], "inputs": manifest["identity"]["inputs"]}
         for ref, manifest in sorted(manifests, key=lambda each: each[1]["provenance"]["created"])
@@ -170,6 +176,12 @@ def copy_store(source: str, target: str) -> Result:
     from artifacts.store import Store
 
     return asdict(copy(Store(source), Store(target), on_version=lambda ref: say(f"copying {ref}")))
+
+
+def _whole(found: "Artifact | Corrupt") -> "Artifact":
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _said(text: str) -> str:
