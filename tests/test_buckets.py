@@ -17,6 +17,7 @@ from buckets import Proxy, options_for, sometimes
 from commands import COMMAND, run_process
 from conftest import draw_classes
 from moto.s3.models import s3_backends
+from upheld import Upheld, free_port
 
 from artifacts import aliases, leases
 from artifacts.disks import disk_at
@@ -325,3 +326,50 @@ def test_a_folder_is_learned_and_scored_behind_a_bad_network_as_on_a_disk(folder
     table = pq.read_table(io.BytesIO(disk_at(bucket).read(rows)))
     assert table.num_rows == 120
     assert pq.read_table(tmp_path / "store" / expected[-1].replace("@", "/") / "data").equals(table)
+
+
+@pytest.mark.long
+@pytest.mark.server
+def test_a_gpu_worker_trains_and_a_nightly_scoring_runs_by_a_bucket_behind_a_bad_network(
+    folder, tmp_path, proxied, bucket, fashion_mnist
+):
+    """What `lookbook up` starts has the bucket alone in common."""
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_API_PORT": str(free_port()),
+        "LOOKBOOK_STORE": bucket,
+        "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(folder)}),
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+    }
+    proxied.faults = sometimes(0.05, seed=3)
+    upheld = Upheld(environment)
+    try:
+        retraining = upheld.start("retrain/weekly", epochs=1, train_on="gpu pool")
+        assert upheld.wait(retraining)["state_type"] == "COMPLETED", upheld.logs(retraining)
+        scoring = upheld.start("score/folder", folder="photos:", weights="fashion-mnist@champion")
+        assert upheld.wait(scoring)["state_type"] == "COMPLETED", upheld.logs(scoring)
+        training = upheld.inner(retraining)
+        assert training["work_pool_name"] == "gpu"
+        assert "not-a-secret" not in json.dumps([upheld.logs(each) for each in (retraining, training["id"], scoring)])
+    finally:
+        upheld.bring_down()
+    assert proxied.faulty > 5
+    proxied.faults = lambda _method, _path: None
+    store = Store(bucket)
+    assert store.open(store.resolve("predictions/photos@latest")).facts["rows"] == 120
+    assert store.verify().corrupt == []
+
+
+def test_copying_by_the_command_line(bucket, tmp_path, lookbook):
+    source = Store(tmp_path / "store")
+    ref = source.publish("weights", "shoes", {"w.bin": b"w"}, settings={}, inputs={}, facts={})
+    done = lookbook("copy", str(tmp_path / "store"), bucket)
+    assert (done.returncode, done.stdout) == (0, "1 versions and records copied, 1 bytes\n"), done.stderr
+    assert done.stderr == f"copying {ref}\n"
+    again = lookbook("copy", str(tmp_path / "store"), bucket, "--json")
+    assert json.loads(again.stdout) == {"copied": 0, "present": 1, "bytes": 0}
+    failed = lookbook("list", LOOKBOOK_STORE="s3://no-such-bucket-here/x")
+    assert failed.returncode == 1
+    assert "there is no such bucket" in failed.stderr
+    assert failed.stderr.count("\n") == 1

@@ -53,7 +53,7 @@ class Upheld:
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = environment
         self.top = Path(environment["LOOKBOOK_STORE"]).parent
-        self.store = Store(self.top / "store")
+        self.store = Store(environment["LOOKBOOK_STORE"])
         self.url = f"http://127.0.0.1:{environment['PREFECT_SERVER_API_PORT']}"
         self.api = f"{self.url}/api"
         self.process = self._bring_up()
