@@ -12,6 +12,7 @@ from pathlib import Path
 
 from artifacts import owners
 from artifacts.disk import LocalDisk, hash_once
+from artifacts.errors import StoreError
 
 _USED_SECONDS = 600.0  # what was asked for in the last ten minutes is not removed: somebody may be about to open it
 
@@ -40,22 +41,35 @@ class Cache:
 
     def fill(self, sha256: str, content: Iterable[bytes]) -> tuple[Path, str, int]:
         """Write a file that should have this hash. Returns where it is, its SHA-256 (hex) and its bytes; one that has
-        another hash is not kept."""
+        another hash is not kept. Raises StoreError when the disk refuses."""
         path = self._path(sha256)
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(owners.new_name())
         hashed, size = hashlib.sha256(), 0
         try:
-            with open(temporary, "xb") as file:
-                for each in content:
-                    hashed.update(each)
+            with self._writing():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.touch(exist_ok=False)
+            for each in content:
+                hashed.update(each)
+                with self._writing(), open(temporary, "ab") as file:
                     size += file.write(each)
             if hashed.hexdigest() == sha256:
-                temporary.replace(path)
+                with self._writing():
+                    temporary.replace(path)
                 self._shrink()
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         return path, hashed.hexdigest(), size
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"can't write to the cache {self._folder}: {error.strerror}; make room, or mend LOOKBOOK_CACHE"
+            ) from error
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256

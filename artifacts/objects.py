@@ -1,0 +1,191 @@
+"""Objects in a bucket of an S3 service, as we ask for them: with patience, and with errors in words of ours."""
+
+import contextlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from artifacts.errors import AlreadyExists, NotFound, StoreAway, StoreError
+from artifacts.settings import Settings
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Store
+
+TRIES = 5  # of what obstore has given up
+_OPTIONS = {"region": "region", "endpoint": "endpoint", "virtual_hosted": "virtual_hosted_style_request"}
+_ANONYMOUS, _INSTANCE = "anonymous", "instance"
+_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+_SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
+_CODE, _STATUS = re.compile(r"<Code>(\w{1,60})</Code>"), re.compile(r"status code: (\d{3}[\w ]{0,40})")
+_REFUSED = re.compile(r"status code: 40[13]")
+_ENDPOINT = re.compile(r"https?://[\w.\-]+(:\d+)?(/[\w.\-/]*)?|https?://\[[\da-f:]+\](:\d+)?/?")
+ODD = "it gives answers that an object store doesn't give; look whether the endpoint is right"
+_PATH = re.compile(r'Path "(.*?)"', re.DOTALL)
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
+_SKEWED = ("RequestTimeTooSkewed",)
+_PASSING = re.compile(
+    r"status code: (5\d\d|429|408)|error sending request|timed out|HTTP error|error decoding|connection"
+)
+
+_Answer = TypeVar("_Answer")
+
+
+class Bucket:
+    """What is below `s3://bucket/prefix`.
+
+    what: it is, for messages: the store, the folder.
+    store: obstore's.
+    """
+
+    what = "the store"
+
+    def __init__(self, root: str, settings: Settings) -> None:
+        """Raises StoreError for a URL or options that can't be ones, and where there are no credentials."""
+        self.root = root.rstrip("/")
+        self.store = _connect(self.root, settings.store_options)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """The content of `key`, all of it."""
+        import obstore
+
+        found = obstore.get(self.store, key)
+        size = found.meta["size"]
+        for each in found.stream(min_chunk_size=1 << 20):
+            size -= len(each)
+            yield bytes(each)
+        if size:
+            raise OSError("HTTP error: the answer broke off")
+
+    def head(self, key: str) -> Any:
+        import obstore
+
+        try:
+            return self.again("read", key, lambda: obstore.head(self.store, key))
+        except NotFound:
+            return None
+
+    def again(self, verb: str, key: str, ask: Callable[[], _Answer]) -> _Answer:
+        """Ask, and again when the network fails though obstore has tried several times. Raises NotFound, StoreError."""
+        for left in reversed(range(TRIES)):
+            try:
+                with self.asking(verb, key):
+                    return ask()
+            except StoreAway:
+                if not left:
+                    raise
+                time.sleep(pause(TRIES - left))
+        raise AssertionError  # the loop returns or raises
+
+    @contextlib.contextmanager
+    def asking(self, verb: str, key: str) -> Iterator[None]:
+        """Turn what obstore raises into errors of ours, in words of ours: its own have addresses."""
+        from obstore.exceptions import (
+            AlreadyExistsError,
+            BaseError,
+            InvalidPathError,
+            PermissionDeniedError,
+            UnauthenticatedError,
+        )
+
+        try:
+            yield
+        except AlreadyExistsError:
+            raise AlreadyExists(f"{key} exists already in {self.root}") from None
+        except (FileNotFoundError, BaseError, OSError, ValueError) as error:
+            text = str(error)
+            code = found[1] if (found := _CODE.search(text)) else ""
+            if code == "NoSuchBucket":
+                raise StoreError(
+                    f"can't {verb} in {self.root}: there is no such bucket; make it, or mend LOOKBOOK_STORE"
+                ) from None
+            if isinstance(error, InvalidPathError):
+                named = repr(found[1]) if (found := _PATH.search(text)) else "an object"
+                raise StoreError(
+                    f"can't {verb} {key} in {self.what} {self.root}: {named} is no name that a store has; remove it"
+                ) from None
+            if isinstance(error, FileNotFoundError):
+                raise NotFound(f"{key} is not in {self.what} {self.root}") from None
+            refused = isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or bool(_REFUSED.search(text))
+            kind = StoreAway if _PASSING.search(text) and not refused else StoreError
+            raise kind(f"can't {verb} {key} in {self.what} {self.root}: {_reason(text, code, refused)}") from None
+
+
+def pause(tried: int) -> float:
+    """0.1 s, twice as long with every try, and up to twice of that, so that writers don't come back all at once."""
+    return float(0.1 * 2**tried * (1 + secrets.randbelow(1000) / 1000))
+
+
+def _reason(text: str, code: str, refused: bool) -> str:
+    """Why, and what to do, in words of ours."""
+    status = found[1].strip() if (found := _STATUS.search(text)) else ""
+    if code in _EXPIRED:
+        return "the credentials have expired; renew them and run it again: it goes on where it was"
+    if code in _SKEWED:
+        return "this machine's clock is wrong; set it"
+    if refused:
+        return f"the credentials are refused ({code or status}); docs/buckets.md has the rights that are needed"
+    if status:
+        return f"the service answered {status}{f' ({code})' if code else ''}; run it again: it goes on where it was"
+    if _PASSING.search(text):
+        return "no answer; look whether the endpoint is right and can be reached, and run it again"
+    return ODD
+
+
+def _connect(root: str, options: dict[str, str]) -> "S3Store":
+    """Raises StoreError."""
+    scheme, _, rest = root.partition("://")
+    if scheme != "s3" or not rest.split("/")[0]:
+        raise StoreError(f"expected a store as a folder or s3://bucket/prefix, found {root!r}")
+    known = {*_OPTIONS, "allow_http", "credentials"}
+    if odd := sorted(set(options) - known):
+        secret = any(map(_SECRET.search, odd))
+        where = "; secrets belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if secret else ""
+        raise StoreError(
+            f"expected LOOKBOOK_STORE_OPTIONS with {', '.join(sorted(known))}, found {', '.join(odd)}{where}"
+        )
+    if not _ENDPOINT.fullmatch(options.get("endpoint", "https://default")):
+        raise StoreError(f"expected an endpoint as https://host, found {options['endpoint']!r}")
+    credentials = options.get("credentials")
+    if credentials not in (None, _ANONYMOUS, _INSTANCE):
+        raise StoreError(f"expected credentials to be {_ANONYMOUS} or {_INSTANCE}, found {credentials!r}")
+    if credentials is None and not any(map(os.environ.get, _CREDENTIALS)):
+        raise StoreError(
+            f"expected credentials for {root} in the environment ({', '.join(_CREDENTIALS[:2])}, ...), found none; a "
+            f'machine of the provider that has a role says {{"credentials": "{_INSTANCE}"}} in LOOKBOOK_STORE_OPTIONS'
+        )
+    try:
+        from obstore.store import S3Store
+    except ImportError:
+        raise StoreError(
+            "expected obstore for a store in a bucket, found none; pip install 'lookbook[buckets]'"
+        ) from None
+    given: dict[str, Any] = {name: options[ours] for ours, name in _OPTIONS.items() if ours in options}
+    client: ClientConfig = {
+        "timeout": "120s",
+        "connect_timeout": "5s",
+        "allow_http": options.get("allow_http") == "true",
+    }
+    retry: RetryConfig = {
+        "max_retries": 8,
+        "retry_timeout": timedelta(seconds=60),
+        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+    }
+    if credentials == _ANONYMOUS:
+        given["skip_signature"] = True
+    try:
+        return S3Store.from_url(root, client_options=client, retry_config=retry, **given)
+    except Exception as error:  # obstore has no one class for what it can't use
+        raise StoreError(f"can't use {root} as a store: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
