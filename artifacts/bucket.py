@@ -124,6 +124,9 @@ class BucketDisk(Bucket):
 
         return self.again("read", key, look)
 
+    def remember(self, key: str, sha256: str, size: int) -> None:
+        """What was uploaded is not in the cache."""
+
     def identity(self, key: str) -> tuple[Any, ...] | None:
         """The key: a shared file has one."""
         return (key,)

@@ -9,7 +9,7 @@ import shutil
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -79,6 +79,9 @@ class Disk(Protocol):
 
     def hash(self, key: str) -> tuple[str, int]:
         """SHA-256 (hex) and size (bytes) of `key`, read anew. Raises NotFound."""
+
+    def remember(self, key: str, sha256: str, size: int) -> None:
+        """Let this process materialize what it has just written and hashed itself without hashing it again."""
 
     def identity(self, key: str) -> tuple[Any, ...] | None:
         """What tells the file under `key` from others, whatever its names are; None when there is none."""
@@ -153,6 +156,11 @@ class LocalDisk:
     def hash(self, key: str) -> tuple[str, int]:
         """Raises NotFound."""
         return self._looked(key, lambda: hash_file(self.local_path(key)))
+
+    def remember(self, key: str, sha256: str, size: int) -> None:
+        """Until the file's size or time change."""
+        with contextlib.suppress(OSError):
+            _HASHED[_identity(self.local_path(key).stat())] = (sha256, size)
 
     def identity(self, key: str) -> tuple[int, ...] | None:
         """The inode, and what changes with its content."""
@@ -334,12 +342,6 @@ def hash_once(path: Path) -> tuple[str, int]:
             return hashed
         _HASHED[file] = hashed
     return _HASHED[file]
-
-
-def remember_hash(path: Path, hashed: Mapping[str, Any]) -> None:
-    """For `hash_once`: `sha256` and `bytes` of what this process wrote and hashed itself."""
-    with contextlib.suppress(OSError):
-        _HASHED[_identity(path.stat())] = (hashed["sha256"], hashed["bytes"])
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

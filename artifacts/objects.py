@@ -101,7 +101,7 @@ class Bucket:
         except AlreadyExistsError:
             raise AlreadyExists(f"{key} exists already in {self.root}") from None
         except (FileNotFoundError, BaseError, OSError, ValueError) as error:
-            text = str(error)
+            text, key = str(error), key or "its objects"
             code = found[1] if (found := _CODE.search(text)) else ""
             if code == "NoSuchBucket":
                 raise StoreError(

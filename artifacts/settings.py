@@ -36,7 +36,8 @@ class Settings(BaseSettings):
         Path | None, Field(description="Folder with the data sets' own files; asked before anything else.")
     ] = None
     image_roots: Annotated[
-        dict[str, Path], Field(description="Folders that flows may read pictures from, as JSON: name -> folder.")
+        dict[str, Annotated[str, BeforeValidator(str)]],
+        Field(description="Folders that flows may read pictures from, as JSON: name -> folder or s3://bucket/prefix."),
     ] = {}
     decoders: Annotated[
         int | None, Field(gt=0, description="Decoder processes; by default one a processor, at most 32.")

@@ -83,10 +83,11 @@ class Shards:
 
     def create(self, path: Path) -> tuple[str, str]:
         """Take over a file of the store's scratch area as a part. Returns its key and its SHA-256 (hex)."""
-        sha256, _ = hash_file(path)
+        sha256, size = hash_file(path)
         key = f"staging/parts/{uuid.uuid4().hex}.parquet" if self._disk.links else part_key(sha256)
         with suppress(AlreadyExists):
             self._disk.create(key, path)
+        self._disk.remember(key, sha256, size)
         return key, sha256
 
     def finished(self, digest: str, fresh: str | None = None) -> Part | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import aliases
-from artifacts.disk import Disk, LocalFile, hash_file, remember_hash, spread
+from artifacts.disk import Disk, LocalFile, hash_file, spread
 from artifacts.disks import disk_at
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
@@ -216,8 +216,7 @@ class Store:
     def remember(self, ref: Ref) -> None:
         """Let this process read the files of a version that it has just published without hashing them again."""
         for file, described in self.open(ref).identity["files"].items():
-            if isinstance(path := self.disk.place(f"{ref.folder}/{file}"), Path):
-                remember_hash(path, described)
+            self.disk.remember(f"{ref.folder}/{file}", described["sha256"], described["bytes"])
 
     def has(self, ref: Ref) -> bool:
         """Whether the version is published."""

@@ -32,7 +32,8 @@ from tasks.reports.progress import report_key
 from tasks.requests import Data, Gate, RetrainRequest
 from tasks.results import Retrained
 from tasks.shared.deadline import Deadline
-from tasks.shared.listing import check_folder, default_name
+from tasks.shared.folders import check_folder
+from tasks.shared.listing import default_name
 from tasks.vision.recipes import IMAGE_SIZE, TRANSFER_IMAGE_SIZE, TrainingSettings, recommended
 
 

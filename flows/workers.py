@@ -16,6 +16,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.crew import Crew, Process, Say
 from flows.serving import ServerError, with_our_code
+from tasks.shared.listing import is_url
 
 _READY_SECONDS = 120
 _IDLE_SECONDS = 3  # that a worker without a run takes to end
@@ -55,7 +56,9 @@ def environment(settings: Settings, api: str) -> dict[str, str]:
         "LOOKBOOK_HOME": str(settings.home.absolute()),
         "LOOKBOOK_STORE": str(Store(settings.store).disk.root),
         "LOOKBOOK_CACHE": str(settings.cache.absolute()),
-        "LOOKBOOK_IMAGE_ROOTS": json.dumps({name: str(_full(root)) for name, root in settings.image_roots.items()}),
+        "LOOKBOOK_IMAGE_ROOTS": json.dumps(
+            {name: root if is_url(root) else str(_full(Path(root))) for name, root in settings.image_roots.items()}
+        ),
     }
     if settings.dataset_mirror:
         found["LOOKBOOK_DATASET_MIRROR"] = str(_full(settings.dataset_mirror))

@@ -6,7 +6,6 @@ the others are known again.
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +24,8 @@ from artifacts.store import Store
 from tasks.scoring.job import Job
 from tasks.scoring.plans import load_plan
 from tasks.shared.deadline import Deadline
-from tasks.shared.listing import Entry, FolderError, digest_entries, folder_path, is_at, open_folder, walk
+from tasks.shared.folders import opened
+from tasks.shared.listing import Entry, FolderError, digest_entries, folder_place
 from tasks.shared.retries import RETRIES
 
 SHARD_FILES, SHARD_BYTES = 10_000, 2 << 30  # on average, whichever comes first
@@ -60,22 +60,19 @@ def plan_folder(store: Store, settings: Settings, job: Job) -> str:
     """
     store.prepare()
     folder = job.request.folder
-    top = open_folder(settings, folder)
-    try:
-        if not is_at(top, job.where):
+    with opened(settings, folder) as top:
+        if not top.is_at(job.where):
             raise FolderError(
                 f"expected {folder} to be {job.where}, found that a link was moved just now; run it again"
             )
         with store.disk.scratch() as scratch:
             path = scratch / "plan.parquet"
-            digests = _write(islice(walk(top), job.request.limit), path, job.where)
+            digests = _write(islice(top.walk(), job.request.limit), path, job.where)
             if not digests:
-                raise FolderError(f"expected pictures in {folder_path(settings, folder)}, found an empty folder")
+                raise FolderError(f"expected pictures in {folder_place(settings, folder)}, found an empty folder")
             key = f"staging/plans/{hash_file(path)[0]}.parquet"
             with suppress(AlreadyExists):  # listed by another one in the same millisecond
                 store.disk.create(key, path)
-    finally:
-        os.close(top)
     return key
 
 

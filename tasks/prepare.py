@@ -24,7 +24,7 @@ from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides,
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, warn
 from tasks.requests import Color, Data, PictureSettings
 from tasks.shared.deadline import Deadline
-from tasks.shared.listing import folder_path
+from tasks.shared.listing import folder_place
 from tasks.shared.retries import RETRIES
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import IMAGE_SIZE
@@ -73,7 +73,7 @@ def prepare_folder(
     spec = ImageSpec(size, size, CHANNELS[pictures.color])
     decided_by = {
         "name": name,
-        "folder": str(folder_path(settings, images)),
+        "folder": folder_place(settings, images),
         "image_spec": spec.to_dict(),
         "limits": [settings.max_image_bytes, settings.max_image_pixels],
         "split_seed": pictures.split_seed,
@@ -124,7 +124,7 @@ def prepare_folder(
             train, test, labelled.classes, bad=sides.bad, copies=sides.copies, before=newest
         ),
         made={
-            "folder": str(folder_path(settings, images)),
+            "folder": folder_place(settings, images),
             "decoded": read.decoded,
             "seconds": round(time.perf_counter() - started, 3),
         },

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from prefect import get_run_logger, task
 
@@ -75,13 +76,17 @@ def score_plan(store: Store, settings: Settings, job: Job, plan: Plan, *, on_row
         with (
             reopened(settings, job) as folder,
             DecoderPool(
-                folder, job.spec, job.limits, settings.max_image_seconds, settings.decoders or default_processes()
+                folder.descriptor,
+                job.spec,
+                job.limits,
+                settings.max_image_seconds,
+                settings.decoders or default_processes(),
             ) as pool,
             ModelBeside(store, job) as beside,  # after the decoders: they start before TensorFlow is imported
             _Writer(shards, job, mark) as writer,
         ):
-            losses = Losses(settings, job.request.folder)
-            for finished in writer.write(predict_shards(pool, beside, wanted, job.spec, losses, on_rows)):
+            losses, decode = Losses(folder, job.request.folder), partial(folder.decode, pool)
+            for finished in writer.write(predict_shards(decode, beside, wanted, job.spec, losses, on_rows)):
                 shard = finished.shard
                 on_rows(len(shard.paths) - len(shard.wanted), len(shard.odd), shard.reused)
                 done[shard.number] = finished.part

@@ -256,8 +256,8 @@ def test_a_table_that_a_command_names_is_read_in_its_folder(tmp_path):
     for name in ("a.png", "b.png"):
         draw(folder / name)
     (folder / "labels.csv").write_text("path,label\na.png,boot\nb.png,sandal\n")
-    images = allow_images(folder / "labels.csv")
+    images = allow_images(str(folder / "labels.csv"))
     assert images == f"{folder}/labels.csv"
     assert split_table(images) == (str(folder), "labels.csv")
     assert list_labelled(Settings(), images).classes == ["boot", "sandal"]
-    assert allow_images(folder) == str(folder)
+    assert allow_images(str(folder)) == str(folder)

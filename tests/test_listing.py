@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.settings import Settings
-from tasks.shared.listing import FolderError, allow_folder, folder_path, open_folder, to_bytes, to_text, walk
+from tasks.shared.listing import FolderError, allow_folder, folder_place, open_folder, to_bytes, to_text, walk
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_anything_else_is_refused(settings, tmp_path, text):
     with pytest.raises(FolderError, match=r"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS"):
         open_folder(settings, text)
     with pytest.raises(FolderError, match="below one of LOOKBOOK_IMAGE_ROOTS"):
-        folder_path(settings, text)
+        folder_place(settings, text)
 
 
 @pytest.mark.parametrize("text", ["photos:out", "photos:in/out", "photos:file", "photos:missing", "photos:pipe"])
@@ -146,11 +146,11 @@ def test_a_folder_that_a_command_names_is_known_by_its_own_path(settings, tmp_pa
     folder = tmp_path / "of: 100%" / "shoes"
     (folder / "boot").mkdir(parents=True)
     with pytest.raises(FolderError, match="expected a folder as root:sub/path"):
-        folder_path(settings, str(folder))
+        folder_place(settings, str(folder))
     monkeypatch.chdir(folder.parent)
     assert allow_folder(Path("shoes")) == str(folder)
-    assert folder_path(settings, str(folder)) == folder
-    assert folder_path(settings, f"{folder}/boot") == folder / "boot"
+    assert folder_place(settings, str(folder)) == str(folder)
+    assert folder_place(settings, f"{folder}/boot") == str(folder / "boot")
     os.close(open_folder(settings, str(folder)))
 
 

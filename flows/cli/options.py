@@ -1,7 +1,6 @@
 """Command line options, made of the settings of a request."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import click
@@ -44,7 +43,7 @@ def _option(setting: Setting) -> click.Option:
 
 def _type(setting: Setting) -> Any:
     if setting.name in FOLDERS:
-        return click.Path(path_type=Path)
+        return click.Path()
     if setting.choices:
         return click.Choice(setting.choices)
     if setting.kind is str:

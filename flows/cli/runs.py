@@ -4,7 +4,6 @@ import os
 import signal
 import time
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,7 +19,7 @@ def _requests() -> Any:
 
 
 @verb(show="retraining", asks_for=lambda: _requests().RetrainRequest)
-def retrain(images: Path | None, **parameters: Any) -> Result:
+def retrain(images: str | None, **parameters: Any) -> Result:
     """Prepare the data, train, evaluate on the test images, and promote the model when it is better beyond chance.
 
     Uses the Prefect server at PREFECT_API_URL, or brings its own for as long as it works.
@@ -55,12 +54,12 @@ def retrain(images: Path | None, **parameters: Any) -> Result:
 
 
 @verb(show="scoring", asks_for=lambda: _requests().ScoreRequest)
-@click.argument("folder", type=click.Path(path_type=Path))
-def score(folder: Path, **parameters: Any) -> Result:
+@click.argument("folder", type=click.Path())
+def score(folder: str, **parameters: Any) -> Result:
     """Tell what is on every picture of a folder: one row a file, in Parquet.
 
     Only what is new since the last time is scored; a run that was interrupted goes on where it was. The rows are in the
-    folder that is printed, a report for people beside them.
+    folder that is printed, a report for people beside them. FOLDER may be in a bucket: s3://bucket/photos.
 
     \b
     Example:

@@ -15,17 +15,16 @@ import pyarrow.parquet
 
 from artifacts.errors import LookbookError
 from artifacts.settings import Settings
+from tasks.shared.folders import opened
 from tasks.shared.listing import (
     Entry,
     FolderError,
     allow_folder,
     digest_entries,
-    folder_path,
-    open_folder,
-    read_file,
+    folder_place,
+    is_url,
     to_bytes,
     to_text,
-    walk,
 )
 
 SideName = Literal["train", "test"]
@@ -69,11 +68,14 @@ def split_table(images: str) -> tuple[str, str | None]:
     return root + colon, name
 
 
-def allow_images(images: Path) -> str:
+def allow_images(images: str) -> str:
     """What `allow_folder` does, also for a table of pictures in its folder."""
-    if not images.name.lower().endswith(TABLES):
+    if not images.lower().endswith(TABLES):
         return allow_folder(images)
-    return f"{allow_folder(images.parent).rstrip('/')}/{images.name}"
+    if is_url(images):
+        folder, _, name = images.rpartition("/")
+        return f"{allow_folder(folder)}/{name}"
+    return f"{allow_folder(Path(images).parent).rstrip('/')}/{Path(images).name}"
 
 
 def list_labelled(settings: Settings, images: str) -> Labelled:
@@ -82,13 +84,10 @@ def list_labelled(settings: Settings, images: str) -> Labelled:
     Raises FolderError for what may not or can not be read, and LabelError unless there are two classes.
     """
     folder, table = split_table(images)
-    where = str(folder_path(settings, images))
-    top = open_folder(settings, folder)
-    try:
-        entries = [each for each in walk(top) if not each.path.startswith(b".") and b"/." not in each.path]
-        found = _from_table(read_file(top, table, where), entries, where) if table else _from_folders(entries, where)
-    finally:
-        os.close(top)
+    where = folder_place(settings, images)
+    with opened(settings, folder) as top:
+        entries = [each for each in top.walk() if not each.path.startswith(b".") and b"/." not in each.path]
+        found = _from_table(top.read_file(table, where), entries, where) if table else _from_folders(entries, where)
     if len(found.classes) < 2:
         expected = f"labels of two classes in {where}" if table else f"a folder a class in {where}"
         left_out = "".join(f"; {path}: {why}" for path, why in list(found.bad.items())[:3])

@@ -1,7 +1,6 @@
 """Labelled files -> the two sides of a dataset: decoded by the scoring path's pool, or taken over from before."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -15,7 +14,8 @@ from artifacts.predictions import PASSING_ERRORS
 from artifacts.preparations import Read
 from artifacts.settings import Settings
 from tasks.preparing.labelled import SIDES, Labelled, SideName, split_table
-from tasks.shared.listing import folder_path, open_folder, to_text
+from tasks.shared.folders import opened
+from tasks.shared.listing import folder_place, to_text
 from tasks.vision.decoding import DecoderPool, default_processes
 from tasks.vision.files import Files, cut
 from tasks.vision.images import ImageSpec, Limits
@@ -107,25 +107,25 @@ def read_files(
 
     count = 0
     if len(wanted):
-        top = open_folder(settings, split_table(images)[0])
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-        try:
-            processes = settings.decoders or default_processes()
-            with decoded, DecoderPool(top, spec, limits, settings.max_image_seconds, processes) as pool:
-                for items, found in pool.decode(requests()):
-                    new, places, same = [], [], set(found.same)
-                    for place, item in enumerate(items):
-                        entry = entries[item]
-                        bad = ": ".join(found.errors[place]) if place in found.errors else None
-                        files[item] = file = Read(entry.path, entry.size, entry.mtime_ns, found.sha256[place], bad)
-                        if place not in same:
-                            new.append(file)
-                            places.append(place)
-                    decoded.add_files(new, found.pixels[places])
-                    count += len(new)
-                    on_rows(len(items), len(found.errors), len(same))
-        finally:
-            os.close(top)
+        processes = settings.decoders or default_processes()
+        with (
+            opened(settings, split_table(images)[0]) as top,
+            decoded,
+            DecoderPool(top.descriptor, spec, limits, settings.max_image_seconds, processes) as pool,
+        ):
+            for items, found in top.decode(pool, requests()):
+                new, places, same = [], [], set(found.same)
+                for place, item in enumerate(items):
+                    entry = entries[item]
+                    bad = ": ".join(found.errors[place]) if place in found.errors else None
+                    files[item] = file = Read(entry.path, entry.size, entry.mtime_ns, found.sha256[place], bad)
+                    if place not in same:
+                        new.append(file)
+                        places.append(place)
+                decoded.add_files(new, found.pixels[places])
+                count += len(new)
+                on_rows(len(items), len(found.errors), len(same))
     return FilesRead([file for file in files if file], {**known.places, **decoded.places}, count)
 
 
@@ -249,7 +249,7 @@ def check_bad(settings: Settings, images: str, bad: Mapping[str, str], items: in
     if len(bad) > most * files:
         shown = "; ".join(f"{path} ({why})" for path, why in list(bad.items())[:_SHOWN])
         raise TooManyBad(
-            f"expected at most {100 * most:.3g}% of the files in {folder_path(settings, images)} not to be learned "
+            f"expected at most {100 * most:.3g}% of the files in {folder_place(settings, images)} not to be learned "
             f"from (max_bad), found {len(bad):,} of {files:,}: {shown}{'; ...' if len(bad) > _SHOWN else ''}; mend or "
             "remove them, or let more pass (--max-bad)"
         )

@@ -2,13 +2,12 @@
 
 import hashlib
 import heapq
-import os
 
 import numpy as np
 
 from artifacts.settings import Settings
 from tasks.preparing.labelled import list_labelled, split_table
-from tasks.shared.listing import open_folder
+from tasks.shared.folders import opened
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import Files
 from tasks.vision.images import ImageSpec, Limits
@@ -28,11 +27,10 @@ def usual_side(settings: Settings, images: str) -> int:
     chosen = heapq.nsmallest(_LOOKED_AT, regular, key=lambda each: hashlib.sha256(each.path).digest())
     files = Files([each.path for each in chosen], [each.size for each in chosen], [each.mtime_ns for each in chosen])
     limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-    top = open_folder(settings, split_table(images)[0])
-    try:
-        with DecoderPool(top, _SMALL, limits, settings.max_image_seconds, 1) as pool:
-            (_, found), *_ = pool.decode([(None, files)])
-    finally:
-        os.close(top)
+    with (
+        opened(settings, split_table(images)[0]) as top,
+        DecoderPool(top.descriptor, _SMALL, limits, settings.max_image_seconds, 1) as pool,
+    ):
+        (_, found), *_ = top.decode(pool, [(None, files)])
     sides = [min(size) for size in zip(found.width, found.height, strict=True) if min(size)]
     return int(np.median(sides)) if sides else 0

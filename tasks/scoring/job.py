@@ -12,7 +12,8 @@ from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.requests import ScoreRequest
-from tasks.shared.listing import check_folder, default_name, real_path
+from tasks.shared.folders import check_folder
+from tasks.shared.listing import default_name, real_path
 from tasks.vision.images import ImageSpec, Limits
 from tasks.vision.metrics import MISTAKES_TO_FIT
 from tasks.vision.processor import precision

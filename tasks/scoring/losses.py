@@ -1,12 +1,12 @@
 """The folder of a job, opened again after it was listed, and whether it is still there while its files are read."""
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from artifacts.settings import Settings
 from tasks.scoring.job import Job
-from tasks.shared.listing import FolderError, FolderLost, is_at, open_folder, to_text, why_unreadable
+from tasks.shared.folders import Folder, opened
+from tasks.shared.listing import FolderError, FolderLost, to_text
 from tasks.vision.files import DecodedFiles
 
 _LOST_IN_A_ROW = 100  # files: one after another, they are no longer failures of their own
@@ -21,29 +21,28 @@ def moved(job: Job, where: str) -> FolderError:
 
 
 @contextmanager
-def reopened(settings: Settings, job: Job) -> Iterator[int]:
-    """A descriptor of the folder, which was listed before.
+def reopened(settings: Settings, job: Job) -> Iterator[Folder]:
+    """The folder, which was listed before.
 
     Raises FolderLost when it is not there any more, and FolderError when another one is.
     """
-    try:
-        folder = open_folder(settings, job.request.folder)
-    except FolderError as error:
-        raise FolderLost(f"{error}; it was there when it was listed") from None
-    try:
-        if not is_at(folder, job.where):
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(opened(settings, job.request.folder))
+        except FolderError as error:
+            raise FolderLost(f"{error}; it was there when it was listed") from None
+        if not folder.is_at(job.where):
             raise moved(job, job.where)
         yield folder
-    finally:
-        os.close(folder)
 
 
 class Losses:
     """Tells a folder that went away (a mount that vanished, a server that is gone) from files that did: by a number of
     files in a row that can't be read, for a reason that may pass."""
 
-    def __init__(self, settings: Settings, folder: str) -> None:
-        self._settings, self._folder = settings, folder
+    def __init__(self, folder: Folder, text: str) -> None:
+        """text: by which the folder is known."""
+        self._folder, self._text = folder, text
         self._in_a_row = 0
 
     def look(self, paths: Sequence[bytes], decoded: DecodedFiles) -> None:
@@ -54,10 +53,10 @@ class Losses:
             if self._in_a_row < _LOST_IN_A_ROW:
                 continue
             self._in_a_row = 0
-            reason = why_unreadable(self._settings, self._folder, path)
+            reason = self._folder.why_unreadable(path)
             if not isinstance(reason, PermissionError):  # permissions are a matter of each file, and don't pass
                 raise FolderLost(
-                    f"expected the files of {self._folder} as they were listed, found {_LOST_IN_A_ROW} in a row that "
+                    f"expected the files of {self._text} as they were listed, found {_LOST_IN_A_ROW} in a row that "
                     f"can't be read, the last one {to_text(path)} ({reason.strerror if reason else 'it can now'}): the "
                     "disk or its mount went away; run it again when it is back, what is finished stays"
                 ) from reason

@@ -15,13 +15,13 @@ from tasks.scoring.job import Job
 from tasks.scoring.losses import Losses
 from tasks.scoring.rows import Chunk, Shard
 from tasks.shared import model
-from tasks.vision.decoding import DecoderPool
-from tasks.vision.files import DecodedFiles, files_a_request
+from tasks.vision.files import DecodedFiles, Files, files_a_request
 from tasks.vision.images import ImageSpec
 
 _AT_ONCE = 2  # chunks that are predicted: the next one begins on a processor while another ends the one before
 _HELD_BYTES = 64 << 20  # pixels that may wait for TensorFlow's import
 
+Decode = Callable[[Iterable[tuple[Chunk, Files]]], Iterator[tuple[Chunk, DecodedFiles]]]
 OnRows = Callable[[int, int, int], None]
 """Called with how many more rows are done, how many of them are errors, and how many were reused."""
 
@@ -70,7 +70,7 @@ def _load(store: Store, job: Job) -> model.Model:
 
 
 def predict_shards(
-    pool: DecoderPool, beside: ModelBeside, shards: Iterable[Shard], spec: ImageSpec, losses: Losses, on_rows: OnRows
+    decode: Decode, beside: ModelBeside, shards: Iterable[Shard], spec: ImageSpec, losses: Losses, on_rows: OnRows
 ) -> Iterator[Shard]:
     """Decode what is wanted of each shard, and predict it. Yields each shard when all its rows are known.
 
@@ -78,7 +78,7 @@ def predict_shards(
     """
     requests = ((chunk, chunk.files) for shard in shards for chunk in shard.chunks(spec))
     current: Shard | None = None
-    for chunk, decoded, probabilities in _predicted(_held(pool.decode(requests), beside, spec), beside, losses):
+    for chunk, decoded, probabilities in _predicted(_held(decode(requests), beside, spec), beside, losses):
         if current is not None and current is not chunk.shard:
             yield current
         current = chunk.shard

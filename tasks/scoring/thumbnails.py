@@ -1,7 +1,6 @@
 """Thumbnails of some rows, decoded by a child process from the folder as it is now."""
 
 import io
-import os
 from collections.abc import Iterator
 
 from PIL import Image
@@ -9,7 +8,8 @@ from PIL import Image
 from artifacts.settings import Settings
 from tasks.reports.scoring import THUMBNAIL, Row
 from tasks.scoring.job import Job
-from tasks.shared.listing import is_at, open_folder, to_bytes
+from tasks.shared.folders import Folder, opened
+from tasks.shared.listing import to_bytes
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import CHUNK, Files
 
@@ -17,17 +17,14 @@ from tasks.vision.files import CHUNK, Files
 def thumbnails(settings: Settings, job: Job, rows: list[Row]) -> dict[str, bytes]:
     """path -> a JPEG of THUMBNAIL's size. Pictures that can't be decoded any more have none, and neither has any where
     a link leads to another folder meanwhile. Raises FolderError."""
-    folder = open_folder(settings, job.request.folder)
-    try:
-        if not is_at(folder, job.where):
+    with opened(settings, job.request.folder) as folder:
+        if not folder.is_at(job.where):
             return {}
-        with DecoderPool(folder, THUMBNAIL, job.limits, settings.max_image_seconds, 1) as pool:
-            return dict(_decoded(pool, list({row.path: row for row in rows}.values())))
-    finally:
-        os.close(folder)
+        with DecoderPool(folder.descriptor, THUMBNAIL, job.limits, settings.max_image_seconds, 1) as pool:
+            return dict(_decoded(folder, pool, list({row.path: row for row in rows}.values())))
 
 
-def _decoded(pool: DecoderPool, rows: list[Row]) -> Iterator[tuple[str, bytes]]:
+def _decoded(folder: Folder, pool: DecoderPool, rows: list[Row]) -> Iterator[tuple[str, bytes]]:
     chunks = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
     requests = (
         (
@@ -40,7 +37,7 @@ def _decoded(pool: DecoderPool, rows: list[Row]) -> Iterator[tuple[str, bytes]]:
         )
         for chunk in chunks
     )
-    for chunk, decoded in pool.decode(requests):
+    for chunk, decoded in folder.decode(pool, requests):
         for place, row in enumerate(chunk):
             if place not in decoded.errors:
                 file = io.BytesIO()

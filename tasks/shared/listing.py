@@ -35,25 +35,36 @@ class Entry(NamedTuple):
     regular: bool
 
 
-_ALLOWED: dict[str, Path] = {}
+_ALLOWED: dict[str, Path | str] = {}
 
 
-def allow_folder(folder: Path) -> str:
-    """Let this process read a folder that its own user has named. Returns the text by which flows know it: its
-    path, where all others are `root:sub/path`."""
-    path = folder.expanduser().absolute()
+def is_url(folder: Path | str) -> bool:
+    """Whether it is a bucket's, `s3://bucket/prefix`."""
+    return "://" in str(folder)
+
+
+def allow_folder(folder: Path | str) -> str:
+    """Let this process read a folder, or one in a bucket, that its own user has named. Returns the text by which flows
+    know it: its path or URL, where all others are `root:sub/path`."""
+    if is_url(folder):
+        text = str(folder).rstrip("/")
+        _ALLOWED[text] = text
+        return text
+    path = Path(folder).expanduser().absolute()
     text = os.fsencode(path).decode(errors="replace")
     _ALLOWED[text] = path
     return text
 
 
-def folder_path(settings: Settings, text: str) -> Path:
-    """Where `root:sub/path` is, root one of LOOKBOOK_IMAGE_ROOTS; or a path that `allow_folder` was given.
+def folder_place(settings: Settings, text: str) -> str:
+    """Where `root:sub/path` is, root one of LOOKBOOK_IMAGE_ROOTS; or what `allow_folder` was given: a path or a URL.
 
-    No `..`, no other absolute path and no other scheme. For people; `open_folder` is the way in. Raises FolderError.
+    No `..`, no other absolute path and no other scheme. For people; `opened` is the way in. Raises FolderError.
     """
     root, parts = _parse(settings, text)
-    return root.expanduser().absolute().joinpath(*parts)
+    if is_url(root):
+        return "/".join([str(root).rstrip("/"), *parts])
+    return str(Path(root).expanduser().absolute().joinpath(*parts))
 
 
 def digest_entries(entries: Iterable[Entry]) -> str:
@@ -69,7 +80,7 @@ def default_name(settings: Settings, folder: str) -> str:
 
     Raises FolderError, and InvalidRef where that makes no name.
     """
-    last = folder_path(settings, folder).name
+    last = Path(folder_place(settings, folder)).name
     name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:100]
     try:
         return check_name(name)
@@ -79,17 +90,12 @@ def default_name(settings: Settings, folder: str) -> str:
         ) from None
 
 
-def check_folder(settings: Settings, text: str) -> None:
-    """Raises FolderError for a folder that may not or can not be read: asked before anything else is done."""
-    os.close(open_folder(settings, text))
-
-
 def open_folder(settings: Settings, text: str) -> int:
     """A descriptor of `root:sub/path`, with no symlink on the way below the root. Raises FolderError."""
     root, parts = _parse(settings, text)
     descriptor = -1
     try:
-        descriptor = os.open(root.expanduser(), _FOLDER)
+        descriptor = os.open(Path(root).expanduser(), _FOLDER)
         for part in parts:
             inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)
@@ -98,7 +104,7 @@ def open_folder(settings: Settings, text: str) -> int:
         if descriptor >= 0:
             os.close(descriptor)
         reason = error.strerror if isinstance(error, OSError) else error
-        raise FolderError(f"expected a folder of pictures at {folder_path(settings, text)}, found: {reason}") from None
+        raise FolderError(f"expected a folder of pictures at {folder_place(settings, text)}, found: {reason}") from None
     return descriptor
 
 
@@ -115,7 +121,8 @@ def read_file(folder: int, name: str, where: str) -> bytes:
 
 def real_path(settings: Settings, text: str) -> str:
     """Where `root:sub/path` is now, with links followed, as text like `to_text`'s. Raises FolderError."""
-    return to_text(os.fsencode(os.path.realpath(folder_path(settings, text))))
+    place = folder_place(settings, text)
+    return place if is_url(place) else to_text(os.fsencode(os.path.realpath(place)))
 
 
 def is_at(folder: int, where: str) -> bool:
@@ -147,10 +154,10 @@ def why_unreadable(settings: Settings, text: str, path: bytes) -> OSError | None
     return None
 
 
-def _parse(settings: Settings, text: str) -> tuple[Path, list[str]]:
+def _parse(settings: Settings, text: str) -> tuple[Path | str, list[str]]:
     """The root's folder, and the folders below it."""
     name, colon, path = text.partition(":")
-    root = settings.image_roots.get(name) if colon else None
+    root: Path | str | None = settings.image_roots.get(name) if colon else None
     for allowed, folder in _ALLOWED.items():
         if text == allowed or text.startswith(f"{allowed.rstrip('/')}/"):
             root, path = folder, text[len(allowed) :].strip("/")

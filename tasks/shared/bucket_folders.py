@@ -1,0 +1,179 @@
+"""Folders of pictures in a bucket: listed by keys, and fetched ahead of the decoders into a folder of this machine.
+
+An object has no modification time with nanoseconds. In their place stand digits of its ETag, so that a picture which
+was replaced within the second is another one.
+"""
+
+import errno
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from artifacts.cache import Cache
+from artifacts.errors import NotFound, StoreAway, StoreError
+from artifacts.objects import Bucket
+from artifacts.settings import Settings
+from tasks.shared.listing import Entry, FolderError, FolderLost
+from tasks.vision.decoding import DecoderPool
+from tasks.vision.files import DecodedFiles, Files
+
+_AT_ONCE = 32  # objects on their way
+_AHEAD = 4  # requests whose objects are fetched before the decoders ask for them
+
+Key = TypeVar("Key")
+Errors = Mapping[int, tuple[str, str]]
+
+
+class _Pictures(Bucket):
+    what = "the folder"
+
+
+@contextmanager
+def bucket_folder(settings: Settings, url: str) -> Iterator["BucketFolder"]:
+    """The folder at `s3://bucket/prefix`. Raises FolderError."""
+    try:
+        bucket = _Pictures(url, settings)
+    except StoreError as error:
+        raise FolderError(str(error)) from None
+    with Cache(settings.cache, settings.cache_bytes).scratch() as scratch:
+        descriptor = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as threads:
+                yield BucketFolder(bucket, scratch, descriptor, settings.max_image_bytes, threads)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request whose objects are on their way.
+
+    files: with the names that they get on this machine.
+    fetched: place -> what is to tell of it: None, or its error.
+    """
+
+    files: Files
+    fetched: list[Future[tuple[str, str] | None]]
+
+
+class BucketFolder:
+    """An open folder in a bucket: keys are paths, `/`-separated."""
+
+    def __init__(
+        self, bucket: Bucket, scratch: Path, descriptor: int, most_bytes: int, threads: ThreadPoolExecutor
+    ) -> None:
+        self.descriptor = descriptor
+        self._bucket, self._scratch, self._threads = bucket, scratch, threads
+        self._most_bytes = most_bytes
+        self._named = 0
+
+    def walk(self) -> Iterator[Entry]:
+        """Objects that stand for a folder (`sub/`, no bytes) are passed over where something is in it."""
+        import obstore
+
+        before: Entry | None = None
+        try:
+            with self._bucket.asking("list", ""):
+                for batch in obstore.list(self._bucket.store, chunk_size=1000):
+                    for found in batch:
+                        entry = Entry(found["path"].encode(), found["size"], _time_ns(found), True)
+                        if before and before.path and (before.size or not entry.path.startswith(before.path + b"/")):
+                            yield before
+                        before = entry
+        except StoreAway as error:
+            raise FolderLost(str(error)) from None
+        except StoreError as error:
+            raise FolderError(str(error)) from None
+        if before and before.path:
+            yield before
+
+    def is_at(self, where: str) -> bool:
+        """An address leads to one place."""
+        return where == self._bucket.root
+
+    def read_file(self, name: str, where: str) -> bytes:
+        """Raises FolderError."""
+        try:
+            return self._bucket.again("read", name, lambda: b"".join(self._bucket.stream(name)))
+        except (NotFound, StoreError) as error:
+            raise FolderError(f"expected a file at {where}, found: {error}") from None
+
+    def decode(self, pool: DecoderPool, requests: Iterable[tuple[Key, Files]]) -> Iterator[tuple[Key, DecodedFiles]]:
+        """Fetch the objects of some requests ahead, hand them to the pool, and remove them when they are decoded."""
+        for (key, request), decoded in pool.decode(self._arrived(requests)):
+            for name in request.files.paths:
+                (self._scratch / os.fsdecode(name)).unlink(missing_ok=True)
+            told = {place: error for place, each in enumerate(request.fetched) if (error := each.result())}
+            yield key, replace(decoded, errors={**decoded.errors, **told})
+
+    def why_unreadable(self, path: bytes) -> OSError | None:
+        """By asking for it."""
+        try:
+            found = self._bucket.head(path.decode())
+        except StoreAway:
+            return OSError(errno.EHOSTDOWN, "the service doesn't answer")
+        except StoreError as error:
+            return PermissionError(errno.EACCES, str(error))
+        return None if found else FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _arrived(self, requests: Iterable[tuple[Key, Files]]) -> Iterator[tuple[tuple[Key, _Request], Files]]:
+        waiting: deque[tuple[Key, _Request]] = deque()
+        for key, files in requests:
+            waiting.append((key, self._fetch(files)))
+            if len(waiting) > _AHEAD:
+                yield _whole(*waiting.popleft())
+        while waiting:
+            yield _whole(*waiting.popleft())
+
+    def _fetch(self, files: Files) -> _Request:
+        names = [f"{self._named + place:012d}".encode() for place in range(len(files))]
+        self._named += len(files)
+        given = zip(files.paths, files.sizes, files.mtimes_ns, names, strict=True)
+        fetched = [self._threads.submit(self._fetch_one, *each) for each in given]
+        return _Request(replace(files, paths=names), fetched)
+
+    def _fetch_one(self, path: bytes, size: int, mtime_ns: int, name: bytes) -> tuple[str, str] | None:
+        """Write an object into the scratch folder, as long as it is the one that was planned. What is too large the
+        decoder refuses without it."""
+        if size > self._most_bytes:
+            return None
+        target = self._scratch / os.fsdecode(name)
+        try:
+            found, content = self._bucket.again("read", path.decode(), lambda: self._get(path.decode(), size))
+        except NotFound:
+            return "missing", "the file was there when the folder was listed, and is gone"
+        except StoreError as error:
+            return "unreadable", str(error)
+        if (found["size"], _time_ns(found)) != (size, mtime_ns):
+            return "changed", "the file is not the one that was planned: its size or time changed"
+        try:
+            target.write_bytes(content)
+            os.utime(target, ns=(mtime_ns, mtime_ns))
+        except OSError as error:
+            return "unreadable", f"the file can't be kept on this machine: {error.strerror}"
+        return None
+
+    def _get(self, key: str, size: int) -> tuple[Any, bytes]:
+        import obstore
+
+        found = obstore.get(self._bucket.store, key)
+        content = bytes(found.bytes()) if found.meta["size"] == size else b""
+        return found.meta, content
+
+
+def _whole(key: Key, request: _Request) -> tuple[tuple[Key, _Request], Files]:
+    for each in request.fetched:
+        each.result()
+    return (key, request), request.files
+
+
+def _time_ns(found: Any) -> int:
+    """When an object was written, in ns since the epoch: its seconds, and nine digits of its ETag."""
+    etag = hashlib.sha256((found["e_tag"] or "").encode()).digest()
+    return int(found["last_modified"].timestamp()) * 1_000_000_000 + int.from_bytes(etag[:8]) % 1_000_000_000

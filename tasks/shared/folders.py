@@ -1,0 +1,91 @@
+"""Folders of pictures, wherever they are: what scoring and preparing list, and hand to decoders."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from artifacts.settings import Settings
+from tasks.shared import listing
+from tasks.shared.listing import Entry, folder_place, is_url
+from tasks.vision.decoding import DecoderPool
+from tasks.vision.files import DecodedFiles, Files
+
+Key = TypeVar("Key")
+
+
+class Folder(Protocol):
+    """An open folder.
+
+    descriptor: of the folder on this machine below which decoders may read.
+    """
+
+    descriptor: int
+
+    def walk(self) -> Iterator[Entry]:
+        """Every entry below it that is no folder itself, sorted by the bytes of its path. Raises FolderError."""
+
+    def is_at(self, where: str) -> bool:
+        """Whether it is the one at `where`, a `real_path`."""
+
+    def read_file(self, name: str, where: str) -> bytes:
+        """The content of a file in it. Raises FolderError, which tells `where`."""
+
+    def decode(self, pool: DecoderPool, requests: Iterable[tuple[Key, Files]]) -> Iterator[tuple[Key, DecodedFiles]]:
+        """What `pool` makes of requests, in order. The pool reads below `descriptor`."""
+
+    def why_unreadable(self, path: bytes) -> OSError | None:
+        """Why a file can't be read now; None when it can."""
+
+
+class LocalFolder:
+    """A folder on this machine, or on a disk that it mounts."""
+
+    def __init__(self, settings: Settings, text: str) -> None:
+        """Raises FolderError."""
+        self._settings, self._text = settings, text
+        self.descriptor = listing.open_folder(settings, text)
+
+    def walk(self) -> Iterator[Entry]:
+        """Symlinks are entries, and are not followed."""
+        return listing.walk(self.descriptor)
+
+    def is_at(self, where: str) -> bool:
+        """A link on the way may have been moved."""
+        return listing.is_at(self.descriptor, where)
+
+    def read_file(self, name: str, where: str) -> bytes:
+        """Regular files, no links."""
+        return listing.read_file(self.descriptor, name, where)
+
+    def decode(self, pool: DecoderPool, requests: Iterable[tuple[Key, Files]]) -> Iterator[tuple[Key, DecodedFiles]]:
+        """The pool reads the files themselves."""
+        return pool.decode(requests)
+
+    def why_unreadable(self, path: bytes) -> OSError | None:
+        """The folder is opened anew: its mount may have gone away."""
+        return listing.why_unreadable(self._settings, self._text, path)
+
+
+@contextmanager
+def opened(settings: Settings, text: str) -> Iterator[Folder]:
+    """The folder `root:sub/path`. Raises FolderError."""
+    place = folder_place(settings, text)
+    if is_url(place):
+        from tasks.shared.bucket_folders import bucket_folder
+
+        with bucket_folder(settings, place) as bucket:
+            yield bucket
+        return
+    folder = LocalFolder(settings, text)
+    try:
+        yield folder
+    finally:
+        os.close(folder.descriptor)
+
+
+def check_folder(settings: Settings, text: str) -> None:
+    """Raises FolderError for a folder that may not or can not be read: asked before anything else is done."""
+    with opened(settings, text) as folder:
+        if is_url(folder_place(settings, text)):
+            next(folder.walk(), None)

@@ -1,0 +1,176 @@
+"""pytest tests/test_bucket_folders.py: pictures in a bucket are scored and learned as those in a folder."""
+
+import io
+import json
+import os
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from buckets import Proxy, make_bucket, options_for, sometimes
+from commands import run_process
+from conftest import draw_classes
+from moto.s3.models import s3_backends
+from PIL import Image
+
+from artifacts import predictions
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.store import Store
+from tasks.preparing.labelled import list_labelled
+from tasks.shared.folders import check_folder, opened
+from tasks.shared.listing import FolderError
+from tasks.vision.decoding import DecoderPool
+from tasks.vision.files import Files
+from tasks.vision.images import ImageSpec, Limits
+
+SPEC = ImageSpec(height=8, width=8, channels=1)
+LIMITS = Limits(1_000_000, 1_000_000)
+
+
+@pytest.fixture
+def put(bucket):
+    """Write an object below the folder `photos:`."""
+
+    def write(key, content):
+        name = bucket.removeprefix("s3://").split("/")[0]
+        s3_backends["123456789012"]["aws"].put_object(name, f"photos/{key}", content)
+
+    return write
+
+
+@pytest.fixture
+def settings(bucket, monkeypatch):
+    name = bucket.removeprefix("s3://").split("/")[0]
+    monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"photos": f"s3://{name}/photos"}))
+    return Settings(decoders=1, max_image_bytes=100_000)
+
+
+def png(value):
+    file = io.BytesIO()
+    Image.new("L", (8, 8), value).save(file, "PNG")
+    return file.getvalue()
+
+
+def walked(settings, text="photos:"):
+    with opened(settings, text) as folder:
+        return list(folder.walk())
+
+
+def decoded(settings, entries):
+    """What becomes of listed entries, a request each two of them: path -> pixel, or the kind of the error."""
+    found = {}
+    with (
+        opened(settings, "photos:") as folder,
+        DecoderPool(folder.descriptor, SPEC, Limits(settings.max_image_bytes, 10**6), 10, 1) as pool,
+    ):
+        chunks = [entries[start : start + 2] for start in range(0, len(entries), 2)]
+        requests = (
+            (chunk, Files([e.path for e in chunk], [e.size for e in chunk], [e.mtime_ns for e in chunk]))
+            for chunk in chunks
+        )
+        for chunk, answer in folder.decode(pool, requests):
+            for place, entry in enumerate(chunk):
+                error = answer.errors.get(place)
+                found[entry.path.decode()] = error[0] if error else int(answer.pixels[place][0, 0, 0])
+        assert os.listdir(f"/proc/self/fd/{folder.descriptor}") == []
+    return found
+
+
+def test_a_folder_is_listed_by_the_bytes_of_paths(settings, put):
+    for key in ("b/2.png", "a/1.png", "b.png", "b/", "", "ä.png", "B.png"):
+        put(key, png(0) if key.endswith("png") else b"")
+    assert [entry.path.decode() for entry in walked(settings)] == ["B.png", "a/1.png", "b.png", "b/2.png", "ä.png"]
+    assert [entry.path.decode() for entry in walked(settings, "photos:b")] == ["2.png"]
+    assert all(entry.regular and entry.size == len(png(0)) for entry in walked(settings))
+
+
+def test_objects_are_decoded_and_what_fails_is_told(settings, put, bucket):
+    name = bucket.removeprefix("s3://").split("/")[0]
+    for key, content in {
+        "0.png": png(10), "1.png": png(20), "2.png": png(30), "empty.png": b"", "large.png": bytes(200_000),
+        "text.png": b"no picture",
+    }.items():  # fmt: skip
+        put(key, content)
+    entries = walked(settings)
+    put("1.png", png(99))  # as large, and within the same second
+    s3_backends["123456789012"]["aws"].delete_object(name, "photos/2.png")
+    assert decoded(settings, entries) == {
+        "0.png": 10, "1.png": "changed", "2.png": "missing", "empty.png": "corrupt", "large.png": "too_large",
+        "text.png": "unsupported",
+    }  # fmt: skip
+    assert decoded(settings, walked(settings))["1.png"] == 99
+
+
+def test_what_may_not_be_read_is_a_row_and_a_service_that_is_gone_is_not(settings, put, s3, monkeypatch):
+    for number in range(4):
+        put(f"{number}.png", png(number))
+    with Proxy(s3) as proxy:
+        monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(proxy.url))
+        again = Settings(decoders=1)
+        entries = walked(again)
+        proxy.faults = lambda _method, path: (403, "AccessDenied") if path.endswith("/2.png") else None
+        assert decoded(again, entries) == {"0.png": 0, "1.png": 1, "2.png": "unreadable", "3.png": 3}
+        with opened(again, "photos:") as folder:
+            assert isinstance(folder.why_unreadable(b"2.png"), PermissionError)
+            assert folder.why_unreadable(b"1.png") is None
+            assert isinstance(folder.why_unreadable(b"9.png"), FileNotFoundError)
+        proxy.faults = lambda _method, _path: (403, "AccessDenied")
+        with pytest.raises(FolderError, match="can't list .* in the folder s3://.*: the credentials are refused"):
+            check_folder(again, "photos:")
+
+
+@pytest.mark.parametrize("text", ["photos:../x", "photos:a//b", "s3://elsewhere/x", "other:"])
+def test_no_form_leads_elsewhere(settings, text):
+    with pytest.raises(FolderError, match="expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS"):
+        walked(settings, text)
+
+
+def test_a_bucket_that_is_not_there(bucket, monkeypatch):
+    monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"photos": "s3://no-such-bucket-here/photos"}))
+    with pytest.raises(FolderError, match="there is no such bucket"):
+        check_folder(Settings(), "photos:")
+
+
+def test_labels_come_from_folders_and_tables_of_a_bucket(settings, put):
+    for number in range(4):
+        put(f"{'ab'[number % 2]}/{number}.png", png(number))
+    assert list_labelled(settings, "photos:").classes == ["a", "b"]
+    put("labels.csv", b"path,label\na/0.png,x\nb/1.png,y\n")
+    assert list_labelled(settings, "photos:labels.csv").classes == ["x", "y"]
+
+
+@pytest.mark.slow
+def test_a_bucket_is_learned_and_scored_as_a_folder_is(shapes, bucket, s3, tmp_path):
+    draw_classes(tmp_path / "photos", shapes["train"].images, shapes["train"].labels, 120)
+    name = f"{bucket.removeprefix('s3://').split('/')[0]}-photos"
+    make_bucket(s3, name)
+    for path in (tmp_path / "photos").rglob("*.png"):
+        httpx.put(f"{s3}/{name}/photos/{path.relative_to(tmp_path / 'photos')}", content=path.read_bytes())
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "LOOKBOOK_STORE": str(tmp_path / "store")}
+    small = ["--image-size", "8", "--color", "grey", "--architecture", "dense", "--json"]
+
+    def answer(*verb):
+        done = run_process(verb, environment)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    learned = answer("retrain", "--images", tmp_path / "photos", *small)
+    scored = answer("score", tmp_path / "photos", "--json")
+    with Proxy(s3, sometimes(0.1, seed=4)) as proxy:
+        environment["LOOKBOOK_STORE_OPTIONS"] = options_for(proxy.url)
+        again = answer("retrain", "--images", f"s3://{name}/photos", *small)
+        also = answer("score", f"s3://{name}/photos", "--name", "bucket", "--json")
+        assert answer("score", f"s3://{name}/photos", "--name", "bucket", "--json")["reused"] == 120
+        assert proxy.faulty > 10
+    assert [again[kind] for kind in ("dataset", "weights")] == [learned[kind] for kind in ("dataset", "weights")]
+    assert (also["images"], also["predicted"], also["errors"]) == (120, 120, {})
+    tables = [pq.read_table(each["path"]) for each in (scored, also)]
+    for column in ("path", "sha256", "bytes", "label", "probabilities"):
+        assert tables[0].column(column).equals(tables[1].column(column)), column
+    assert (
+        predictions.load(Store(tmp_path / "store"), Ref.parse(also["predictions"])).artifact.manifest["provenance"][
+            "folder"
+        ]
+        == f"s3://{name}/photos"
+    )
