@@ -1,10 +1,12 @@
 """An S3 service for tests, on loopback, and a proxy before it that misbehaves."""
 
+import base64
 import contextlib
 import json
-import logging
 import random
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,19 +18,56 @@ import httpx
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a-test", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_EC2_METADATA_DISABLED": "1"}
 
 
-@contextlib.contextmanager
-def s3_server():
-    """The URL of moto's server, in this process."""
-    from moto.server import ThreadedMotoServer
+_SERVER = """
+import base64, json, logging, sys
+from moto.s3.models import s3_backends
+from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://%s:%d" % server.get_host_and_port(), flush=True)
+objects = s3_backends["123456789012"]["aws"]
+for line in sys.stdin:
+    bucket, key, content = json.loads(line)
+    if content is None:
+        objects.delete_object(bucket, key)
+    else:
+        objects.put_object(bucket, key, base64.b64decode(content))
+    print("done", flush=True)
+server.stop()
+"""
+
+
+class S3:
+    """moto's server, in a process of its own: it draws random numbers, which tests of this process may do alone."""
+
+    def __init__(self):
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.url = self._process.stdout.readline().strip()
+        assert self.url, "moto didn't start"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+    def put(self, bucket, key, content):
+        """Write an object as no HTTP client can: past the service's own look at its key."""
+        self._do(bucket, key, base64.b64encode(content).decode())
+
+    def delete(self, bucket, key):
+        self._do(bucket, key, None)
+
+    def _do(self, *given):
+        self._process.stdin.write(f"{json.dumps(given)}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n"
 
 
 def options_for(url):

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for modules that tests share, 
 import httpx
 import numpy as np
 import pytest
-from buckets import CREDENTIALS, make_bucket, options_for, s3_server
+from buckets import CREDENTIALS, S3, make_bucket, options_for
 from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
 from upheld import ENDS_WITH_ITS_PARENT, Upheld, free_port
@@ -80,10 +80,16 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    """The URL of an S3 service on loopback."""
-    with s3_server() as url:
-        yield url
+def s3_service() -> Iterator[S3]:
+    """An S3 service on loopback."""
+    with S3() as service:
+        yield service
+
+
+@pytest.fixture
+def s3(s3_service: S3) -> str:
+    """Its URL."""
+    return s3_service.url
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from buckets import Proxy, make_bucket, options_for, sometimes
 from commands import run_process
 from conftest import draw_classes
-from moto.s3.models import s3_backends
 from PIL import Image
 
 from artifacts import predictions
@@ -29,12 +28,12 @@ LIMITS = Limits(1_000_000, 1_000_000)
 
 
 @pytest.fixture
-def put(bucket):
+def put(s3_service, bucket):
     """Write an object below the folder `photos:`."""
 
     def write(key, content):
         name = bucket.removeprefix("s3://").split("/")[0]
-        s3_backends["123456789012"]["aws"].put_object(name, f"photos/{key}", content)
+        s3_service.put(name, f"photos/{key}", content)
 
     return write
 
@@ -85,7 +84,7 @@ def test_a_folder_is_listed_by_the_bytes_of_paths(settings, put):
     assert all(entry.regular and entry.size == len(png(0)) for entry in walked(settings))
 
 
-def test_objects_are_decoded_and_what_fails_is_told(settings, put, bucket):
+def test_objects_are_decoded_and_what_fails_is_told(settings, put, bucket, s3_service):
     name = bucket.removeprefix("s3://").split("/")[0]
     for key, content in {
         "0.png": png(10), "1.png": png(20), "2.png": png(30), "empty.png": b"", "large.png": bytes(200_000),
@@ -94,7 +93,7 @@ def test_objects_are_decoded_and_what_fails_is_told(settings, put, bucket):
         put(key, content)
     entries = walked(settings)
     put("1.png", png(99))  # as large, and within the same second
-    s3_backends["123456789012"]["aws"].delete_object(name, "photos/2.png")
+    s3_service.delete(name, "photos/2.png")
     assert decoded(settings, entries) == {
         "0.png": 10, "1.png": "changed", "2.png": "missing", "empty.png": "corrupt", "large.png": "too_large",
         "text.png": "unsupported",
@@ -140,7 +139,7 @@ def test_labels_come_from_folders_and_tables_of_a_bucket(settings, put):
     assert list_labelled(settings, "photos:labels.csv").classes == ["x", "y"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_bucket_is_learned_and_scored_as_a_folder_is(shapes, bucket, s3, tmp_path):
     draw_classes(tmp_path / "photos", shapes["train"].images, shapes["train"].labels, 120)
     name = f"{bucket.removeprefix('s3://').split('/')[0]}-photos"

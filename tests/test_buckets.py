@@ -16,7 +16,6 @@ import pytest
 from buckets import Proxy, options_for, sometimes
 from commands import COMMAND, run_process
 from conftest import draw_classes
-from moto.s3.models import s3_backends
 from upheld import Upheld, free_port
 
 from artifacts import aliases, leases
@@ -163,25 +162,26 @@ def test_without_credentials_nobody_waits_for_any(bucket, monkeypatch):
     assert time.monotonic() - started < 5
 
 
-def put(bucket, key):
-    """As no HTTP client can: past the service's own look at the key."""
+@pytest.fixture
+def put(s3_service, bucket):
+    """Write an empty object into the store."""
     name, prefix = bucket.removeprefix("s3://").split("/", 1)
-    s3_backends["123456789012"]["aws"].put_object(name, f"{prefix}/{key}", b"")
+    return lambda key: s3_service.put(name, f"{prefix}/{key}", b"")
 
 
-def test_foreign_objects_in_the_bucket_harm_nothing(bucket):
+def test_foreign_objects_in_the_bucket_harm_nothing(bucket, put):
     store = Store(bucket)
     ref = store.publish("weights", "shoes", {"a.bin": b"a"}, settings={}, inputs={}, facts={})
     for key in ("weights/\u20ac.txt", "weights/shoes/empty/", "weights/shoes/100%"):
-        put(bucket, key)
+        put(key)
     assert list(store.refs()) == [ref]
     assert store.verify().corrupt == []
 
 
 @pytest.mark.parametrize("key", ["weights/a\nb", "weights/shoes//double", "weights/../x", "weights/\x01"])
-def test_an_object_with_an_impossible_name_is_named(bucket, key):
+def test_an_object_with_an_impossible_name_is_named(bucket, put, key):
     store = Store(bucket)
-    put(bucket, key)
+    put(key)
     with pytest.raises(StoreError, match="is no name that a store has; remove it") as raised:
         list(store.refs())
     assert repr(f"some/place/{key}") in str(raised.value)
@@ -211,6 +211,8 @@ def test_the_cache_stays_within_its_bounds(bucket, monkeypatch):
     assert disk.materialize("a/9", hashlib.sha256(bytes([9]) * 1_000_000).hexdigest()).size == 1_000_000
 
 
+@pytest.mark.slow
+@pytest.mark.kill
 def test_a_lease_that_nobody_renews_is_another_ones(bucket, monkeypatch):
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.1)
@@ -283,7 +285,7 @@ def folder(tmp_path, shapes):
     return tmp_path / "photos"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.kill
 def test_a_folder_is_learned_and_scored_behind_a_bad_network_as_on_a_disk(folder, tmp_path, proxied, bucket):
     """The same versions as in a folder, though runs are killed and the network misbehaves."""

@@ -91,6 +91,7 @@ def test_keys_are_listed_in_order_by_folder(disk):
     assert list(disk.list("nothing")) == []
 
 
+@pytest.mark.slow
 def test_more_keys_than_a_request_lists(disk):
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda number: disk.create(f"many/{number:05d}", b""), range(1500)))
