@@ -24,7 +24,7 @@ from artifacts.settings import Settings
 LARGE_BYTES = 32 << 20
 _CHUNK_BYTES = 16 << 20  # of a large file, on its way
 _PROBES = 8  # creates of one key at once, of which one must win
-_WRITER = "lookbook-writer"
+_WRITER = "lookbookwriter"  # without a hyphen: some services take names of programs only
 
 
 class BucketDisk(Bucket):

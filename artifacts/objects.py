@@ -1,35 +1,73 @@
-"""Objects in a bucket of an S3 service, as we ask for them: with patience, and with errors in words of ours."""
+"""Objects in a bucket, as we ask for them: with patience, and with errors in words of ours."""
 
 import contextlib
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from artifacts.errors import AlreadyExists, NotFound, StoreAway, StoreError
 from artifacts.settings import Settings
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, RetryConfig, S3Store
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
-TRIES = 5  # of what obstore has given up
-_OPTIONS = {"region": "region", "endpoint": "endpoint", "virtual_hosted": "virtual_hosted_style_request"}
+TRIES = 3  # of what obstore has given up
 _ANONYMOUS, _INSTANCE = "anonymous", "instance"
-_CREDENTIALS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-)
+
+
+@dataclass(frozen=True)
+class _Service:
+    """A kind of service.
+
+    store: obstore's class for it.
+    options: name in LOOKBOOK_STORE_OPTIONS -> what obstore calls it.
+    credentials: variables of the environment; one of them is set where there are any.
+    """
+
+    store: str
+    options: Mapping[str, str]
+    credentials: tuple[str, ...]
+
+
+_SERVICES = {
+    "s3": _Service(
+        "S3Store",
+        {"region": "region", "endpoint": "endpoint", "virtual_hosted": "virtual_hosted_style_request"},
+        (
+            "AWS_ACCESS_KEY_ID",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        ),
+    ),
+    "gs": _Service(
+        "GCSStore",
+        {"endpoint": "base_url"},
+        ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+    ),
+    "az": _Service(
+        "AzureStore",
+        {"endpoint": "endpoint"},
+        (
+            "AZURE_STORAGE_ACCOUNT_KEY",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "AZURE_STORAGE_CLIENT_SECRET",
+            "AZURE_FEDERATED_TOKEN_FILE",
+        ),
+    ),
+}
 _SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
 _CODE, _STATUS = re.compile(r"<Code>(\w{1,60})</Code>"), re.compile(r"status code: (\d{3}[\w ]{0,40})")
 _REFUSED = re.compile(r"status code: 40[13]")
 _ENDPOINT = re.compile(r"https?://[\w.\-]+(:\d+)?(/[\w.\-/]*)?|https?://\[[\da-f:]+\](:\d+)?/?")
 ODD = "it gives answers that an object store doesn't give; look whether the endpoint is right"
 _PATH = re.compile(r'Path "(.*?)"', re.DOTALL)
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
 _SKEWED = ("RequestTimeTooSkewed",)
 _PASSING = re.compile(
@@ -40,9 +78,9 @@ _Answer = TypeVar("_Answer")
 
 
 class Bucket:
-    """What is below `s3://bucket/prefix`.
+    """What is below `s3://bucket/prefix`, `gs://...` or `az://...`.
 
-    what: it is, for messages: the store, the folder.
+    what: what it is, for messages: the store, the folder.
     store: obstore's.
     """
 
@@ -51,7 +89,7 @@ class Bucket:
     def __init__(self, root: str, settings: Settings) -> None:
         """Raises StoreError for a URL or options that can't be ones, and where there are no credentials."""
         self.root = root.rstrip("/")
-        self.store = _connect(self.root, settings.store_options)
+        self.store = _connect(self.root, settings.store_options, self.what)
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The content of `key`, all of it."""
@@ -103,7 +141,7 @@ class Bucket:
         except (FileNotFoundError, BaseError, OSError, ValueError) as error:
             text, key = str(error), key or "its objects"
             code = found[1] if (found := _CODE.search(text)) else ""
-            if code == "NoSuchBucket":
+            if code in _NO_BUCKET:
                 raise StoreError(
                     f"can't {verb} in {self.root}: there is no such bucket; make it, or mend LOOKBOOK_STORE"
                 ) from None
@@ -140,15 +178,47 @@ def _reason(text: str, code: str, refused: bool) -> str:
     return ODD
 
 
-def _connect(root: str, options: dict[str, str]) -> "S3Store":
+def _connect(root: str, options: Mapping[str, str], what: str) -> "ObjectStore":
     """Raises StoreError."""
     scheme, _, rest = root.partition("://")
-    if scheme != "s3" or not rest.split("/")[0]:
-        raise StoreError(f"expected a store as a folder or s3://bucket/prefix, found {root!r}")
-    known = {*_OPTIONS, "allow_http", "credentials"}
+    service, name = _SERVICES.get(scheme), rest.split("/")[0]
+    if service is None or not name or "@" in name:
+        raise StoreError(
+            f"expected {what} as a folder or s3://, gs:// or az:// with bucket/prefix, found {scheme!r}://"
+        )
+    _check(options, service, root)
+    try:
+        import obstore.store
+    except ImportError:
+        raise StoreError(
+            f"expected obstore for {what} in a bucket, found none; pip install 'lookbook[buckets]'"
+        ) from None
+    given: dict[str, Any] = {name: options[ours] for ours, name in service.options.items() if ours in options}
+    if options.get("credentials") == _ANONYMOUS:
+        given["skip_signature"] = True
+    client: ClientConfig = {
+        "timeout": "120s",
+        "connect_timeout": "5s",
+        "allow_http": options.get("allow_http") == "true",
+    }
+    retry: RetryConfig = {
+        "max_retries": 6,
+        "retry_timeout": timedelta(seconds=30),
+        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
+    }
+    try:
+        made = getattr(obstore.store, service.store)
+        return cast("ObjectStore", made.from_url(root, client_options=client, retry_config=retry, **given))
+    except Exception as error:  # obstore has no one class for what it can't use
+        raise StoreError(f"can't use {root} as {what}: {_first_line(error)}") from None
+
+
+def _check(options: Mapping[str, str], service: _Service, root: str) -> None:
+    """Raises StoreError for options that aren't any, and where there are no credentials."""
+    known = {*service.options, "allow_http", "credentials"}
     if odd := sorted(set(options) - known):
         secret = any(map(_SECRET.search, odd))
-        where = "; secrets belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if secret else ""
+        where = f"; secrets belong into the environment ({', '.join(service.credentials[:2])}, ...)" if secret else ""
         raise StoreError(
             f"expected LOOKBOOK_STORE_OPTIONS with {', '.join(sorted(known))}, found {', '.join(odd)}{where}"
         )
@@ -157,34 +227,11 @@ def _connect(root: str, options: dict[str, str]) -> "S3Store":
     credentials = options.get("credentials")
     if credentials not in (None, _ANONYMOUS, _INSTANCE):
         raise StoreError(f"expected credentials to be {_ANONYMOUS} or {_INSTANCE}, found {credentials!r}")
-    if credentials is None and not any(map(os.environ.get, _CREDENTIALS)):
+    if credentials is None and not any(map(os.environ.get, service.credentials)):
         raise StoreError(
-            f"expected credentials for {root} in the environment ({', '.join(_CREDENTIALS[:2])}, ...), found none; a "
+            f"expected credentials for {root} in the environment ({', '.join(service.credentials)}), found none; a "
             f'machine of the provider that has a role says {{"credentials": "{_INSTANCE}"}} in LOOKBOOK_STORE_OPTIONS'
         )
-    try:
-        from obstore.store import S3Store
-    except ImportError:
-        raise StoreError(
-            "expected obstore for a store in a bucket, found none; pip install 'lookbook[buckets]'"
-        ) from None
-    given: dict[str, Any] = {name: options[ours] for ours, name in _OPTIONS.items() if ours in options}
-    client: ClientConfig = {
-        "timeout": "120s",
-        "connect_timeout": "5s",
-        "allow_http": options.get("allow_http") == "true",
-    }
-    retry: RetryConfig = {
-        "max_retries": 8,
-        "retry_timeout": timedelta(seconds=60),
-        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
-    }
-    if credentials == _ANONYMOUS:
-        given["skip_signature"] = True
-    try:
-        return S3Store.from_url(root, client_options=client, retry_config=retry, **given)
-    except Exception as error:  # obstore has no one class for what it can't use
-        raise StoreError(f"can't use {root} as a store: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

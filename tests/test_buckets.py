@@ -137,9 +137,14 @@ def test_an_endpoint_that_is_a_web_page(bucket, monkeypatch):
 @pytest.mark.parametrize(
     ("root", "options", "said"),
     [
-        ("gopher://bucket/x", {}, r"expected a store as a folder or s3://bucket/prefix, found 'gopher://bucket/x'"),
-        ("s3:///x", {}, "expected a store as a folder or s3://bucket/prefix"),
-        ("s3://bucket/x", {"secret_access_key": "hunter2"}, "secrets belong into AWS_ACCESS_KEY_ID"),
+        (
+            "gopher://bucket/x",
+            {},
+            r"expected the store as a folder or s3://.* with bucket/prefix, found 'gopher'",
+        ),
+        ("s3:///x", {}, "expected the store as a folder or s3://"),
+        ("s3://me:hunter2@bucket/x", {}, "expected the store as a folder or s3://"),
+        ("s3://bucket/x", {"secret_access_key": "hunter2"}, r"secrets belong into the environment \(AWS_ACCESS_KEY_ID"),
         ("s3://bucket/x", {"colour": "red"}, "expected LOOKBOOK_STORE_OPTIONS with allow_http, .*, found colour"),
         ("s3://bucket/x", {"endpoint": "here"}, "expected an endpoint as https://host, found 'here'"),
         ("s3://bucket/x", {"endpoint": ""}, "expected an endpoint as https://host, found ''"),
