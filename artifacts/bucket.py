@@ -47,7 +47,7 @@ class BucketDisk(Bucket):
         key = f"staging/probe/{secrets.token_hex(16)}"
         with ThreadPoolExecutor(_PROBES) as threads:
             won = sum(threads.map(lambda number: self._wins(key, b"%d" % number), range(_PROBES)))
-        told = self._token(key) is not None
+        told = bool(self._token(key))
         self.remove(key)
         if won != 1 or not told:
             found = f"{won} of {_PROBES} writers to create one key" if won != 1 else "no metadata of an object back"

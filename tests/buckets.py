@@ -85,7 +85,7 @@ class Proxy:
     - lost: it is passed on, and its answer isn't;
     - reset: it isn't passed on;
     - cut: the answer breaks off half-way;
-    - unconditional: it is passed on without its condition;
+    - unconditional, unmarked: it is passed on without its condition, or without its metadata;
     - (status, code): that is the answer.
     """
 
@@ -117,8 +117,9 @@ class Proxy:
                 if fault == "reset":
                     self.hang_up()
                     return
-                if fault == "unconditional":
-                    del self.headers["if-none-match"]
+                dropped = {"unconditional": "if-none-match", "unmarked": "x-amz-meta-lookbookwriter"}
+                if fault in dropped:
+                    del self.headers[dropped[fault]]
                 upstream = HTTPConnection(host, int(port), timeout=60)
                 with contextlib.closing(upstream):
                     upstream.request(self.command, self.path, body, dict(self.headers))

@@ -64,9 +64,13 @@ def test_what_is_read_is_whole(bucket, proxied, kind):
     assert proxied.faulty == 2
 
 
-def test_a_bucket_that_ignores_conditions_is_refused_at_first_use(bucket, proxied):
-    proxied.faults = lambda method, _path: "unconditional" if method == "PUT" else None
-    with pytest.raises(StoreError, match=r"expected .* to let one writer create a key .*found . of 8 writers"):
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [("unconditional", "found . of 8 writers to create one key"), ("unmarked", "found no metadata of an object back")],
+)
+def test_a_bucket_that_keeps_no_promises_is_refused_at_first_use(bucket, proxied, fault, found):
+    proxied.faults = lambda method, _path: fault if method == "PUT" else None
+    with pytest.raises(StoreError, match=f"expected .* to let one writer create a key .*{found}"):
         Store(bucket).prepare()
     assert list(disk_at(bucket).list("")) == []
 

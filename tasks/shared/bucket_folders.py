@@ -43,10 +43,11 @@ def bucket_folder(settings: Settings, url: str) -> Iterator["BucketFolder"]:
         raise FolderError(str(error)) from None
     with Cache(settings.cache, settings.cache_bytes).scratch() as scratch:
         descriptor = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch")
         try:
-            with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch") as threads:
-                yield BucketFolder(bucket, scratch, descriptor, settings.max_image_bytes, threads)
+            yield BucketFolder(bucket, scratch, descriptor, settings.max_image_bytes, threads)
         finally:
+            threads.shutdown(cancel_futures=True)
             os.close(descriptor)
 
 
