@@ -10,9 +10,10 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
-from buckets import Proxy, options_for, sometimes
+from buckets import Proxy, make_bucket, options_for, sometimes
 from commands import COMMAND, run_process
 from conftest import draw_classes
 from upheld import Upheld, free_port
@@ -347,16 +348,20 @@ def test_a_folder_is_learned_and_scored_behind_a_bad_network_as_on_a_disk(folder
 
 @pytest.mark.long
 @pytest.mark.server
-def test_a_gpu_worker_trains_and_a_nightly_scoring_runs_by_a_bucket_behind_a_bad_network(
-    folder, tmp_path, proxied, bucket, fashion_mnist
+def test_a_gpu_worker_trains_and_a_nightly_scoring_of_a_bucket_runs_behind_a_bad_network(
+    folder, tmp_path, proxied, bucket, s3, fashion_mnist
 ):
-    """What `lookbook up` starts has the bucket alone in common."""
+    """What `lookbook up` starts has buckets alone in common: one for the store, and one of pictures."""
+    photos = f"{bucket.removeprefix('s3://').split('/')[0]}-photos"
+    make_bucket(s3, photos)
+    for path in folder.rglob("*.png"):
+        httpx.put(f"{s3}/{photos}/in/{path.relative_to(folder)}", content=path.read_bytes()).raise_for_status()
     environment = {
         **os.environ,
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "PREFECT_SERVER_API_PORT": str(free_port()),
         "LOOKBOOK_STORE": bucket,
-        "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(folder)}),
+        "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": f"s3://{photos}"}),
         "PREFECT_WORKER_QUERY_SECONDS": "0.5",
     }
     proxied.faults = sometimes(0.05, seed=3)
@@ -364,7 +369,7 @@ def test_a_gpu_worker_trains_and_a_nightly_scoring_runs_by_a_bucket_behind_a_bad
     try:
         retraining = upheld.start("retrain/weekly", epochs=1, train_on="gpu pool")
         assert upheld.wait(retraining)["state_type"] == "COMPLETED", upheld.logs(retraining)
-        scoring = upheld.start("score/folder", folder="photos:", weights="fashion-mnist@champion")
+        scoring = upheld.start("score/folder", folder="photos:in", name="photos", weights="fashion-mnist@champion")
         assert upheld.wait(scoring)["state_type"] == "COMPLETED", upheld.logs(scoring)
         training = upheld.inner(retraining)
         assert training["work_pool_name"] == "gpu"
