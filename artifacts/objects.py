@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 TRIES = 3  # of what obstore has given up
+_TIMEOUT = "60s"  # for a request and its answer, of 32 MiB at most
 _ANONYMOUS, _INSTANCE = "anonymous", "instance"
 
 
@@ -197,7 +198,7 @@ def _connect(root: str, options: Mapping[str, str], what: str) -> "ObjectStore":
     if options.get("credentials") == _ANONYMOUS:
         given["skip_signature"] = True
     client: ClientConfig = {
-        "timeout": "120s",
+        "timeout": _TIMEOUT,
         "connect_timeout": "5s",
         "allow_http": options.get("allow_http") == "true",
     }

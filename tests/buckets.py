@@ -83,6 +83,7 @@ class Proxy:
     """Passes requests on to `url`. `faults` says what becomes of a request, by its method and path: None, or
 
     - lost: it is passed on, and its answer isn't;
+    - stall: its answer takes 3 s;
     - reset: it isn't passed on;
     - cut: the answer breaks off half-way;
     - unconditional, unmarked: it is passed on without its condition, or without its metadata;
@@ -125,6 +126,8 @@ class Proxy:
                     upstream.request(self.command, self.path, body, dict(self.headers))
                     found = upstream.getresponse()
                     content = found.read()
+                if fault == "stall":
+                    time.sleep(3)
                 if fault == "lost":
                     self.hang_up()
                     return
@@ -151,6 +154,7 @@ class Proxy:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.handle_error = lambda *_: None  # clients that gave up
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -41,8 +41,9 @@ def once(kind, method):
     return lambda asked, _path: left.pop() if left and asked == method else None
 
 
-@pytest.mark.parametrize("kind", Proxy.FAULTS)
-def test_a_create_whose_answer_is_lost_is_known_for_ones_own(bucket, proxied, kind):
+@pytest.mark.parametrize("kind", [*Proxy.FAULTS, "stall"])
+def test_a_create_whose_answer_is_lost_is_known_for_ones_own(bucket, proxied, kind, monkeypatch):
+    monkeypatch.setattr("artifacts.objects._TIMEOUT", "1s")
     proxied.faults = once(kind, "PUT")
     disk = disk_at(bucket)
     disk.create("a/b", b"content")
@@ -52,8 +53,9 @@ def test_a_create_whose_answer_is_lost_is_known_for_ones_own(bucket, proxied, ki
         disk_at(bucket).create("a/b", b"content")
 
 
-@pytest.mark.parametrize("kind", Proxy.FAULTS)
-def test_what_is_read_is_whole(bucket, proxied, kind):
+@pytest.mark.parametrize("kind", [*Proxy.FAULTS, "stall"])
+def test_what_is_read_is_whole(bucket, proxied, kind, monkeypatch):
+    monkeypatch.setattr("artifacts.objects._TIMEOUT", "1s")
     disk, content = disk_at(bucket), bytes(range(256)) * 40_000
     disk.create("a/b", content)
     proxied.faults = once(kind, "GET")

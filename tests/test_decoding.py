@@ -406,6 +406,24 @@ def test_a_parent_that_was_away_blames_nobody(folder, tmp_path, monkeypatch):
         assert children() == [first]
 
 
+@pytest.mark.kill
+def test_requests_that_take_their_time_blame_nobody(folder, tmp_path, monkeypatch):
+    """Files may have to be fetched first."""
+    monkeypatch.setattr(decoding, "_SILENT_SECONDS", 1.0)
+    request = long_request(tmp_path)
+
+    def fetched():
+        for _ in range(6):
+            time.sleep(1.2)
+            yield request
+
+    with pool(folder, processes=2) as decoders:
+        list(decoded(decoders, [request]))
+        before = children()
+        assert [each.errors for each in decoded(decoders, fetched())] == [{}] * 6
+        assert children() == before
+
+
 def test_leaving_the_pool_waits_for_no_child(folder, tmp_path):
     with pool(folder, processes=2) as decoders:
         decoding_now = decoded(decoders, [long_request(tmp_path)] * 8)

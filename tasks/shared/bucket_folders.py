@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,7 +27,6 @@ _AT_ONCE = 32  # objects on their way
 _AHEAD = 4  # requests whose objects are fetched before the decoders ask for them
 
 Key = TypeVar("Key")
-Errors = Mapping[int, tuple[str, str]]
 
 
 class _Pictures(Bucket):
