@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 
 def open_store(folder: "Path | str | None" = None) -> "Store":
-    """The store in `folder`, or else where LOOKBOOK_STORE says; it is made when something is first published there."""
-    from pathlib import Path
-
+    """The store in `folder`, a path or a bucket's URL, or else where LOOKBOOK_STORE says; it is made when something is
+    first published there."""
     from artifacts.settings import Settings
     from artifacts.store import Store
 
-    return Store(Settings().store if folder is None else Path(folder))
+    return Store(Settings().store if folder is None else folder)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pytest
 
-from artifacts import aliases, copying, runs
+from artifacts import aliases, copying, open_store, runs
 from artifacts.disks import disk_at
 from artifacts.errors import AlreadyExists, Corrupt, NotFound, StoreError
 from artifacts.shards import Shards
@@ -176,6 +176,10 @@ def test_the_store_publishes_resolves_and_verifies(place):
     assert artifact.path("large.bin").stat().st_size == LARGE
     assert store.verify().corrupt == []
     assert store.verify().checked == 4
+
+
+def test_a_store_is_opened_by_its_place(place):
+    assert str(open_store(place).disk.root) == place
 
 
 def test_another_format_is_refused(place):
