@@ -12,7 +12,6 @@ import re
 import time
 import uuid
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
-from artifacts.store import part_key
+from artifacts.store import create_part
 
 FRESH_SECONDS = 24 * 3600
 """How long an interrupted fresh scoring is gone on with. An older one begins anew: nobody remembers that it began."""
@@ -84,9 +83,10 @@ class Shards:
     def create(self, path: Path) -> tuple[str, str]:
         """Take over a file of the store's scratch area as a part. Returns its key and its SHA-256 (hex)."""
         sha256, size = hash_file(path)
-        key = f"staging/parts/{uuid.uuid4().hex}.parquet" if self._disk.links else part_key(sha256)
-        with suppress(AlreadyExists):
-            self._disk.create(key, path)
+        if not self._disk.links:
+            return create_part(self._disk, path, sha256), sha256
+        key = f"staging/parts/{uuid.uuid4().hex}.parquet"
+        self._disk.create(key, path)
         self._disk.remember(key, sha256, size)
         return key, sha256
 

@@ -27,9 +27,19 @@ _ALIAS_OF = {"champion": "weights", "latest": "predictions"}
 Content = bytes | Path
 
 
-def part_key(sha256: str) -> str:
-    """Where a file that several versions may have is on a disk without links: its one name."""
-    return f"parts/{sha256}.parquet"
+def create_part(disk: Disk, path: Path, sha256: str) -> str:
+    """Write a file that several versions may have to a disk without links. Returns its one key, by its SHA-256 (hex).
+
+    One that is there is taken, and one that is damaged replaced: otherwise nobody could make it again.
+    """
+    key = f"parts/{sha256}.parquet"
+    with suppress(NotFound):
+        if disk.hash(key)[0] == sha256:
+            return key
+        disk.remove(key)
+    with suppress(AlreadyExists):
+        disk.create(key, path)
+    return key
 
 
 @dataclass(frozen=True)
@@ -203,9 +213,7 @@ class Store:
             if self.disk.links or not file.startswith(_SHARED):
                 self._place(artifact.ref, file, path, described)
                 continue
-            shared[file] = part_key(described["sha256"])
-            with suppress(AlreadyExists):
-                self.disk.create(shared[file], path)
+            shared[file] = create_part(self.disk, path, described["sha256"])
         manifest = {name: value for name, value in artifact.manifest.items() if name != "at"}
         if shared:
             manifest["at"] = shared

@@ -11,6 +11,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from buckets import Proxy, make_bucket, options_for, sometimes
@@ -197,6 +198,19 @@ def test_an_object_with_an_impossible_name_is_named(bucket, put, key):
     with pytest.raises(StoreError, match="is no name that a store has; remove it") as raised:
         list(store.refs())
     assert repr(f"some/place/{key}") in str(raised.value)
+
+
+def test_a_part_that_is_damaged_is_made_again(bucket, s3_service, monkeypatch, tmp_path):
+    rows = pa.table({"path": ["a"], "label": ["x"], "error": pa.nulls(1, pa.string())})
+    store = Store(bucket)
+    part = Shards(store.disk).finish("record", "entries", rows)
+    name, prefix = bucket.removeprefix("s3://").split("/", 1)
+    s3_service.put(name, f"{prefix}/{part.key}", b"damaged")
+    monkeypatch.setenv("LOOKBOOK_CACHE", str(tmp_path / "another machine's"))
+    again = Store(bucket)
+    assert Shards(again.disk).finished("record") is None
+    assert Shards(again.disk).finish("record", "entries", rows) == part
+    assert Shards(again.disk).finished("record") == part
 
 
 def test_files_of_the_cache_may_go_at_any_moment_and_are_not_trusted(bucket):

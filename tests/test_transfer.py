@@ -307,29 +307,8 @@ def test_fine_tuning_moves_all_of_it_and_says_how_long_it_will_take(store, drawn
     np.testing.assert_allclose(tf.nn.softmax(whole(tf.constant(test.images))), ready.predict(test.images), atol=1e-5)
 
 
-@pytest.mark.long
-def test_a_fine_tuning_does_not_go_on_from_that_of_another_head(store, drawn, tmp_path, monkeypatch):
-    settings = dataclasses.replace(TRAINING, epochs=3, fine_tune=2)
-    other = Store(tmp_path / "undisturbed")
-    undisturbed = train(other, publish(other, draw(40, 0), draw(20, 1)), settings)
-    monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", -1.0)
-    with monkeypatch.context() as patch:
-
-        def interrupt(progress, result, seconds):
-            if result.epoch == 4:
-                raise KeyboardInterrupt
-
-        patch.setattr(TrainingProgress, "on_epoch", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(store, drawn, dataclasses.replace(settings, epochs=2, learning_rate=0.03))
-    assert train(store, drawn, settings) == undisturbed
-
-
-@pytest.mark.long
-def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, drawn, tmp_path, monkeypatch):
-    settings = dataclasses.replace(TRAINING, epochs=2, fine_tune=2)
-    other = Store(tmp_path / "undisturbed")
-    undisturbed = train(other, publish(other, draw(40, 0), draw(20, 1)), settings)
+def interrupted(store, drawn, settings, monkeypatch):
+    """A training that is interrupted in its fourth epoch, the second of fine-tuning. States are kept all the time."""
     monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", -1.0)
     with monkeypatch.context() as patch:
         told = TrainingProgress.on_epoch
@@ -342,6 +321,23 @@ def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, d
         patch.setattr(TrainingProgress, "on_epoch", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(store, drawn, settings)
+
+
+@pytest.mark.long
+def test_a_fine_tuning_does_not_go_on_from_that_of_another_head(store, drawn, tmp_path, monkeypatch):
+    settings = dataclasses.replace(TRAINING, epochs=3, fine_tune=2)
+    other = Store(tmp_path / "undisturbed")
+    undisturbed = train(other, publish(other, draw(40, 0), draw(20, 1)), settings)
+    interrupted(store, drawn, dataclasses.replace(settings, epochs=2, learning_rate=0.03), monkeypatch)
+    assert train(store, drawn, settings) == undisturbed
+
+
+@pytest.mark.long
+def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, drawn, tmp_path, monkeypatch):
+    settings = dataclasses.replace(TRAINING, epochs=2, fine_tune=2)
+    other = Store(tmp_path / "undisturbed")
+    undisturbed = train(other, publish(other, draw(40, 0), draw(20, 1)), settings)
+    interrupted(store, drawn, settings, monkeypatch)
     lines = []
     assert train(store, drawn, settings, lines) == undisturbed
     assert [line for line in lines if "going on" in line][-1] == "going on after epoch 1, where an earlier run was"
