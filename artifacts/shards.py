@@ -11,10 +11,12 @@ The digest is of all that decides a shard's rows, so whoever finishes a shard do
 import re
 import time
 import uuid
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,6 +24,8 @@ from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
 from artifacts.store import create_part
+
+LEAST = 18  # rows of a table that its report shows as least certain
 
 FRESH_SECONDS = 24 * 3600
 """How long an interrupted fresh scoring is gone on with. An older one begins anew: nobody remembers that it began."""
@@ -38,6 +42,11 @@ class Part:
     rows: how many rows it has.
     labels: class -> rows.
     errors: kind -> rows.
+    size: of that file, in bytes.
+    confidence: of the rows with a label, how many have a confidence below 0.1, 0.2 and so on up to 1.
+    least: their LEAST lowest confidences, ascending.
+
+    The last three are None in records of an earlier Lookbook.
     """
 
     key: str
@@ -47,12 +56,27 @@ class Part:
     rows: int
     labels: dict[str, int]
     errors: dict[str, int]
+    size: int | None = None
+    confidence: list[int] | None = None
+    least: list[float] | None = None
 
     def has_any(self, kinds: Collection[str]) -> bool:
         """Whether a row has an error of one of these kinds."""
         return any(kind in kinds for kind in self.errors)
 
 
+def part_of(document: Mapping[str, Any]) -> Part:
+    """The part that a record, or a receipt, tells. What a later Lookbook adds is passed over."""
+    return Part(**{field.name: document[field.name] for field in fields(Part) if field.name in document})
+
+
+def confidences(rows: pa.Table) -> tuple[list[int], list[float]]:
+    """`confidence` and `least` of a Part with these rows."""
+    found = rows.column("confidence").drop_null().to_numpy()
+    return np.histogram(found, _TENTHS)[0].tolist(), [float(each) for each in np.sort(found)[:LEAST]]
+
+
+_TENTHS = np.linspace(0, 1, 11)
 _RECORD = re.compile(r"/[0-9]{8}\.json$")  # an editor's copy of one, say, is none
 
 
@@ -76,8 +100,10 @@ class Shards:
             path = scratch / "part.parquet"
             pq.write_table(rows, path, compression="zstd")
             key, sha256 = self.create(path)
+            size = path.stat().st_size
         first = rows.column("path")[0].as_py()
-        part = Part(key, sha256, digest, first, len(rows), _counts(rows, "label"), _counts(rows, "error"))
+        counts = _counts(rows, "label"), _counts(rows, "error")
+        part = Part(key, sha256, digest, first, len(rows), *counts, size, *confidences(rows))
         return self.record(record, part, fresh)
 
     def create(self, path: Path) -> tuple[str, str]:
@@ -150,7 +176,7 @@ class Shards:
         except Corrupt:
             return number, None, ""
         writer = str(document.pop("writer"))
-        return number, Part(**document), writer
+        return number, part_of(document), writer
 
     def _undamaged(self, part: Part) -> bool:
         try:

@@ -3,9 +3,10 @@
 import heapq
 import html
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from PIL import Image
 from artifacts import metrics
 from artifacts.errors import Corrupt
 from artifacts.refs import Ref
-from artifacts.shards import Part
+from artifacts.shards import LEAST, Part, confidences
 from artifacts.store import Store
 from tasks.reports.numbers import many
 from tasks.reports.pages import gallery
@@ -28,10 +29,11 @@ from tasks.vision.metrics import scale
 from tasks.vision.stability import LITTLE, MUCH, Shift, shift
 
 THUMBNAIL = ImageSpec(height=64, width=64, channels=3, background=255)
-_A_CLASS, _UNSURE, _ERRORS = 6, 18, 5
+_A_CLASS, _ERRORS = 6, 5
 _SHOWN, _CLASSES = 30, 50  # thumbnails and classes of the short form
 _SAMPLES_BYTES = 150_000  # of its thumbnails: Prefect wants a report below 200 KB
 _BINS = np.linspace(0, 1, 11)
+_COLUMNS = ["path", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]
 
 
 @dataclass(frozen=True)
@@ -76,43 +78,73 @@ def summarize(
     parts: Iterable[Part],
     temperature: float | None = None,
 ) -> Summary:
-    """Go through the parts once, a part in memory at a time. `temperature`: that their probabilities are scaled by."""
+    """Add up what the parts' records tell, and read the few parts whose rows are shown, one after another.
+
+    temperature: that their probabilities are scaled by.
+    """
+    parts = [part if part.confidence is not None else _looked_into(store, part) for part in parts]
     summary = Summary(
-        temperature=temperature, classes=dict.fromkeys(classes, 0), samples={name: [] for name in classes}
+        rows=sum(part.rows for part in parts),
+        classes=dict.fromkeys(classes, 0),
+        samples={name: [] for name in classes},
+        temperature=temperature,
     )
+    lowest = heapq.nsmallest(LEAST, ((each, place) for place, part in enumerate(parts) for each in part.least or ()))
+    unsure_of = Counter(place for _, place in lowest)
     unsure: list[tuple[float, int, Row]] = []
-    counts, bins = np.zeros(len(classes), np.int64), np.zeros(10, np.int64)
-    for part in parts:
-        columns = ["path", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]
-        table = pq.read_table(store.disk.materialize(part.key, part.sha256).path, columns=columns)
-        labels = table.column("label").cast(pa.string()).to_numpy(zero_copy_only=False)
-        confidence = table.column("confidence").to_numpy(zero_copy_only=False)
-        scored = np.flatnonzero(~np.isnan(confidence))
-        first = summary.rows
-        summary.rows += len(table)
-        bins += np.histogram(confidence[scored], _BINS)[0]
-        for name, shown in summary.samples.items():
-            members = np.flatnonzero(labels == name) if len(shown) < _A_CLASS else ()
-            shown += [_row(table, int(item)) for item in members[: _A_CLASS - len(shown)]]
-        for item in scored[np.argsort(confidence[scored], kind="stable")[:_UNSURE]]:
-            heapq.heappush(unsure, (-float(confidence[item]), -first - int(item), _row(table, int(item))))
-            if len(unsure) > _UNSURE:
-                heapq.heappop(unsure)
-        for index, name in enumerate(classes):
-            counts[index] += part.labels.get(name, 0)
+    bins = np.zeros(10, np.int64)
+    for place, part in enumerate(parts):
+        bins += np.array(part.confidence, np.int64)
+        for name, rows in part.labels.items():
+            summary.classes[name] += rows
         for kind, rows in part.errors.items():
             summary.errors[kind] = summary.errors.get(kind, 0) + rows
-            shown = summary.examples.setdefault(kind, [])
-            errors = table.column("error").cast(pa.string()).to_numpy(zero_copy_only=False)
-            shown += [_row(table, int(item)) for item in np.flatnonzero(errors == kind)[: _ERRORS - len(shown)]]
-    summary.classes = dict(zip(classes, counts.tolist(), strict=True))
+            summary.examples.setdefault(kind, [])
+        if unsure_of[place] or _shows(summary, part):
+            table = _read(store, part)
+            _show(summary, table)
+            unsure += [(row.confidence or 0.0, place, row) for row in _least_certain(table, unsure_of[place])]
     summary.confidence = bins.tolist()
-    summary.unsure = [row for _, _, row in sorted(unsure, reverse=True)]
+    summary.unsure = [row for _, _, row in sorted(unsure, key=lambda each: each[:2])]
     if bins.any() and (expected := _test_split(store, weights, dataset)) is not None:
         expected = expected if temperature is None else scale(expected, temperature)
+        counts = np.array(list(summary.classes.values()), np.int64)
         summary.class_shift = shift(np.bincount(expected.argmax(1), minlength=len(classes)), counts)
         summary.confidence_shift = shift(np.histogram(expected.max(1), _BINS)[0], bins)
     return summary
+
+
+def _looked_into(store: Store, part: Part) -> Part:
+    """A part of an earlier Lookbook, with what its record does not tell."""
+    confidence, least = confidences(_read(store, part))
+    return replace(part, confidence=confidence, least=least)
+
+
+def _read(store: Store, part: Part) -> pa.Table:
+    return pq.read_table(store.disk.materialize(part.key, part.sha256).path, columns=_COLUMNS)
+
+
+def _shows(summary: Summary, part: Part) -> bool:
+    """Whether the part has rows that are still looked for."""
+    return any(len(summary.samples[name]) < _A_CLASS for name in part.labels) or any(
+        len(summary.examples[kind]) < _ERRORS for kind in part.errors
+    )
+
+
+def _show(summary: Summary, table: pa.Table) -> None:
+    """Take samples and examples of a part, as far as they are still looked for."""
+    for column, wanted, most in (("label", summary.samples, _A_CLASS), ("error", summary.examples, _ERRORS)):
+        texts = table.column(column).cast(pa.string()).to_numpy(zero_copy_only=False)
+        for text, shown in wanted.items():
+            if len(shown) < most:
+                shown += [_row(table, int(item)) for item in np.flatnonzero(texts == text)[: most - len(shown)]]
+
+
+def _least_certain(table: pa.Table, most: int) -> list[Row]:
+    """That many rows with the lowest confidence."""
+    confidence = table.column("confidence").to_numpy(zero_copy_only=False)
+    scored = np.flatnonzero(~np.isnan(confidence))
+    return [_row(table, int(item)) for item in scored[np.argsort(confidence[scored], kind="stable")[:most]]]
 
 
 def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[str, bytes]) -> bytes:
