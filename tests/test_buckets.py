@@ -201,7 +201,7 @@ def test_an_object_with_an_impossible_name_is_named(bucket, put, key):
 
 
 def test_a_part_that_is_damaged_is_made_again(bucket, s3_service, monkeypatch, tmp_path):
-    rows = pa.table({"path": ["a"], "label": ["x"], "error": pa.nulls(1, pa.string())})
+    rows = pa.table({"path": ["a"], "label": ["x"], "confidence": [0.5], "error": pa.nulls(1, pa.string())})
     store = Store(bucket)
     part = Shards(store.disk).finish("record", "entries", rows)
     name, prefix = bucket.removeprefix("s3://").split("/", 1)

@@ -32,9 +32,10 @@ class ModelBeside:
     waited: seconds in which all the rest waited for it.
     """
 
-    def __init__(self, store: Store, job: Job) -> None:
+    def __init__(self, store: Store, job: Job, processors: int | None = None) -> None:
+        """processors: how many pictures a pretrained network looks at at once; by default one a processor."""
         self._thread = ThreadPoolExecutor(1)
-        self._loading = self._thread.submit(_load, store, job)
+        self._loading = self._thread.submit(_load, store, job, processors)
         self.waited = 0.0
 
     def __enter__(self) -> Self:
@@ -55,7 +56,7 @@ class ModelBeside:
         return loaded
 
 
-def _load(store: Store, job: Job) -> model.Model:
+def _load(store: Store, job: Job, processors: int | None) -> model.Model:
     """Import TensorFlow and load the model, while the main thread feeds the decoders.
 
     An import holds the interpreter for 5 ms whenever it may; taking it back in 0.5 ms keeps the decoders fed: 70,000
@@ -64,7 +65,7 @@ def _load(store: Store, job: Job) -> model.Model:
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
     try:
-        return model.load(store, job.weights, job.temperature)
+        return model.load(store, job.weights, job.temperature, processors)
     finally:
         sys.setswitchinterval(before)
 

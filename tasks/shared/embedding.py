@@ -39,18 +39,20 @@ class Embedding:
     spec: the size of the pictures.
     precision: what it computes in.
     place: the TensorFlow device.
+    processors: how many batches are embedded at once; by default one a processor.
     """
 
     backbone: Backbone
     spec: ImageSpec
     precision: Precision
     place: str
+    processors: int | None = None
 
     @cached_property
     def embedder(self) -> "Embedder":
         from tasks.vision.backbone import Embedder
 
-        return Embedder(fold(self.backbone.tensors), self.precision, self.place)
+        return Embedder(fold(self.backbone.tensors), self.precision, self.place, self.processors)
 
     def decided_by(self, mirrored: bool) -> dict[str, Any]:
         """All that decides features, beside the pixels."""

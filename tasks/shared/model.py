@@ -36,8 +36,10 @@ class Model:
     predict_kept: Predict
 
 
-def load(store: Store, ref: Ref, temperature: float | None = None) -> Model:
+def load(store: Store, ref: Ref, temperature: float | None = None, processors: int | None = None) -> Model:
     """The model of published weights; `temperature` scales its probabilities. Raises NotFound, Corrupt, WeightsError.
+
+    processors: how many batches a pretrained network embeds at once; by default one a processor.
 
     One thread computes an operation: the same numbers wherever it is asked, and decoders have the other processors.
     """
@@ -60,13 +62,13 @@ def load(store: Store, ref: Ref, temperature: float | None = None) -> Model:
     network.assign(tensors)
     head = Predictor(network, temperature or 1.0)
     if own:
-        embedder = Embedder(own, computed_in, place)
+        embedder = Embedder(own, computed_in, place, processors)
 
         def predict_whole(images: np.ndarray) -> np.ndarray:
             return head(embedder(images))
 
         return Model(ref, published.classes, spec, predict_whole, predict_whole)
-    embedding = Embedding(backbones.load(store, published.backbone), spec, computed_in, place)
+    embedding = Embedding(backbones.load(store, published.backbone), spec, computed_in, place, processors)
     return Model(
         ref,
         published.classes,

@@ -55,15 +55,22 @@ class Embedder:
     tensors: as `lite0.FOLDED` has them.
     precision: what the convolutions are computed in.
     place: the TensorFlow device.
+    processors: how many batches are computed at once; by default one a processor.
     """
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], precision: Precision, place: str = "/CPU:0") -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, np.ndarray],
+        precision: Precision,
+        place: str = "/CPU:0",
+        processors: int | None = None,
+    ) -> None:
         device.use_threads(1)
         dtype = tf.as_dtype(precision)
         self._place = place
         on_gpu = place != "/CPU:0"
         self.batch = GPU_BATCH if on_gpu else BATCH
-        self._workers = 1 if on_gpu else os.cpu_count() or 1
+        self._workers = 1 if on_gpu else processors or os.cpu_count() or 1
         with tf.device(place):
             weights = {name: tf.cast(tf.constant(tensors[name]), dtype) for name in FOLDED}
 
