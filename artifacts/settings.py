@@ -39,6 +39,13 @@ class Settings(BaseSettings):
         dict[str, Annotated[str, BeforeValidator(str)]],
         Field(description="Folders that flows may read pictures from, as JSON: name -> folder or s3://bucket/prefix."),
     ] = {}
+    cluster: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(local|auto|ray://[^/\s]+)$",
+            description="Ray cluster of runs on it: local, auto (this machine is a node) or ray://host:10001.",
+        ),
+    ] = None
     decoders: Annotated[
         int | None, Field(gt=0, description="Decoder processes; by default one a processor, at most 32.")
     ] = None

@@ -94,6 +94,12 @@ class Computing:
     device: Annotated[Device, "auto takes a GPU where there is one; gpu fails at once where there is none."] = "auto"
 
 
+RunOn = Annotated[
+    Literal["here", "cluster"],
+    "here works in this run's own process; cluster has pictures decoded, embedded and scored by all nodes of the Ray "
+    "cluster that LOOKBOOK_CLUSTER names, with the same results.",
+]
+
 DeadlineHours = Annotated[
     float,
     Limits(gt=0, le=720),
@@ -162,4 +168,5 @@ class ScoreRequest:
         "Largest share of the entries without a prediction for a reason that may pass: missing, changed, unreadable, "
         "timeout or crashed. Above it the run fails, and the newest table stays the one that was.",
     ] = 0.5
+    run_on: RunOn = "here"
     deadline_hours: DeadlineHours = 12

@@ -2,19 +2,21 @@
 
 import random
 import time
+from functools import partial
 
 from prefect import get_run_logger, task
 
 from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
-from tasks.reports.progress import FolderProgress, report_key
+from tasks.cluster.conducting import Watch
+from tasks.reports.progress import FolderProgress, report_key, tell, warn
 from tasks.scoring.finishing import Finisher, Records
 from tasks.scoring.job import Job
 from tasks.scoring.losses import moved
 from tasks.scoring.outcome import Outcome
 from tasks.scoring.plans import Plan, load_plan
-from tasks.scoring.prediction import OnRows
+from tasks.scoring.remote import ELSEWHERE, finish_on_cluster
 from tasks.shared.deadline import Deadline
 from tasks.shared.retries import RETRIES
 
@@ -36,39 +38,48 @@ def score(plan: str, job: Job, deadline: Deadline) -> Outcome:
             progress(rows, errors, reused)
             deadline.check(f"scoring {job.request.folder}")
 
-        outcome = score_plan(store, settings, job, planned, on_rows=on_rows)
-    get_run_logger().info("%s rows predicted, %s reused", f"{outcome.predicted:,}", f"{outcome.reused:,}")
+        logger = get_run_logger()
+        watch = Watch(on_rows, progress.on_rates, partial(tell, log=logger.info), partial(warn, log=logger.warning))
+        outcome = score_plan(store, settings, job, planned, watch)
+    logger.info("%s rows predicted, %s reused", f"{outcome.predicted:,}", f"{outcome.reused:,}")
     return outcome
 
 
-def score_plan(store: Store, settings: Settings, job: Job, plan: Plan, *, on_rows: OnRows = lambda *_: None) -> Outcome:
-    """Finish every shard of `plan`: by its record, by copying rows scored before, or by scoring.
+def score_plan(store: Store, settings: Settings, job: Job, plan: Plan, watch: Watch | None = None) -> Outcome:
+    """Finish every shard of `plan`: by its record, by copying rows scored before, or by scoring, here or on a cluster.
 
     A fresh scoring takes over only what it had finished itself before it was interrupted.
 
     Raises FolderError when the folder is another one than was listed, and FolderLost when its files can't be read any
-    more, one after another.
+    more, one after another; of a cluster ClusterError, ClusterLost and StoreAway.
     """
+    watch = watch or Watch()
     started = time.perf_counter()
     if job.where != plan.where:
         raise moved(job, plan.where)
     mark = Shards(store.disk).begin_fresh(job.fresh_digest) if job.request.fresh else None
     records = Records(store, job, plan, mark)
     done: dict[int, Part] = {}
-    predicted, reused, waited = 0, 0, 0.0
+    reused, waited = 0, 0.0
     for found in records.find_all(range(len(plan.digests))):
         done[found.number] = found.part
         reused += found.reused
-        on_rows(found.part.rows, sum(found.part.errors.values()), found.reused)
-    if missing := [number for number in range(len(plan.digests)) if number not in done]:
+        watch.on_rows(found.part.rows, sum(found.part.errors.values()), found.reused)
+    missing, on_rows = [number for number in range(len(plan.digests)) if number not in done], watch.on_rows
+    if missing and job.request.run_on == "cluster":
+        for finished in finish_on_cluster(settings, job, plan, mark, missing, watch):
+            done[finished.number] = finished.part
+            reused += finished.reused
+        # This machine has the last word on files that another one did not see.
+        missing, on_rows = [number for number in missing if done[number].has_any(ELSEWHERE)], watch.on_life
+    if missing:
         with Finisher(store, settings, job, plan, records) as finisher:
             for finished in finisher.finish(_from_anywhere(missing), on_rows):
+                reused += 0 if finished.number in done else finished.reused
                 done[finished.number] = finished.part
-                predicted += finished.predicted
-                reused += finished.reused
             waited = finisher.waited
     parts = [done[number] for number in range(len(plan.digests))]
-    return Outcome(parts, predicted, reused, time.perf_counter() - started - waited, waited)
+    return Outcome(parts, plan.rows - reused, reused, time.perf_counter() - started - waited, waited)
 
 
 def _from_anywhere(numbers: list[int]) -> list[int]:

@@ -26,6 +26,7 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import plan as plans
+from tasks.cluster.conducting import Watch
 from tasks.commit import TooManyErrors, commit_predictions
 from tasks.judging.measuring import evaluate_weights
 from tasks.plan import plan_folder
@@ -821,7 +822,7 @@ def test_an_interrupted_fresh_scoring_goes_on_with_what_it_finished(store, setti
 
     done = []
     with pytest.raises(KeyboardInterrupt):
-        score_plan(store, settings, job, found, on_rows=interrupt)
+        score_plan(store, settings, job, found, Watch(interrupt))
     again, outcome = score(store, settings, champion, fresh=True)
     assert again == ref
     assert 0 < outcome.reused < 60

@@ -6,7 +6,7 @@ Bars on a terminal, plain lines elsewhere, both on stderr; and in Prefect's UI a
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -97,10 +97,11 @@ class _ShareReport:
         self._writing = self._write(0.0)
         self._written_at = time.monotonic()
 
-    def update(self, share: float) -> None:
-        """Write `share` (0-1), if it is time."""
+    def update(self, share: float, description: str | None = None) -> None:
+        """Write `share` (0-1), if it is time, with another description where one is given."""
         if time.monotonic() - self._written_at > self.SECONDS and self._writing.done():
             self._written_at = time.monotonic()
+            self._description = description or self._description
             self._writing = self._write(share)
 
     def close(self, share: float) -> None:
@@ -118,7 +119,7 @@ class _ShareReport:
                 made = create_progress_artifact(percent, key=self._key, description=self._description)
                 self._report = cast(UUID, made)
             else:
-                update_progress_artifact(self._report, progress=percent)
+                update_progress_artifact(self._report, progress=percent, description=self._description)
 
 
 def _share_report(key: str, description: str) -> _ShareReport | None:
@@ -205,6 +206,7 @@ class FolderProgress:
         self._report = _share_report(key, f"Share of the {entries} that are done")
         self._entries = entries
         self._rows, self._done, self._errors, self._reused = rows, 0, 0, 0
+        self._rates = ""
         self._console = Console(stderr=True)
         self._started = self._shown_at = time.monotonic()
         self._bar = Progress(
@@ -213,9 +215,9 @@ class FolderProgress:
         )  # fmt: skip
         self._task = self._bar.add_task(doing, total=rows, seen="")
 
-    def __enter__(self) -> Callable[[int, int, int], None]:
+    def __enter__(self) -> Self:
         self._bar.start()
-        return self._on_rows
+        return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._bar.stop()
@@ -224,15 +226,21 @@ class FolderProgress:
         if kind is None:
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
-    def _on_rows(self, rows: int, errors: int, reused: int) -> None:
+    def on_rates(self, rates: Mapping[str, float]) -> None:
+        """Show images a second by node of a cluster, from now on."""
+        self._rates = "  ".join(f"{printable(node)} {rate:,.0f}/s" for node, rate in sorted(rates.items()))
+
+    def __call__(self, rows: int, errors: int, reused: int) -> None:
         self._done, self._errors, self._reused = self._done + rows, self._errors + errors, self._reused + reused
-        self._bar.update(self._task, completed=self._done, seen=self._line())
+        self._bar.update(self._task, completed=self._done, seen=f"{self._line()}  {self._rates}".rstrip())
         if time.monotonic() - self._shown_at > self._SECONDS:
             self._shown_at = time.monotonic()
             if self._report:
-                self._report.update(self._done / self._rows)
+                self._report.update(
+                    self._done / self._rows, f"{self._line()}\n\n{self._rates}" if self._rates else None
+                )
             if not self._console.is_terminal:
-                self._console.print(self._line(), highlight=False, soft_wrap=True)
+                self._console.print(f"{self._line()}  {self._rates}".rstrip(), highlight=False, soft_wrap=True)
 
     def _line(self) -> str:
         rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)

@@ -20,6 +20,7 @@ from tasks.scoring.losses import Losses, reopened
 from tasks.scoring.plans import Plan
 from tasks.scoring.prediction import ModelBeside, OnRows, predict_shards
 from tasks.scoring.rows import Shard, table_of
+from tasks.shared.folders import Folder
 from tasks.vision.decoding import DecoderPool, default_processes
 
 
@@ -75,7 +76,11 @@ class Finisher:
     """Finishes shards. Use as a context: it starts decoders, loads the model, and ends both.
 
     processors: how many decoders there are, and how many pictures a pretrained network looks at at once.
+    folder, pool: where it reads, and what decodes.
     """
+
+    folder: Folder
+    pool: DecoderPool
 
     def __init__(
         self, store: Store, settings: Settings, job: Job, plan: Plan, records: Records, processors: int | None = None
@@ -87,10 +92,10 @@ class Finisher:
     def __enter__(self) -> Self:
         """Raises FolderError when the folder is another one than was listed."""
         with ExitStack() as stack:
-            self._folder = stack.enter_context(reopened(self._settings, self._job))
-            self._pool = stack.enter_context(
+            self.folder = stack.enter_context(reopened(self._settings, self._job))
+            self.pool = stack.enter_context(
                 DecoderPool(
-                    self._folder.descriptor,
+                    self.folder.descriptor,
                     self._job.spec,
                     self._job.limits,
                     self._settings.max_image_seconds,
@@ -127,7 +132,7 @@ class Finisher:
                 else:
                     yield Shard(number, self._records.digest(number), self._plan.entries(number), self._earlier)
 
-        losses, decode = Losses(self._folder, self._job.request.folder), partial(self._folder.decode, self._pool)
+        losses, decode = Losses(self.folder, self._job.request.folder), partial(self.folder.decode, self.pool)
         for finished in self._written(
             predict_shards(decode, self._beside, wanted(), self._job.spec, losses, on_rows), on_rows
         ):

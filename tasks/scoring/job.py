@@ -1,5 +1,6 @@
 """A scoring as it is carried out: what was asked for, resolved once, and the digests that follow from it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,6 +52,24 @@ class Job:
     limits: Limits
     temperature: float | None
     precision: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; `from_dict` reads it back."""
+        return {**asdict(self), "weights": str(self.weights)}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "Job":
+        """The job that `to_dict` has written."""
+        return cls(
+            **{
+                **given,
+                "request": ScoreRequest(**given["request"]),
+                "weights": Ref.parse(given["weights"]),
+                "classes": tuple(given["classes"]),
+                "spec": ImageSpec(**given["spec"]),
+                "limits": Limits(**given["limits"]),
+            }
+        )
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifacts.disk import Disk
+from artifacts.errors import Corrupt
 
 
 @dataclass(frozen=True)
 class Plan:
     """A listed folder: a Parquet file that has a row group for each shard.
 
+    key: in the store's staging area.
     path: of the file.
     digests: of the entries of each shard.
     shard_rows: how many entries each shard has.
@@ -22,6 +24,7 @@ class Plan:
     where: the `real_path` of the folder that was listed.
     """
 
+    key: str
     path: Path
     digests: list[str]
     shard_rows: list[int]
@@ -43,12 +46,17 @@ class Plan:
 
 
 def load_plan(disk: Disk, key: str) -> Plan:
-    """The plan that is under a key of the staging area. Raises NotFound."""
-    path = disk.materialize(key, key.rpartition("/")[2].removesuffix(".parquet")).path
+    """The plan that is under a key of the staging area. Raises NotFound and Corrupt."""
+    sha256 = key.rpartition("/")[2].removesuffix(".parquet")
+    found = disk.materialize(key, sha256)
+    if found.sha256 != sha256:
+        raise Corrupt(f"{key} is damaged: it is not what was written; run it again, the folder is listed anew")
+    path = found.path
     footer = pq.read_metadata(path)
     rows = [footer.row_group(shard).num_rows for shard in range(footer.num_row_groups)]
     metadata = footer.metadata
     return Plan(
+        key,
         path,
         json.loads(metadata[b"lookbook.shards"]),
         rows,

@@ -69,6 +69,7 @@ class BucketFolder:
         self, bucket: Bucket, scratch: Path, descriptor: int, most_bytes: int, threads: ThreadPoolExecutor
     ) -> None:
         self.descriptor = descriptor
+        self.by_size = False  # a bucket tells every machine the same times
         self._bucket, self._scratch, self._threads = bucket, scratch, threads
         self._most_bytes = most_bytes
         self._named = 0
@@ -92,6 +93,11 @@ class BucketFolder:
             raise FolderError(str(error)) from None
         if before and before.path:
             yield before
+
+    def entry(self, path: bytes) -> Entry | None:
+        """By asking for it. Raises StoreError."""
+        found = self._bucket.head(path.decode())
+        return Entry(path, found["size"], _time_ns(found), True) if found else None
 
     def is_at(self, where: str) -> bool:
         """An address leads to one place."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from artifacts.settings import Settings
@@ -18,12 +19,17 @@ class Folder(Protocol):
     """An open folder.
 
     descriptor: of the folder on this machine below which decoders may read.
+    by_size: whether a file of the planned size is the planned one, whatever its time: on a mount with other times.
     """
 
     descriptor: int
+    by_size: bool
 
     def walk(self) -> Iterator[Entry]:
         """Every entry below it that is no folder itself, sorted by the bytes of its path. Raises FolderError."""
+
+    def entry(self, path: bytes) -> Entry | None:
+        """One entry as it is now; None where there is none."""
 
     def is_at(self, where: str) -> bool:
         """Whether it is the one at `where`, a `real_path`."""
@@ -45,10 +51,15 @@ class LocalFolder:
         """Raises FolderError."""
         self._settings, self._text = settings, text
         self.descriptor = listing.open_folder(settings, text)
+        self.by_size = False
 
     def walk(self) -> Iterator[Entry]:
         """Symlinks are entries, and are not followed."""
         return listing.walk(self.descriptor)
+
+    def entry(self, path: bytes) -> Entry | None:
+        """No link on the way is followed."""
+        return listing.entry(self.descriptor, path)
 
     def is_at(self, where: str) -> bool:
         """A link on the way may have been moved."""
@@ -60,11 +71,19 @@ class LocalFolder:
 
     def decode(self, pool: DecoderPool, requests: Iterable[tuple[Key, Files]]) -> Iterator[tuple[Key, DecodedFiles]]:
         """The pool reads the files themselves."""
-        return pool.decode(requests)
+        if not self.by_size:
+            return pool.decode(requests)
+        return pool.decode((key, replace(files, mtimes_ns=list(self._times(files)))) for key, files in requests)
 
     def why_unreadable(self, path: bytes) -> OSError | None:
         """The folder is opened anew: its mount may have gone away."""
         return listing.why_unreadable(self._settings, self._text, path)
+
+    def _times(self, files: Files) -> Iterator[int]:
+        """The times that files of the planned size have here, and of others the planned ones."""
+        for path, size, mtime_ns in zip(files.paths, files.sizes, files.mtimes_ns, strict=True):
+            found = self.entry(path)
+            yield found.mtime_ns if found and found.size == size else mtime_ns
 
 
 @contextmanager

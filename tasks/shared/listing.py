@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -135,23 +136,46 @@ def is_at(folder: int, where: str) -> bool:
 
 def why_unreadable(settings: Settings, text: str, path: bytes) -> OSError | None:
     """Why the file `path` in the folder `root:sub/path` can't be read now; None when it can."""
-    *folders, name = path.split(b"/")
     try:
-        descriptor = open_folder(settings, text)
+        top = open_folder(settings, text)
     except FolderError:
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    try:
+        with _folder_of(top, path) as (folder, name), open(os.open(name, _FILE, dir_fd=folder), "rb") as file:
+            file.read(1)
+    except OSError as error:
+        return error
+    finally:
+        os.close(top)
+    return None
+
+
+def entry(top: int, path: bytes) -> Entry | None:
+    """The entry `path` below an open folder, as it is now; None where there is none."""
+    try:
+        with _folder_of(top, path) as (folder, name):
+            return _entry(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
+    except OSError:
+        return None
+
+
+@contextmanager
+def _folder_of(top: int, path: bytes) -> Iterator[tuple[int, bytes]]:
+    """A descriptor of the folder that `path` is in, and its name there. Raises OSError."""
+    *folders, name = path.split(b"/")
+    descriptor = os.dup(top)
     try:
         for folder in folders:
             inner = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
-        with open(os.open(name, _FILE, dir_fd=descriptor), "rb") as file:
-            file.read(1)
-    except OSError as error:
-        return error
+        yield descriptor, name
     finally:
         os.close(descriptor)
-    return None
+
+
+def _entry(path: bytes, found: os.stat_result) -> Entry:
+    return Entry(path, found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
 
 
 def _parse(settings: Settings, text: str) -> tuple[Path | str, list[str]]:
@@ -199,7 +223,7 @@ def walk(top: int) -> Iterator[Entry]:
                     continue
                 except OSError as error:
                     raise _unlistable(prefix, error) from None
-                yield Entry(prefix + name, found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
+                yield _entry(prefix + name, found)
     finally:
         for folder, _, _ in stack:
             os.close(folder)

@@ -7,6 +7,7 @@ from typing import Any
 from prefect.tasks import exponential_backoff
 
 from artifacts.errors import StoreAway
+from tasks.cluster.errors import ClusterLost
 from tasks.shared.listing import FolderLost
 
 # Not EIO: a disk that could not sync has lost something, and trying again would hide it.
@@ -21,7 +22,7 @@ def may_pass(error: BaseException) -> bool:
     import httpx
 
     return any(
-        isinstance(each, (httpx.TransportError, FolderLost, StoreAway))
+        isinstance(each, (httpx.TransportError, ClusterLost, FolderLost, StoreAway))
         or (isinstance(each, OSError) and each.errno in _PASSING)
         for each in _chain(error)
     )

@@ -6,6 +6,7 @@ from typing import Literal
 
 Precision = Literal["float32", "bfloat16"]
 
+_VECTORS = ("amx", "avx", "f16c", "fma", "sse")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # as Linux names a processor's instructions
 
 
@@ -26,6 +27,11 @@ def precision(asked: str, place: str) -> Precision:
 def processor() -> str:
     """The processor's name."""
     return _cpu_info("model name") or platform.machine()
+
+
+def instructions() -> str:
+    """The vector instructions that it has, as Linux names them, separated by spaces: they decide a sum's last bits."""
+    return " ".join(sorted(each for each in _cpu_info("flags").split() if each.startswith(_VECTORS)))
 
 
 def _cpu_info(wanted: str) -> str:

@@ -1,0 +1,99 @@
+"""Shards of a plan on a cluster: what the stage hands out, and what one of the machines does."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from artifacts.errors import NotFound
+from artifacts.settings import Settings
+from artifacts.shards import part_of
+from artifacts.store import Store
+from tasks.cluster.actor import Receipt
+from tasks.cluster.conducting import Watch, carry_out
+from tasks.cluster.errors import ClusterError
+from tasks.cluster.sample import FILES, Sample, check_sample, take_sample
+from tasks.scoring.finishing import Finished, Finisher, Records
+from tasks.scoring.job import Job
+from tasks.scoring.losses import reopened
+from tasks.scoring.plans import Plan, load_plan
+from tasks.scoring.prediction import OnRows
+from tasks.shared.listing import Entry, allow_folder, folder_place
+from tasks.vision.decoding import DecoderPool
+
+ELSEWHERE = ("missing", "changed", "unreadable")
+"""Errors that another machine may have where this one has none, as its mount is another."""
+
+
+def finish_on_cluster(
+    settings: Settings,
+    job: Job,
+    plan: Plan,
+    mark: str | None,
+    numbers: list[int],
+    watch: Watch,
+) -> Iterator[Finished]:
+    """Have shards of the plan finished by the nodes of a cluster. Raises what `carry_out` does.
+
+    mark: of a fresh scoring.
+    """
+    work = {
+        "kind": "score",
+        "job": job.to_dict(),
+        "folder": folder_place(settings, job.request.folder),
+        "plan": plan.key,
+        "mark": mark,
+        "sample": [] if settings.cluster == "local" else _sample(settings, job, plan),
+    }
+    for told in carry_out(settings, work, numbers, "shard", watch):
+        yield Finished(told.number, part_of(told.receipt["part"]), told.receipt["reused"])
+
+
+def _sample(settings: Settings, job: Job, plan: Plan) -> Sample:
+    """Files from all over the plan, as they are here."""
+    ends = np.cumsum(plan.shard_rows)
+    chosen: dict[int, list[int]] = {}
+    for row in np.unique(np.linspace(0, plan.rows - 1, FILES).astype(np.int64)):
+        shard = int(np.searchsorted(ends, row, side="right"))
+        chosen.setdefault(shard, []).append(int(row - (ends[shard] - plan.shard_rows[shard])))
+    entries = (
+        Entry(*each.values()) for shard, rows in chosen.items() for each in plan.entries(shard).take(rows).to_pylist()
+    )
+    with (
+        reopened(settings, job) as folder,
+        DecoderPool(folder.descriptor, job.spec, job.limits, settings.max_image_seconds, 1) as pool,
+    ):
+        return take_sample(folder, pool, entries)
+
+
+class Shards:
+    """Shards of a plan on one machine of a cluster: decoders and the model are started once."""
+
+    def __init__(self, task: Mapping[str, Any], processors: int) -> None:
+        """task: as `finish_on_cluster` makes it. Raises what says that this machine can't do it."""
+        settings = Settings()
+        store = Store(settings.store)
+        job = Job.from_dict(task["job"])
+        job = replace(job, request=replace(job.request, folder=allow_folder(task["folder"])))
+        try:
+            plan = load_plan(store.disk, task["plan"])
+        except NotFound:
+            raise ClusterError(
+                f"expected the store {store.disk.root} of the run that asks, found another one, or none: it must be a "
+                "bucket, or a folder that every machine mounts there"
+            ) from None
+        records = Records(store, job, plan, task["mark"])
+        with ExitStack() as stack:
+            self._finisher = stack.enter_context(Finisher(store, settings, job, plan, records, processors))
+            folder = self._finisher.folder
+            folder.by_size = not check_sample(folder, self._finisher.pool, task["sample"])
+            self._stack = stack.pop_all()  # open until the process ends
+
+    def do(self, numbers: list[int], on_rows: OnRows) -> Iterator[tuple[int, Receipt]]:
+        """A receipt tells the part that is on record."""
+        for finished in self._finisher.finish(numbers, on_rows):
+            part = finished.part
+            receipt = {"rows": part.rows, "errors": sum(part.errors.values()), "reused": finished.reused}
+            yield finished.number, {**receipt, "part": asdict(part)}
