@@ -35,18 +35,26 @@ class Decoded(Segments):
     readable when their segments are removed. Both are of committed segments only.
     """
 
-    def __init__(self, disk: Disk, decided_by: Mapping[str, Any], image: tuple[int, int, int]) -> None:
-        """image: height, width, channels."""
+    def __init__(
+        self, disk: Disk, decided_by: Mapping[str, Any], image: tuple[int, int, int], *, earlier: bool = True
+    ) -> None:
+        """image: height, width, channels; earlier: whether what there is is taken over, or only added to."""
         super().__init__(disk, _folder(decided_by), _SCHEMA)
         self.files: list[Read] = []
         self.places: dict[str, Place] = {}
         self._image = image
-        for key in disk.list(_FOLDER):
+        if earlier:
+            self.take_over_all()
+
+    def take_over_all(self) -> None:
+        """Take over what others have committed, and remove what nobody wants any more."""
+        for key in self._disk.list(_FOLDER):
             with suppress(NotFound):  # another preparation is done with it
-                if key.startswith(f"{_folder(decided_by)}/"):
-                    self.take_over(key)
-                elif time.time() - disk.modified(key) > _KEPT_SECONDS:
-                    disk.remove(key)
+                if key.startswith(f"{self._folder}/"):
+                    if key not in self.keys:
+                        self.take_over(key)
+                elif time.time() - self._disk.modified(key) > _KEPT_SECONDS:
+                    self._disk.remove(key)
 
     def add_files(self, files: Sequence[Read], images: np.ndarray) -> None:
         """Keep what was read. images: uint8 [files, height, width, channels], undefined for those that are bad.

@@ -27,16 +27,17 @@ class Features(Segments):
     added is committed.
 
     width: how many features a picture has.
+    earlier: whether those on record are taken over, or only added to.
     """
 
-    def __init__(self, disk: Disk, decided_by: Mapping[str, Any], width: int) -> None:
+    def __init__(self, disk: Disk, decided_by: Mapping[str, Any], width: int, *, earlier: bool = True) -> None:
         folder = f"{_FOLDER}/{digest(dict(decided_by))}"
         schema = pa.schema({"content": pa.binary(_DIGEST_BYTES), "features": pa.list_(pa.float32(), width)})
         super().__init__(disk, folder, schema)
         self._width = width
         self._parts: list[np.ndarray] = []
         self._places: dict[bytes, tuple[int, int]] = {}
-        for key in disk.list(folder):
+        for key in disk.list(folder) if earlier else ():
             with suppress(NotFound):  # another process found it damaged
                 self.take_over(key)
 

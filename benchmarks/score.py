@@ -31,7 +31,7 @@ from tasks.plan import plan_folder
 from tasks.requests import ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.job import make_job
-from tasks.scoring.plans import load_plan
+from tasks.shared.plans import load_plan
 from tasks.shared import model
 settings = Settings(image_roots={"given": sys.argv[1]})
 store = Store(settings.store)

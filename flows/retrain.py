@@ -74,7 +74,7 @@ def retrain(request: RetrainRequest) -> Any:
     if request.train_on == "here":
         check_device(computing.device)
     with _timed(seconds, "prepare"):
-        dataset_ref = prepare(data, request.pictures, called, deadline)
+        dataset_ref = prepare(data, request.pictures, called, computing.run_on, deadline)
     settings = training_settings(request.training, store.open(Ref.parse(dataset_ref)))
     if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, request.gate)):
         return _nothing_changed(store, dataset_ref, judged)

@@ -64,7 +64,7 @@ def train(request: TrainRequest) -> dict[str, str]:
     check_device(request.computing.device)
     computing = request.computing
     if settings.architecture == "transfer":
-        embed_pictures(ref, settings, computing.device, deadline)
+        embed_pictures(ref, settings, computing.device, computing.run_on, deadline)
     weights = train_network(ref, settings, computing.execution, computing.device, deadline)
     produced = {"dataset": ref, "weights": weights}
     runs.record(store.disk, str(flow_run.id), produced)

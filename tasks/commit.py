@@ -15,8 +15,8 @@ from artifacts.store import Store
 from tasks.reports import scoring
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
-from tasks.scoring.plans import load_plan
 from tasks.scoring.thumbnails import thumbnails
+from tasks.shared.plans import load_plan
 from tasks.shared.retries import RETRIES
 
 

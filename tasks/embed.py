@@ -1,19 +1,24 @@
 """The stage that makes features of a dataset's pictures, for a network that stands on a pretrained one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 from prefect import get_run_logger, task
 
 from artifacts import dataset as datasets
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.reports.progress import FolderProgress, report_key, tell
+from tasks.reports.progress import FolderProgress, report_key, tell, warn
+from tasks.requests import RunOn
 from tasks.shared.deadline import Deadline
-from tasks.shared.embedding import embed, embedding_for
+from tasks.shared.embedding import Embedding, View, embed, embedding_for, missing_features
+from tasks.shared.remote_embedding import embed_on_cluster
 from tasks.shared.retries import RETRIES
 from tasks.shared.training_turn import training_turn
+from tasks.shared.watching import Watch
 from tasks.vision.recipes import Device, TrainingSettings
 
 
@@ -23,18 +28,23 @@ from tasks.vision.recipes import Device, TrainingSettings
     description="Make features of the pictures that have none yet, with the pretrained network; they are kept.",
     **RETRIES,
 )
-def embed_pictures(dataset: str, settings: TrainingSettings, device: Device, deadline: Deadline) -> None:
+def embed_pictures(dataset: str, settings: TrainingSettings, device: Device, run_on: RunOn, deadline: Deadline) -> None:
     """Put the features of a dataset's pictures on record, those of both sides.
 
     dataset: the dataset's ref.
 
-    Raises CheckpointError, NotFound, Corrupt, StoreError, DeviceError and DeadlineExceeded.
+    Raises CheckpointError, NotFound, Corrupt, StoreError, DeviceError, ClusterError and DeadlineExceeded.
     """
     configured = Settings()
     store, ref = Store(configured.store), Ref.parse(dataset)
     logger = get_run_logger()
     with training_turn(configured, store, device, deadline, logger.info):
-        embed_dataset(store, ref, settings, device, deadline, logger.info)
+        if run_on == "here":
+            embed_dataset(store, ref, settings, device, deadline, logger.info)
+        else:
+            watch = Watch(tell=partial(tell, log=logger.info), warn=partial(warn, log=logger.warning))
+            elsewhere = partial(embed_on_cluster, configured, store, ref)
+            embed_dataset(store, ref, settings, device, deadline, logger.info, elsewhere, watch)
 
 
 def embed_dataset(
@@ -44,18 +54,35 @@ def embed_dataset(
     device: Device,
     deadline: Deadline,
     log: Callable[[str], None],
+    elsewhere: Callable[[Embedding, Sequence[tuple[View, np.ndarray]], Watch], None] | None = None,
+    watch: Watch | None = None,
 ) -> None:
-    """What the stage does, without Prefect."""
+    """What the stage does, without Prefect.
+
+    elsewhere: has the missing features of views put on record by other machines; `watch` hears of these.
+    """
     data = datasets.load(store, dataset)
     embedding = embedding_for(store, data, settings, device, partial(tell, log=log))
-    mirrored = settings.augmentation == "flips"
-    views = [(data.train.images, False), (data.test.images, False), *([(data.train.images, True)] if mirrored else [])]
-    pictures = sum(len(images) for images, _ in views)
+    views = [View("train", False), View("test", False)]
+    if settings.augmentation == "flips":
+        views.append(View("train", True))
+    images = {"train": data.train.images, "test": data.test.images}
+    pictures = sum(len(images[view.side]) for view in views)
     with FolderProgress("embedding", pictures, report_key("embed", dataset.name, "progress"), "pictures") as progress:
 
         def on_pictures(pictures: int, errors: int, known: int) -> None:
             progress(pictures, errors, known)
             deadline.check(f"embedding the pictures of {dataset}")
 
-        for images, is_mirrored in views:
-            embed(store, embedding, images, is_mirrored, on_pictures)
+        if elsewhere:
+            missing = []
+            for view in views:
+                items = missing_features(store, embedding, images[view.side], view.mirrored)
+                known = len(images[view.side]) - len(items)
+                on_pictures(known, 0, known)
+                missing.append((view, items))
+            watch = replace(watch or Watch(), on_rows=on_pictures, on_rates=progress.on_rates)
+            elsewhere(embedding, missing, watch)
+        told = watch.on_life if watch else on_pictures
+        for view in views:
+            embed(store, embedding, images[view.side], view.mirrored, told)

@@ -5,35 +5,22 @@ the others are known again.
 """
 
 import hashlib
-import json
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from prefect import get_run_logger, task
 
-from artifacts.disk import hash_file
-from artifacts.errors import AlreadyExists
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.scoring.job import Job
-from tasks.scoring.plans import load_plan
 from tasks.shared.deadline import Deadline
 from tasks.shared.folders import opened
-from tasks.shared.listing import Entry, FolderError, digest_entries, folder_place
+from tasks.shared.listing import Entry, FolderError, folder_place
+from tasks.shared.plans import load_plan, save_plan
 from tasks.shared.retries import RETRIES
 
 SHARD_FILES, SHARD_BYTES = 10_000, 2 << 30  # on average, whichever comes first
 SHARD_FILES_AT_MOST, SHARD_BYTES_AT_MOST = 40_000, 8 << 30
-
-_SCHEMA = pa.schema(
-    [("path", pa.binary()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("regular", pa.bool_())]
-)  # fmt: skip
 
 
 @task(
@@ -65,35 +52,10 @@ def plan_folder(store: Store, settings: Settings, job: Job) -> str:
             raise FolderError(
                 f"expected {folder} to be {job.where}, found that a link was moved just now; run it again"
             )
-        with store.disk.scratch() as scratch:
-            path = scratch / "plan.parquet"
-            digests = _write(islice(top.walk(), job.request.limit), path, job.where)
-            if not digests:
-                raise FolderError(f"expected pictures in {folder_place(settings, folder)}, found an empty folder")
-            key = f"staging/plans/{hash_file(path)[0]}.parquet"
-            with suppress(AlreadyExists):  # listed by another one in the same millisecond
-                store.disk.create(key, path)
+        key = save_plan(store.disk, _shards(islice(top.walk(), job.request.limit)), job.where)
+    if key is None:
+        raise FolderError(f"expected pictures in {folder_place(settings, folder)}, found an empty folder")
     return key
-
-
-def _write(entries: Iterator[Entry], path: Path, where: str) -> list[str]:
-    """Write a row group for each shard. Returns the digests of the shards' entries."""
-    listed = time.time()
-    digests: list[str] = []
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-        for shard in _shards(entries):
-            digests.append(digest_entries(shard))
-            columns: Any = zip(*shard, strict=True)
-            table = pa.table(list(map(list, columns)), schema=_SCHEMA)
-            writer.write_table(table, row_group_size=len(shard))
-        writer.add_key_value_metadata(
-            {
-                "lookbook.shards": json.dumps(digests),
-                "lookbook.listed": f"{listed:.3f}",
-                "lookbook.where": json.dumps(where),
-            }
-        )
-    return digests
 
 
 def _shards(entries: Iterator[Entry]) -> Iterator[list[Entry]]:

@@ -1,7 +1,10 @@
 """The stage that makes a dataset artifact: out of a data set's own files, or of a folder of pictures."""
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import PIL
@@ -21,11 +24,13 @@ from artifacts.store import Store
 from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
 from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, read_files
-from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, warn
-from tasks.requests import Color, Data, PictureSettings
+from tasks.preparing.remote import read_on_cluster
+from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
+from tasks.requests import Color, Data, PictureSettings, RunOn
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import folder_place
 from tasks.shared.retries import RETRIES
+from tasks.shared.watching import Watch
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import IMAGE_SIZE
 from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, read_side
@@ -40,28 +45,40 @@ CHANNELS: dict[Color, Literal[1, 3]] = {"rgb": 3, "grey": 1}
     description="Find or download the data set, or read the folder of pictures; publish it as an Arrow dataset.",
     **RETRIES,
 )
-def prepare(data: Data, pictures: PictureSettings, name: str, deadline: Deadline) -> str:
+def prepare(data: Data, pictures: PictureSettings, name: str, run_on: RunOn, deadline: Deadline) -> str:
     """The ref of the published dataset: of `data.images` where there are any, or else of the data set. It is called
     `name`. What is odd about it is a warning."""
     settings = Settings()
     store = Store(settings.store)
+    logger = get_run_logger()
     if data.images:
-        ref = prepare_folder(store, settings, data.images, pictures, name, deadline)
+        watch = Watch(tell=partial(tell, log=logger.info), warn=partial(warn, log=logger.warning))
+        elsewhere = partial(read_on_cluster, settings, store, data.images) if run_on == "cluster" else None
+        ref = prepare_folder(store, settings, data.images, pictures, name, deadline, elsewhere, watch)
     else:
         ref = prepare_dataset(store, DATASETS[data.dataset], settings, name)
     for finding in datasets.load(store, ref).findings:
         example = f", for example {finding['examples'][0]}" if finding["examples"] else ""
-        warn(f"{finding['text']}{example}", get_run_logger().warning)
+        warn(f"{finding['text']}{example}", logger.warning)
     return str(ref)
 
 
 def prepare_folder(
-    store: Store, settings: Settings, images: str, pictures: PictureSettings, name: str, deadline: Deadline
+    store: Store,
+    settings: Settings,
+    images: str,
+    pictures: PictureSettings,
+    name: str,
+    deadline: Deadline,
+    elsewhere: Callable[..., int] | None = None,
+    watch: Watch | None = None,
 ) -> Ref:
     """Publish labelled pictures. `images`: root:sub/path of a folder or a table.
 
     What was listed like this before is not read again. Otherwise only those files are read that are new, or that could
     not be read for a reason that may have passed.
+
+    elsewhere: has files read by other machines; `watch` hears of these.
 
     Raises FolderError, LabelError, TooManyBad, TooFewPictures, BlankPictures and DeadlineExceeded.
     """
@@ -99,7 +116,11 @@ def prepare_folder(
 
         before = _sound(before)
         files = earlier.files() if earlier and before else []
-        read = read_files(settings, images, labelled, spec, files, before, decoded, on_rows)
+        asked = None
+        if elsewhere:
+            watch = replace(watch or Watch(), on_rows=on_rows, on_rates=progress.on_rates)
+            asked = partial(elsewhere, spec=spec, decided_by=decided_by, watch=watch)
+        read = read_files(settings, images, labelled, spec, files, before, decoded, on_rows, asked)
     sides = assign(labelled, read, spec, pictures.split_seed)
     items = len(sides.train.labels) + len(sides.test.labels)
     check_bad(settings, images, sides.bad, items, pictures.max_bad)

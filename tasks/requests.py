@@ -84,6 +84,13 @@ class Gate:
     ] = 0.1
 
 
+RunOn = Annotated[
+    Literal["here", "cluster"],
+    "here works in this run's own process; cluster has pictures decoded, embedded and scored by all nodes of the Ray "
+    "cluster that LOOKBOOK_CLUSTER names, with the same results.",
+]
+
+
 @dataclass(frozen=True)
 class Computing:
     """How the training computes."""
@@ -92,13 +99,8 @@ class Computing:
         Execution, "graph compiles the training loop; eager runs it step by step, for debugging, many times slower."
     ] = "graph"
     device: Annotated[Device, "auto takes a GPU where there is one; gpu fails at once where there is none."] = "auto"
+    run_on: RunOn = "here"
 
-
-RunOn = Annotated[
-    Literal["here", "cluster"],
-    "here works in this run's own process; cluster has pictures decoded, embedded and scored by all nodes of the Ray "
-    "cluster that LOOKBOOK_CLUSTER names, with the same results.",
-]
 
 DeadlineHours = Annotated[
     float,

@@ -9,16 +9,16 @@ from prefect import get_run_logger, task
 from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
-from tasks.cluster.conducting import Watch
 from tasks.reports.progress import FolderProgress, report_key, tell, warn
 from tasks.scoring.finishing import Finisher, Records
 from tasks.scoring.job import Job
 from tasks.scoring.losses import moved
 from tasks.scoring.outcome import Outcome
-from tasks.scoring.plans import Plan, load_plan
 from tasks.scoring.remote import ELSEWHERE, finish_on_cluster
 from tasks.shared.deadline import Deadline
+from tasks.shared.plans import Plan, load_plan
 from tasks.shared.retries import RETRIES
+from tasks.shared.watching import Watch
 
 
 @task(

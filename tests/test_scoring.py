@@ -26,16 +26,16 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import plan as plans
-from tasks.cluster.conducting import Watch
 from tasks.commit import TooManyErrors, commit_predictions
 from tasks.judging.measuring import evaluate_weights
 from tasks.plan import plan_folder
 from tasks.requests import ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.job import make_job
-from tasks.scoring.plans import load_plan
 from tasks.shared.listing import FolderError, FolderLost, default_name
+from tasks.shared.plans import load_plan
 from tasks.shared.retries import may_pass
+from tasks.shared.watching import Watch
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
 

@@ -8,9 +8,8 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from json import dumps, loads
 from pathlib import Path
@@ -20,6 +19,7 @@ from artifacts.errors import StoreAway
 from artifacts.settings import Settings
 from tasks.cluster.errors import ClusterError, ClusterLost
 from tasks.cluster.likeness import likeness
+from tasks.shared.watching import Watch
 
 _PROGRAM = ("-P", "-m", "tasks.cluster.conductor")  # -P: nothing from the current folder
 _ROOT = Path(__file__).absolute().parents[2]
@@ -27,29 +27,6 @@ _SILENT_SECONDS = 120.0  # the conductor says something every second, but for it
 _END_SECONDS = 10.0
 _READ_BYTES = 1 << 16
 _SHARED = ("store", "store_options", "max_image_bytes", "max_image_pixels", "max_image_seconds")
-
-
-def _quiet(*_: object) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who watches a work.
-
-    on_rows: called with how many more rows are done, are errors and are taken over; by a cluster's work every second.
-    on_rates: called with rows a second by node of a cluster.
-    tell, warn: take lines about the cluster, and about failures that did not end the work.
-    """
-
-    on_rows: Callable[[int, int, int], None] = _quiet
-    on_rates: Callable[[Mapping[str, float]], None] = _quiet
-    tell: Callable[[str], None] = _quiet
-    warn: Callable[[str], None] = _quiet
-
-    def on_life(self, *_: object) -> None:
-        """Let the watcher end the work, of which no more rows are to be told."""
-        self.on_rows(0, 0, 0)
 
 
 class Told(NamedTuple):

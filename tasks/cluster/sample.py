@@ -1,17 +1,20 @@
 """Some files of a folder, as one machine sees them: another one that sees others must not read it."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from artifacts.predictions import PASSING_ERRORS
 from tasks.cluster.errors import ClusterError
 from tasks.shared.folders import Folder
 from tasks.shared.listing import Entry, to_bytes, to_text
+from tasks.shared.plans import Plan
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import CHUNK, Files
 
-FILES = 64
+_FILES = 64
 _MOST_BYTES = 16 << 20  # of a file: a sample takes no time
 
 Sample = list[dict[str, Any]]
@@ -19,8 +22,16 @@ Sample = list[dict[str, Any]]
 kind of its error."""
 
 
-def take_sample(folder: Folder, pool: DecoderPool, entries: Iterable[Entry]) -> Sample:
-    """What files are here. Those that can't be read now, for a reason that may pass, are left out."""
+def take_sample(folder: Folder, pool: DecoderPool, plan: Plan) -> Sample:
+    """Files from all over the plan, as they are here, but for those that can't be read for a reason that may pass."""
+    ends = np.cumsum(plan.shard_rows)
+    rows: dict[int, list[int]] = {}
+    for row in np.unique(np.linspace(0, plan.rows - 1, _FILES).astype(np.int64)):
+        shard = int(np.searchsorted(ends, row, side="right"))
+        rows.setdefault(shard, []).append(int(row - (ends[shard] - plan.shard_rows[shard])))
+    entries = (
+        Entry(*each.values()) for shard, places in rows.items() for each in plan.entries(shard).take(places).to_pylist()
+    )
     chosen = [each for each in entries if each.regular and each.size <= _MOST_BYTES]
     seen = _seen(folder, pool, chosen)
     return [

@@ -15,7 +15,8 @@ from artifacts.preparations import Read
 from artifacts.settings import Settings
 from tasks.preparing.labelled import SIDES, Labelled, SideName, split_table
 from tasks.shared.folders import opened
-from tasks.shared.listing import folder_place, to_text
+from tasks.shared.listing import Entry, folder_place, to_text
+from tasks.shared.watching import OnRows
 from tasks.vision.decoding import DecoderPool, default_processes
 from tasks.vision.files import Files, cut
 from tasks.vision.images import ImageSpec, Limits
@@ -72,24 +73,29 @@ def read_files(
     before: Sequence[Read],
     dataset: Dataset | None,
     decoded: Decoded,
-    on_rows: Callable[[int, int, int], None],
+    on_rows: OnRows,
+    elsewhere: Callable[[list[Entry]], int] | None = None,
 ) -> FilesRead:
     """Decode the files, but for those that were read `before` and whose pixels are in `dataset`, or were `decoded` and
     not published; what is new is added there.
 
-    A file of the same path, size and time is known; where only the time differs, its content decides. `on_rows` is
-    called with how many more are done, how many of them are bad, and how many were taken over.
+    A file of the same path, size and time is known; where only the time differs, its content decides.
+
+    elsewhere: has files decoded by other machines, and told; returns how many. What these could not read for a reason
+    that may pass is read here, too.
     """
     entries = labelled.entries
     known = _Known(before, dataset, decoded)
-    files: list[Read | None] = [
-        known.file(each.path, each.size, each.mtime_ns)
-        if each.regular
-        else Read(each.path, each.size, each.mtime_ns, None, _NO_FILE)
-        for each in entries
-    ]
+    files = known.all_files(entries)
     wanted = np.array([item for item, file in enumerate(files) if file is None], np.int64)
     on_rows(len(entries) - len(wanted), sum(bool(file and file.bad) for file in files), len(entries) - len(wanted))
+    count = 0
+    if elsewhere and len(wanted):
+        count += elsewhere([entries[item] for item in wanted])
+        decoded.take_over_all()
+        known = _Known(before, dataset, decoded)
+        files = known.all_files(entries)
+        wanted = np.array([item for item, file in enumerate(files) if file is None], np.int64)
 
     def requests() -> Iterator[tuple[list[int], Files]]:
         for items in cut(wanted, np.array([each.size for each in entries], np.int64), spec):
@@ -105,7 +111,6 @@ def read_files(
                 ),
             )
 
-    count = 0
     if len(wanted):
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
         processes = settings.decoders or default_processes()
@@ -124,8 +129,11 @@ def read_files(
                         new.append(file)
                         places.append(place)
                 decoded.add_files(new, found.pixels[places])
-                count += len(new)
-                on_rows(len(items), len(found.errors), len(same))
+                if elsewhere:
+                    on_rows(0, 0, 0)
+                else:
+                    count += len(new)
+                    on_rows(len(items), len(found.errors), len(same))
     return FilesRead([file for file in files if file], {**known.places, **decoded.places}, count)
 
 
@@ -147,9 +155,16 @@ class _Known:
             if (each.bad and each.bad.partition(":")[0] not in PASSING_ERRORS) or each.sha256 in self.places
         }
 
-    def file(self, path: bytes, size: int, mtime_ns: int) -> Read | None:
-        found = self._files.get(path)
-        return found if found and found[1:3] == (size, mtime_ns) else None
+    def all_files(self, entries: Sequence[Entry]) -> list[Read | None]:
+        """What is known of each entry."""
+        return [
+            self._file(each) if each.regular else Read(each.path, each.size, each.mtime_ns, None, _NO_FILE)
+            for each in entries
+        ]
+
+    def _file(self, entry: Entry) -> Read | None:
+        found = self._files.get(entry.path)
+        return found if found and found[1:3] == (entry.size, entry.mtime_ns) else None
 
     def content(self, path: bytes, size: int) -> str | None:
         """The SHA-256 that the file had, when it may still have it."""

@@ -17,10 +17,11 @@ from artifacts.store import Store
 from tasks.scoring.earlier import Earlier
 from tasks.scoring.job import Job
 from tasks.scoring.losses import Losses, reopened
-from tasks.scoring.plans import Plan
-from tasks.scoring.prediction import ModelBeside, OnRows, predict_shards
+from tasks.scoring.prediction import ModelBeside, predict_shards
 from tasks.scoring.rows import Shard, table_of
 from tasks.shared.folders import Folder
+from tasks.shared.plans import Plan
+from tasks.shared.watching import OnRows
 from tasks.vision.decoding import DecoderPool, default_processes
 
 

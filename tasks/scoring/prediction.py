@@ -15,6 +15,7 @@ from tasks.scoring.job import Job
 from tasks.scoring.losses import Losses
 from tasks.scoring.rows import Chunk, Shard
 from tasks.shared import model
+from tasks.shared.watching import OnRows
 from tasks.vision.files import DecodedFiles, Files, files_a_request
 from tasks.vision.images import ImageSpec
 
@@ -22,8 +23,6 @@ _AT_ONCE = 2  # chunks that are predicted: the next one begins on a processor wh
 _HELD_BYTES = 64 << 20  # pixels that may wait for TensorFlow's import
 
 Decode = Callable[[Iterable[tuple[Chunk, Files]]], Iterator[tuple[Chunk, DecodedFiles]]]
-OnRows = Callable[[int, int, int], None]
-"""Called with how many more rows are done, how many of them are errors, and how many were reused."""
 
 
 class ModelBeside:

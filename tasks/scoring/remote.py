@@ -5,22 +5,19 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from artifacts.errors import NotFound
 from artifacts.settings import Settings
 from artifacts.shards import part_of
 from artifacts.store import Store
 from tasks.cluster.actor import Receipt
-from tasks.cluster.conducting import Watch, carry_out
-from tasks.cluster.errors import ClusterError
-from tasks.cluster.sample import FILES, Sample, check_sample, take_sample
+from tasks.cluster.conducting import carry_out
+from tasks.cluster.sample import Sample, check_sample, take_sample
+from tasks.cluster.sharing import shared_plan
 from tasks.scoring.finishing import Finished, Finisher, Records
 from tasks.scoring.job import Job
 from tasks.scoring.losses import reopened
-from tasks.scoring.plans import Plan, load_plan
-from tasks.scoring.prediction import OnRows
-from tasks.shared.listing import Entry, allow_folder, folder_place
+from tasks.shared.listing import allow_folder, folder_place
+from tasks.shared.plans import Plan
+from tasks.shared.watching import OnRows, Watch
 from tasks.vision.decoding import DecoderPool
 
 ELSEWHERE = ("missing", "changed", "unreadable")
@@ -52,20 +49,11 @@ def finish_on_cluster(
 
 
 def _sample(settings: Settings, job: Job, plan: Plan) -> Sample:
-    """Files from all over the plan, as they are here."""
-    ends = np.cumsum(plan.shard_rows)
-    chosen: dict[int, list[int]] = {}
-    for row in np.unique(np.linspace(0, plan.rows - 1, FILES).astype(np.int64)):
-        shard = int(np.searchsorted(ends, row, side="right"))
-        chosen.setdefault(shard, []).append(int(row - (ends[shard] - plan.shard_rows[shard])))
-    entries = (
-        Entry(*each.values()) for shard, rows in chosen.items() for each in plan.entries(shard).take(rows).to_pylist()
-    )
     with (
         reopened(settings, job) as folder,
         DecoderPool(folder.descriptor, job.spec, job.limits, settings.max_image_seconds, 1) as pool,
     ):
-        return take_sample(folder, pool, entries)
+        return take_sample(folder, pool, plan)
 
 
 class Shards:
@@ -77,13 +65,7 @@ class Shards:
         store = Store(settings.store)
         job = Job.from_dict(task["job"])
         job = replace(job, request=replace(job.request, folder=allow_folder(task["folder"])))
-        try:
-            plan = load_plan(store.disk, task["plan"])
-        except NotFound:
-            raise ClusterError(
-                f"expected the store {store.disk.root} of the run that asks, found another one, or none: it must be a "
-                "bucket, or a folder that every machine mounts there"
-            ) from None
+        plan = shared_plan(store.disk, task["plan"])
         records = Records(store, job, plan, task["mark"])
         with ExitStack() as stack:
             self._finisher = stack.enter_context(Finisher(store, settings, job, plan, records, processors))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from artifacts.dataset import Dataset
 from artifacts.features import Features
 from artifacts.store import Store
 from tasks.shared.backbones import backbone_for
+from tasks.shared.watching import OnRows
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import FEATURES, fold
 from tasks.vision.processor import Precision, precision
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 EMBEDDING = 1  # raise it when the same pixels and backbone give other features: all is then embedded anew
 _HASHED = 256  # pictures that a thread hashes in one go
 
-OnPictures = Callable[[int, int, int], None]
-"""Called with how many more pictures are done, how many of them are errors (none), and how many were on record."""
+
+class View(NamedTuple):
+    """Pictures of a dataset as they are embedded. side: `train` or `test`; mirrored: whether their mirror images are
+    meant."""
+
+    side: str
+    mirrored: bool
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def embed(
     embedding: Embedding,
     images: np.ndarray,
     mirrored: bool = False,
-    on_pictures: OnPictures = lambda *_: None,
+    on_pictures: OnRows = lambda *_: None,
 ) -> np.ndarray:
     """The features of pictures: float32 [items, FEATURES]. What is not on record is, at the latest ten seconds later.
 
@@ -94,10 +100,9 @@ def embed(
 
     Raises StoreError when the disk refuses.
     """
-    contents = _contents(images)
+    contents = contents_of(images)
     with Features(store.disk, embedding.decided_by(mirrored), FEATURES) as features:
-        first = {content: item for item, content in reversed(list(enumerate(contents)))}
-        missing = np.array(sorted(item for content, item in first.items() if content not in features), np.int64)
+        missing = _missing(features, contents)
         on_pictures(len(images) - len(missing), 0, len(images) - len(missing))
         if len(missing):
             for items, found in embedding.embedder.embed(images, missing, mirrored):
@@ -109,7 +114,18 @@ def embed(
     return gathered
 
 
-def _contents(images: np.ndarray) -> list[bytes]:
+def missing_features(store: Store, embedding: Embedding, images: np.ndarray, mirrored: bool) -> np.ndarray:
+    """Which of the pictures have no features on record, each content once: int64."""
+    with Features(store.disk, embedding.decided_by(mirrored), FEATURES) as features:
+        return _missing(features, contents_of(images))
+
+
+def _missing(features: Features, contents: list[bytes]) -> np.ndarray:
+    first = {content: item for item, content in reversed(list(enumerate(contents)))}
+    return np.array(sorted(item for content, item in first.items() if content not in features), np.int64)
+
+
+def contents_of(images: np.ndarray) -> list[bytes]:
     """The SHA-256 of each picture's pixels."""
 
     def hashes(start: int) -> list[bytes]:
