@@ -99,9 +99,11 @@ class Conductor:
                 else:
                     self._take_progress(looks[each])
             self._look_at_hands()
-            self._tell_progress()
+            if time.monotonic() - self._told_at > _LOOK_SECONDS:
+                self._tell_progress()
             if not ready and not calls:
                 time.sleep(_TURN_SECONDS)
+        self._tell_progress()
         for hand in list(self._hands.values()):
             self._end(hand)
 
@@ -240,10 +242,7 @@ class Conductor:
         return f", at {self._task['piece']} {numbers[0] + 1}" if numbers else ""
 
     def _tell_progress(self) -> None:
-        now = time.monotonic()
-        if now - self._told_at < _LOOK_SECONDS:
-            return
-        self._told_at = now
+        now = self._told_at = time.monotonic()
         in_hand = [sum(column) for column in zip(*(hand.in_hand for hand in self._hands.values()), strict=True)]
         rates: Counter[str] = Counter()
         for hand in self._hands.values():
