@@ -127,8 +127,8 @@ class Conductor:
                     self._start(key, name, node, processors // actors)
         if first:
             found = Counter(hand.name for hand in self._hands.values())
-            told = ", ".join(f"{name}{f' ({count} actors)' if count > 1 else ''}" for name, count in found.items())
-            self._tell({"say": f"the cluster has {len(found)} nodes to work on: {told}"})
+            told = (f"{name} ({count} actors)" if count > 1 else name for name, count in sorted(found.items()))
+            self._tell({"say": f"nodes of the cluster that work: {', '.join(told)}"})
         if not self._hands:
             reasons = "; ".join(sorted(set(self._refused.values()))) or "no node with a processor for an actor"
             raise CannotGoOn(self._kind, f"expected a node that can do the work, found none: {reasons}")
@@ -243,7 +243,8 @@ class Conductor:
 
     def _tell_progress(self) -> None:
         now = self._told_at = time.monotonic()
-        in_hand = [sum(column) for column in zip(*(hand.in_hand for hand in self._hands.values()), strict=True)]
+        at_work = [hand.in_hand for hand in self._hands.values() if self._handing.is_first(hand.key)]
+        in_hand = [sum(column) for column in zip(*at_work, strict=True)]
         rates: Counter[str] = Counter()
         for hand in self._hands.values():
             if hand.started:

@@ -48,6 +48,10 @@ class Handing:
         """The pieces of a worker that are not done, in the order in which it does them."""
         return [number for number in self._hands.get(worker, ()) if number in self._open]
 
+    def is_first(self, worker: str) -> bool:
+        """Whether a worker has pieces in hand that nobody had before it."""
+        return any(number not in self._given_twice for number in self.in_hand(worker))
+
     def take_back(self, worker: str) -> int | None:
         """What a worker had in hand waits again, at the front. Returns the piece that it was at."""
         left = self.in_hand(worker)

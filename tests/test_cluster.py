@@ -1,0 +1,393 @@
+"""pytest tests/test_cluster.py: work on the nodes of a Ray cluster, and what becomes of it when they fail."""
+
+import importlib.metadata
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import numpy as np
+import PIL
+import pytest
+from buckets import CREDENTIALS
+from clusters import Cluster
+from commands import COMMAND
+from conftest import CLASSES, SPEC
+from PIL import Image
+
+from artifacts import dataset as datasets
+from artifacts import weights
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.store import Store
+from tasks import plan as plans
+from tasks.cluster.errors import ClusterError
+from tasks.commit import commit_predictions
+from tasks.plan import plan_folder
+from tasks.prepare import prepare_folder
+from tasks.preparing.remote import read_on_cluster
+from tasks.requests import PictureSettings, ScoreRequest
+from tasks.score import score_plan
+from tasks.scoring.job import make_job
+from tasks.shared.deadline import Deadline
+from tasks.shared.plans import load_plan
+from tasks.shared.watching import Watch
+from tasks.vision.recipes import settings_for
+
+pytestmark = [pytest.mark.kill, pytest.mark.long]
+
+ROOT = Path(__file__).parents[1]
+TRAINING = settings_for("dense", epochs=1, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def cluster(s3_service):
+    """Three nodes of one processor each, which may read the buckets of the tests."""
+    with Cluster() as cluster:
+        for name in ("ann", "bob", "cas"):
+            cluster.start(name, environment=CREDENTIALS)
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    from tasks.vision.training import fit
+
+    images = np.random.default_rng(0).integers(0, 255, (30, 8, 8, 1), np.uint8)
+    return fit(images, np.arange(30, dtype=np.int32) % 3, classes=3, spec=SPEC, settings=TRAINING).tensors
+
+
+@pytest.fixture
+def configured(bucket, s3, cluster, monkeypatch):
+    """Settings of a store and of pictures in buckets, on the cluster."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    pictures = bucket.replace("some/place", "pictures")
+    monkeypatch.setenv("LOOKBOOK_STORE", bucket)
+    monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"root": pictures}))
+    monkeypatch.setenv("LOOKBOOK_CLUSTER", cluster.address)
+    monkeypatch.setenv("LOOKBOOK_DECODERS", "1")
+    upload(s3, pictures, pictures_of(200))
+    monkeypatch.setattr(plans, "SHARD_FILES", 10)
+    return Settings()
+
+
+def pictures_of(count):
+    """Name -> a small PNG, each of its own."""
+    for index in range(count):
+        image = Image.fromarray(np.random.default_rng(index).integers(0, 255, (8, 8), np.uint8))
+        path = Path(f"{index % 3}/{index:04d}.png")
+        yield str(path), image
+
+
+def upload(s3, where, named):
+    bucket, _, prefix = where.removeprefix("s3://").partition("/")
+    with httpx.Client() as client:
+        for name, image in named:
+            client.put(f"{s3}/{bucket}/{prefix}/{name}", content=png(image)).raise_for_status()
+
+
+def png(image):
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def champion_of(store, tensors):
+    store.prepare()
+    sides = {
+        side: datasets.Split(
+            np.zeros((3, 8, 8, 1), np.uint8), np.arange(3, dtype=np.int32), [f"{side}{i}" for i in range(3)]
+        )
+        for side in ("train", "test")
+    }
+    data = datasets.save(
+        store, "shapes", **sides, classes=CLASSES, image_spec=SPEC.to_dict(), settings={}, inputs={}, made={},
+    )  # fmt: skip
+    return weights.save(
+        store, "shapes", tensors=tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings=TRAINING.to_dict(), dataset=data, made={},
+    )  # fmt: skip
+
+
+class Scored:
+    """A scoring of a folder, and what was said on the way."""
+
+    def __init__(self, settings, tensors, folder="root:", **asked):
+        self.store, self.settings, self.said, self.warned, self.rows = Store(settings.store), settings, [], [], 0
+        champion = champion_of(self.store, tensors)
+        self.job = make_job(self.store, settings, ScoreRequest(folder, weights=str(champion), name="many", **asked))
+
+    def run(self, on_rows=lambda: None):
+        key = plan_folder(self.store, self.settings, self.job)
+
+        def count(rows, errors, reused):
+            self.rows += rows
+            on_rows()
+
+        watch = Watch(count, tell=self.said.append, warn=self.warned.append)
+        self.outcome = score_plan(self.store, self.settings, self.job, load_plan(self.store.disk, key), watch)
+        return commit_predictions(self.store, self.settings, self.job, key, self.outcome)
+
+
+def parts(store, ref):
+    """The hash of each file of a table."""
+    return {name: each["sha256"] for name, each in store.open(ref).identity["files"].items()}
+
+
+def scored_here(settings, tensors, tmp_path, folder="root:", **asked):
+    """The hashes of a table's parts that one process makes, in a store of its own."""
+    alone = settings.model_copy(update={"store": str(tmp_path / "alone")})
+    scored = Scored(alone, tensors, folder, **asked)
+    return parts(scored.store, scored.run())
+
+
+def test_three_nodes_make_the_table_of_one_process(configured, tensors, tmp_path):
+    scored = Scored(configured, tensors, run_on="cluster")
+    ref = scored.run()
+    assert scored.said == ["nodes of the cluster that work: ann, bob, cas"]
+    assert (scored.outcome.predicted, scored.rows, scored.warned) == (200, 200, [])
+    assert len(scored.outcome.parts) > 5
+    assert parts(scored.store, ref) == scored_here(configured, tensors, tmp_path)
+
+
+def test_what_is_on_record_is_not_handed_out(configured, tensors, monkeypatch):
+    Scored(configured, tensors, run_on="cluster").run()
+    monkeypatch.setattr("tasks.score.finish_on_cluster", None)
+    assert Scored(configured, tensors, run_on="cluster").run()
+
+
+def test_actors_that_are_killed_are_started_again(configured, cluster, tensors, tmp_path):
+    scored = Scored(configured, tensors, run_on="cluster")
+    left = ["ann", "bob", "cas"]
+
+    def kill():
+        if left and scored.rows > 10 and (found := cluster.actors(left[-1])):
+            left.pop()
+            for each in found:
+                os.kill(each, signal.SIGKILL)
+
+    ref = scored.run(kill)
+    assert not left
+    assert parts(scored.store, ref) == scored_here(configured, tensors, tmp_path)
+    assert scored.rows == 200
+
+
+def test_a_node_that_is_lost_is_done_without(configured, cluster, tensors, tmp_path):
+    cluster.start("dan", environment=CREDENTIALS)
+    scored = Scored(configured, tensors, run_on="cluster")
+    left = ["dan"]
+
+    def kill():
+        if left and scored.rows > 10:
+            cluster.kill(left.pop())
+
+    ref = scored.run(kill)
+    assert not left
+    assert parts(scored.store, ref) == scored_here(configured, tensors, tmp_path)
+
+
+def test_the_loss_of_a_node_and_of_the_driver_loses_nothing(configured, cluster, tensors, tmp_path, s3):
+    """A scoring by the command, of 20 shards, killed half-way; the next one loses a node."""
+    from test_kills import draw_shards
+
+    draw_shards(tmp_path / "drawn", 20, 20)
+    named = [(each.name, Image.open(each)) for each in sorted((tmp_path / "drawn").iterdir())]
+    upload(s3, configured.image_roots["root"], ((f"kills/{name}", image) for name, image in named))
+    cluster.start("eve", environment=CREDENTIALS)
+    store = Store(configured.store)
+    champion = champion_of(store, tensors)
+    home = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "LOOKBOOK_STORE": str(configured.store)}
+    home = {name: value for name, value in home.items() if name != "PREFECT_API_URL"}
+    command = ["score", "root:kills", "--weights", str(champion), "--run-on", "cluster", "--json"]
+    driver = subprocess.Popen([*COMMAND, *command], env=home, start_new_session=True, stderr=subprocess.DEVNULL)
+    wait_for(lambda: list(store.disk.list("staging/shards")))
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    wait_for(lambda: not any(cluster.actors(name) for name in ("ann", "bob", "cas", "eve")))
+    finished = len(list(store.disk.list("staging/shards")))
+    assert finished < 20
+    driver = subprocess.Popen([*COMMAND, *command], env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: cluster.actors("eve"))
+    time.sleep(2)
+    cluster.kill("eve")
+    out, err = driver.communicate(timeout=200)
+    result = json.loads(out)
+    assert result["images"] == len(named)
+    assert result["reused"] > 0
+    assert "eve" in err
+    assert parts(store, Ref.parse(result["predictions"])) == scored_here(configured, tensors, tmp_path, "root:kills")
+
+
+def wait_for(true, seconds=120.0):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_another_deadline_or_ctrl_c_ends_the_actors(configured, cluster, tensors):
+    scored = Scored(configured, tensors, run_on="cluster")
+
+    def end():
+        if scored.rows > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scored.run(end)
+    wait_for(lambda: not any(cluster.actors(name) for name in ("ann", "bob", "cas")), 10)
+    assert 0 < len(list(scored.store.disk.list("staging/shards"))) < len(scored.job.classes) * 1000
+
+
+class Other:
+    """What a machine may have that is not as the driver's, as mounts: found -> in whose place."""
+
+    def __init__(self, top):
+        self.top = top
+
+    def code(self):
+        shutil.copytree(ROOT / "tasks", self.top / "tasks")
+        with (self.top / "tasks/vision/images.py").open("a") as file:
+            file.write("# another\n")
+        return {self.top / "tasks": ROOT / "tasks"}
+
+    def package(self):
+        (self.top / "none").mkdir()
+        return {self.top / "none": ROOT / "tasks"}
+
+    def pillow(self):
+        [found] = Path(PIL.__file__).parents[1].glob("pillow-*.dist-info/METADATA")
+        (self.top / "METADATA").write_text(found.read_text().replace(f"Version: {PIL.__version__}", "Version: 1.1.7"))
+        return {self.top / "METADATA": found}
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("code", "odd is left out: it has Lookbook's code [0-9a-f]{12} instead of [0-9a-f]{12}: its rows could be"),
+        ("pillow", r"odd is left out: it has Pillow 1\.1\.7 instead of "),
+        ("package", "odd.*: Lookbook is not installed there, or is another version"),
+    ],
+)
+def test_a_node_with_other_software_is_left_out_by_name(configured, cluster, tensors, tmp_path, what, said):
+    cluster.start("odd", environment=CREDENTIALS, mounts=getattr(Other(tmp_path), what)())
+    try:
+        scored = Scored(configured, tensors, run_on="cluster")
+        ref = scored.run()
+        assert re.search(said, "\n".join(scored.warned)), scored.warned
+        assert parts(scored.store, ref) == scored_here(configured, tensors, tmp_path)
+    finally:
+        cluster.kill("odd")
+
+
+@pytest.fixture
+def on_disk(configured, tmp_path, monkeypatch):
+    """Settings of a store and of pictures on this machine's disk, on the cluster."""
+    for name, image in pictures_of(100):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    monkeypatch.setenv("LOOKBOOK_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"root": str(tmp_path / "pictures")}))
+    return Settings()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ("store", "odd is left out: expected the store .*/store of the run that asks, found another one, or none"),
+        ("pictures", "odd is left out: expected .* found no such file: mount the same folder there"),
+        ("pictures/1", "odd is left out: expected 1/.* found no such file: mount the same folder there"),
+    ],
+)
+def test_a_node_that_sees_less_is_left_out_by_name(on_disk, cluster, tensors, tmp_path, hidden, said):
+    scored = Scored(on_disk, tensors, run_on="cluster")
+    (tmp_path / "empty").mkdir()
+    cluster.start("odd", mounts={tmp_path / "empty": tmp_path / hidden})
+    try:
+        ref = scored.run()
+        assert re.search(said, "\n".join(scored.warned)), scored.warned
+        assert parts(scored.store, ref) == scored_here(on_disk, tensors, tmp_path)
+        assert not scored.outcome.parts[0].errors
+    finally:
+        cluster.kill("odd")
+
+
+def test_a_mount_with_other_times_has_the_same_pictures(on_disk, cluster, tensors, tmp_path):
+    shutil.copytree(tmp_path / "pictures", tmp_path / "mounted", copy_function=shutil.copyfile)
+    cluster.start("odd", mounts={tmp_path / "mounted": tmp_path / "pictures"})
+    try:
+        scored = Scored(on_disk, tensors, run_on="cluster")
+        ref = scored.run()
+        assert scored.warned == []
+        assert parts(scored.store, ref) == scored_here(on_disk, tensors, tmp_path)
+    finally:
+        cluster.kill("odd")
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"processors": 0}, "expected a node that can do the work, found none: no node with a processor for an actor"),
+        (
+            {"environment": {"RAY_memory_usage_threshold": "0.0001", "RAY_memory_monitor_refresh_ms": "100"}},
+            "Ray ended its process as the node's memory is full",
+        ),
+        ({"full": True}, "No space left on device"),
+        ({"ray": "2.1.0"}, "expected a Ray cluster at ray://.* with Ray .* found: .*2.1.0"),
+    ],
+    ids=["processors", "memory", "disk", "ray"],
+)
+def test_a_cluster_that_cannot_says_so_in_a_line(on_disk, tensors, tmp_path, monkeypatch, node, said):
+    mounts = {}
+    if version := node.get("ray"):
+        found = Path(find_spec("ray").origin).with_name("_version.py")
+        (tmp_path / "version.py").write_text(found.read_text().replace(importlib.metadata.version("ray"), version))
+        mounts = {tmp_path / "version.py": found}
+    scored = Scored(on_disk, tensors, run_on="cluster")
+    with Cluster() as small:
+        small.start("one", node.get("processors", 1), node.get("environment"), mounts)
+        for name, value in small.environment.items():
+            monkeypatch.setenv(name, value)
+        scored.settings = on_disk.model_copy(update={"cluster": small.address})
+        with pytest.raises(ClusterError, match=said):
+            scored.run()
+
+
+def test_no_cluster_at_the_address(on_disk, tensors):
+    scored = Scored(on_disk.model_copy(update={"cluster": "ray://127.0.0.1:1"}), tensors, run_on="cluster")
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match=r"expected a Ray cluster at ray://127.0.0.1:1 .* found: Connection refused"):
+        scored.run()
+    assert time.monotonic() - started < 20
+
+
+def test_a_cluster_that_is_not_configured(on_disk, tensors):
+    scored = Scored(on_disk.model_copy(update={"cluster": None}), tensors, run_on="cluster")
+    with pytest.raises(ClusterError, match="expected LOOKBOOK_CLUSTER to run on a cluster, found none"):
+        scored.run()
+
+
+def test_pictures_are_prepared_by_the_nodes(on_disk, cluster, tmp_path):
+    refs = []
+    for place, elsewhere in (("alone", None), ("store", read_on_cluster)):
+        store = Store(tmp_path / place)
+        settings = on_disk.model_copy(update={"store": str(tmp_path / place)})
+        asked = partial(elsewhere, settings, store, "root:") if elsewhere else None
+        said = []
+        size = PictureSettings(image_size=8, color="grey")
+        refs.append(
+            prepare_folder(store, settings, "root:", size, "own", Deadline.after(1), asked, Watch(tell=said.append))
+        )
+    assert refs[0] == refs[1]
+    assert said == ["nodes of the cluster that work: ann, bob, cas"]
+    assert not list(store.disk.list("staging/plans"))
+    assert not list(store.disk.list("staging/decoded"))
