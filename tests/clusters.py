@@ -31,6 +31,12 @@ class Cluster:
         self._folder = tempfile.TemporaryDirectory(prefix="lb-ray-", ignore_cleanup_errors=True)
         self._token = uuid.uuid4().hex + uuid.uuid4().hex
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
+        self._soon = {  # that a node is lost is known in two seconds instead of half a minute
+            "RAY_health_check_initial_delay_ms": "0",
+            "RAY_health_check_period_ms": "500",
+            "RAY_health_check_timeout_ms": "1000",
+            "RAY_health_check_failure_threshold": "3",
+        }
 
     def __enter__(self) -> "Cluster":
         return self
@@ -46,10 +52,12 @@ class Cluster:
         processors: int = 1,
         environment: Mapping[str, str] | None = None,
         mounts: Mapping[Path, Path] | None = None,
+        full: Path | None = None,
     ) -> None:
         """Start a node; the first one is the head. Returns when it answers.
 
         mounts: what its processes see -> in whose place.
+        full: a folder that is a disk without room for them.
         """
         where = ["--address", f"127.0.0.1:{self._gcs}"]
         if not self._marks:
@@ -59,10 +67,13 @@ class Cluster:
         command = [RAY, "start", *where, "--node-name", name, "--num-cpus", str(processors), "--disable-usage-stats"]
         for found, seen in (mounts or {}).items():
             command = ["sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh", found, seen, *command]
-        if mounts:
+        if full:
+            mount = 'mount -t tmpfs -o size=16k none "$1" && shift && exec "$@"'
+            command = ["sh", "-c", mount, "sh", full, *command]
+        if mounts or full:
             command = ["unshare", "--mount", *command]
         command += ["--object-store-memory", str(75 << 20), "--temp-dir", str(Path(self._folder.name) / "r")]
-        found = {**os.environ, **self.environment, **(environment or {})}
+        found = {**os.environ, **self._soon, **self.environment, **(environment or {})}
         done = subprocess.run(
             command, env={**found, _MARK: self._marks[name]}, capture_output=True, text=True, timeout=_SECONDS
         )
