@@ -33,10 +33,11 @@ from tasks.cluster.likeness import differences
 _MOST_PROCESSORS = 8  # an actor has: one thread of it feeds all decoders
 _OBJECT_STORE_BYTES = 75 << 20  # the least that Ray takes; nothing is put there
 _CONNECT_SECONDS = 10.0
-_READY_SECONDS = 120.0  # for an actor to say who it is
+_READY_SECONDS = 60.0  # for an actor to say who it is
 _TURN_SECONDS = 0.5
 _LOOK_SECONDS = 1.0  # between two looks at an actor's progress
 _NODES_SECONDS = 5.0  # between two looks at the cluster's nodes
+_NO_LOOKBOOK = "Lookbook is not installed there, or is another version: install the same on every node"
 _STRIKES = 3  # failures without a result between them, after which nobody is asked any more
 
 
@@ -204,7 +205,9 @@ class Conductor:
             if hand.doing == "do" and hand.progress is None and now - hand.looked_at > _LOOK_SECONDS:
                 hand.looked_at, hand.progress = now, hand.actor.progress.remote()
             if hand.doing == "facts" and now - hand.since > _READY_SECONDS:
-                self._refuse(hand, f"its actor did not start in {_READY_SECONDS:g} s: are its processors in use?")
+                self._kind = "lost"  # others may be done with it later
+                why = f"its actor did not start in {_READY_SECONDS:g} s: are its processors in use, or its memory full?"
+                self._refuse(hand, why)
 
     def _failed(self, hand: Hand, kind: str, text: str) -> None:
         """An actor failed: it rests, or is let go; what it had in hand is others'."""
@@ -274,18 +277,20 @@ def connected(cluster: str) -> Iterator[None]:
                 if cluster != "auto":
                     _have_token()
                     _check_listens(cluster)
-                ray.init(address=cluster, **common)
+                try:
+                    ray.init(address=cluster, **common)
+                except ConnectionAbortedError:  # the process that Ray forks for a client sometimes dies at once (2.60)
+                    ray.init(address=cluster, **common)
         except CannotGoOn:
             raise
         except Exception as error:
             expected = (
                 "a Ray cluster of this machine" if cluster in ("auto", "local") else f"a Ray cluster at {cluster}"
             )
-            found = " ".join(str(error).split())[:500]
             raise CannotGoOn(
                 "cluster",
                 f"expected {expected} (LOOKBOOK_CLUSTER), with Ray {ray.__version__} and Python "
-                f"{sys.version.split()[0]}, found: {found}",
+                f"{sys.version.split()[0]}, found: {_shortened(error)}",
             ) from None
         stack.callback(ray.shutdown)
         yield
@@ -318,13 +323,22 @@ def _called(node: dict[str, Any]) -> str:
     return name if name and name != address else str(node["NodeManagerHostname"])
 
 
+def _shortened(error: Exception) -> str:
+    """The text of an error, and of a traceback in it the end."""
+    text = str(error).strip()
+    return " ".join((text.splitlines()[-1] if "Traceback" in text else text).split())[:500]
+
+
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "No module named" in text or "failed to import" in text:
-        return "Lookbook is not installed there, or is another version: install the same on every node"
-    if isinstance(error, ray.exceptions.OutOfMemoryError) or "low on memory" in text or "memory usage" in text:
-        return "Ray ended its process as the node's memory is full; give it more, or fewer processors"
-    return f"its process ended ({type(error).__name__})"
+        return _NO_LOOKBOOK
+    if isinstance(error, ray.exceptions.ActorUnschedulableError):
+        return "the node is gone"
+    return (
+        "its process ended: it was killed, maybe by Ray as the node's memory was full, as Ray's logs there tell "
+        f"({type(error).__name__})"
+    )
 
 
 def main() -> None:
@@ -353,9 +367,10 @@ def main() -> None:
         tell({"end": True})
     except CannotGoOn as error:
         tell({"failed": error.kind, "text": str(error)})
+    except ModuleNotFoundError as error:  # Ray's client has the head node read what an actor is
+        tell({"failed": "cluster", "text": f"the head node of the Ray cluster: {_NO_LOOKBOOK} ({error})"})
     except (ConnectionError, ray.exceptions.RayError) as error:
-        found = " ".join(str(error).split())[:300]
-        tell({"failed": "lost", "text": f"the connection to the Ray cluster was lost: {found}"})
+        tell({"failed": "lost", "text": f"the connection to the Ray cluster was lost: {_shortened(error)}"})
 
 
 if __name__ == "__main__":

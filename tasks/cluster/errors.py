@@ -8,4 +8,4 @@ class ClusterError(LookbookError):
 
 
 class ClusterLost(ClusterError):
-    """The connection to a cluster was lost: it may come back."""
+    """A cluster was lost, or has no processors to spare: that may pass."""
