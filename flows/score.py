@@ -15,6 +15,7 @@ from artifacts.predictions import Predictions
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
+from flows.group import groups_of
 from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for
@@ -58,7 +59,8 @@ def score(request: ScoreRequest) -> dict[str, Any]:
     store = Store(settings.store)
     job = make_job(store, settings, request)
     planned = plan(job, deadline)
-    outcome = score_shards(planned, job, deadline)
+    with groups_of(store, settings, job, planned, deadline):
+        outcome = score_shards(planned, job, deadline)
     ref = commit(planned, job, outcome)
     runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
     published = predictions.load(store, Ref.parse(ref))

@@ -171,4 +171,20 @@ class ScoreRequest:
         "timeout or crashed. Above it the run fails, and the newest table stays the one that was.",
     ] = 0.5
     run_on: RunOn = "here"
+    groups: Annotated[
+        int,
+        Limits(ge=1, le=100),
+        "How many runs share the folder: this one, and runs of group/cpu on other workers, which must have the "
+        "same store, roots and software.",
+    ] = 1
+    deadline_hours: DeadlineHours = 12
+
+
+@dataclass(frozen=True)
+class GroupRequest:
+    """A part of a scoring that another run has begun."""
+
+    scoring: Annotated[str, "What the run that asks has left in the store: 64 hexadecimal digits."]
+    group: Annotated[int, Limits(ge=2, le=100), "Which of the groups this is; the run that asks is the first one."]
+    groups: Annotated[int, Limits(ge=2, le=100), "How many there are."]
     deadline_hours: DeadlineHours = 12

@@ -9,6 +9,7 @@ from prefect import get_run_logger, task
 from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
+from tasks.cluster.sample import Sample, check_sample
 from tasks.reports.progress import FolderProgress, report_key, tell, warn
 from tasks.scoring.finishing import Finisher, Records
 from tasks.scoring.job import Job
@@ -27,8 +28,9 @@ from tasks.shared.watching import Watch
     persist_result=False,
     **RETRIES,
 )
-def score(plan: str, job: Job, deadline: Deadline) -> Outcome:
-    """The parts of the table, and how many rows were predicted and reused. `plan`: the key of the plan."""
+def score(plan: str, job: Job, deadline: Deadline, begin: float | None = None, sample: Sample | None = None) -> Outcome:
+    """The parts of the table, and how many rows were predicted and reused. `plan`: the key of the plan; the rest is as
+    `score_plan` has it."""
     settings = Settings()
     store = Store(settings.store)
     planned = load_plan(store.disk, plan)
@@ -40,15 +42,28 @@ def score(plan: str, job: Job, deadline: Deadline) -> Outcome:
 
         logger = get_run_logger()
         watch = Watch(on_rows, progress.on_rates, partial(tell, log=logger.info), partial(warn, log=logger.warning))
-        outcome = score_plan(store, settings, job, planned, watch)
+        outcome = score_plan(store, settings, job, planned, watch, begin, sample)
     logger.info("%s rows predicted, %s reused", f"{outcome.predicted:,}", f"{outcome.reused:,}")
     return outcome
 
 
-def score_plan(store: Store, settings: Settings, job: Job, plan: Plan, watch: Watch | None = None) -> Outcome:
+def score_plan(
+    store: Store,
+    settings: Settings,
+    job: Job,
+    plan: Plan,
+    watch: Watch | None = None,
+    begin: float | None = None,
+    sample: Sample | None = None,
+) -> Outcome:
     """Finish every shard of `plan`: by its record, by copying rows scored before, or by scoring, here or on a cluster.
 
-    A fresh scoring takes over only what it had finished itself before it was interrupted.
+    A fresh scoring takes over only what it had finished itself before it was interrupted. Rows that others predict
+    meanwhile count as predicted.
+
+    begin: the share of the shards (0-1) that are done last; by default any, so that of two runs that score one folder
+    each does what the other has not.
+    sample: what another machine has in the folder, which this one must have, too.
 
     Raises FolderError when the folder is another one than was listed, and FolderLost when its files can't be read any
     more, one after another; of a cluster ClusterError, ClusterLost and StoreAway.
@@ -74,7 +89,9 @@ def score_plan(store: Store, settings: Settings, job: Job, plan: Plan, watch: Wa
         missing, on_rows = [number for number in missing if done[number].has_any(ELSEWHERE)], watch.on_life
     if missing:
         with Finisher(store, settings, job, plan, records) as finisher:
-            for finished in finisher.finish(_from_anywhere(missing), on_rows):
+            if sample is not None:
+                finisher.folder.by_size = not check_sample(finisher.folder, finisher.pool, sample)
+            for finished in finisher.finish(_turned(missing, random.random() if begin is None else begin), on_rows):
                 reused += 0 if finished.number in done else finished.reused
                 done[finished.number] = finished.part
             waited = finisher.waited
@@ -82,7 +99,6 @@ def score_plan(store: Store, settings: Settings, job: Job, plan: Plan, watch: Wa
     return Outcome(parts, plan.rows - reused, reused, time.perf_counter() - started - waited, waited)
 
 
-def _from_anywhere(numbers: list[int]) -> list[int]:
-    """The same, begun at a random place: of two runs that score one folder each then does what the other has not."""
-    start = random.randrange(len(numbers))
+def _turned(numbers: list[int], begin: float) -> list[int]:
+    start = int(begin * len(numbers))
     return numbers[start:] + numbers[:start]

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -37,11 +37,6 @@ class Finished:
     number: int
     part: Part
     reused: int
-
-    @property
-    def predicted(self) -> int:
-        """How many rows were scored for it."""
-        return self.part.rows - self.reused
 
 
 class Records:
@@ -128,8 +123,8 @@ class Finisher:
         def wanted() -> Iterator[Shard]:
             for number in numbers:
                 if finished := self._records.find(number):
-                    on_rows(finished.part.rows, sum(finished.part.errors.values()), finished.part.rows)
-                    found.append(finished)
+                    on_rows(finished.part.rows, sum(finished.part.errors.values()), 0)
+                    found.append(replace(finished, reused=0))
                 else:
                     yield Shard(number, self._records.digest(number), self._plan.entries(number), self._earlier)
 

@@ -10,15 +10,14 @@ from artifacts.shards import part_of
 from artifacts.store import Store
 from tasks.cluster.actor import Receipt
 from tasks.cluster.conducting import carry_out
-from tasks.cluster.sample import Sample, check_sample, take_sample
+from tasks.cluster.sample import check_sample
 from tasks.cluster.sharing import shared_plan
 from tasks.scoring.finishing import Finished, Finisher, Records
+from tasks.scoring.groups import sample_of
 from tasks.scoring.job import Job
-from tasks.scoring.losses import reopened
 from tasks.shared.listing import allow_folder, folder_place
 from tasks.shared.plans import Plan
 from tasks.shared.watching import OnRows, Watch
-from tasks.vision.decoding import DecoderPool
 
 ELSEWHERE = ("missing", "changed", "unreadable")
 """Errors that another machine may have where this one has none, as its mount is another."""
@@ -42,18 +41,10 @@ def finish_on_cluster(
         "folder": folder_place(settings, job.request.folder),
         "plan": plan.key,
         "mark": mark,
-        "sample": [] if settings.cluster == "local" else _sample(settings, job, plan),
+        "sample": [] if settings.cluster == "local" else sample_of(settings, job, plan),
     }
     for told in carry_out(settings, work, numbers, "shard", watch):
         yield Finished(told.number, part_of(told.receipt["part"]), told.receipt["reused"])
-
-
-def _sample(settings: Settings, job: Job, plan: Plan) -> Sample:
-    with (
-        reopened(settings, job) as folder,
-        DecoderPool(folder.descriptor, job.spec, job.limits, settings.max_image_seconds, 1) as pool,
-    ):
-        return take_sample(folder, pool, plan)
 
 
 class Shards:

@@ -1,0 +1,112 @@
+"""Groups of a scoring: runs that share a folder, each on a worker of its own. The one that asks takes part, too."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Cancelling, Completed
+
+from artifacts.errors import LookbookError
+from artifacts.settings import Settings
+from artifacts.store import Store
+from flows.parameters import asks_for
+from tasks.requests import GroupRequest
+from tasks.score import score
+from tasks.scoring.groups import share, take_part, unshare
+from tasks.scoring.job import Job
+from tasks.shared.deadline import Deadline
+
+DEPLOYMENT = "group/cpu"
+
+
+class GroupsFailed(LookbookError):
+    """Groups that can't be started."""
+
+
+def _run_name() -> str:
+    return _called(flow_run.parameters["group"], flow_run.parameters["groups"])
+
+
+def _called(group: int, groups: int) -> str:
+    return f"score-group-{group}-of-{groups}"
+
+
+@flow(
+    name="group",
+    description="Take part in a scoring that another run has begun with several **groups**, which starts this.",
+    flow_run_name=_run_name,
+    persist_result=False,  # rows go into the store; nothing is pickled
+)
+@asks_for(GroupRequest)
+def group(request: GroupRequest) -> Any:
+    """Score shards that nobody has scored, from a place of this group's own on."""
+    deadline = Deadline.after(request.deadline_hours)
+    shared = take_part(Store(Settings().store), request.scoring)
+    if shared is None:
+        return Completed(message="nothing left to do: the scoring is done")
+    begin = (request.group - 1) / request.groups
+    score(shared.plan, shared.job, deadline, begin=begin, sample=shared.sample)
+    return Completed(message="all shards are on record")
+
+
+@contextmanager
+def groups_of(store: Store, settings: Settings, job: Job, plan: str, deadline: Deadline) -> Iterator[None]:
+    """Have as many runs take part as the request wants, beside what is done meanwhile.
+
+    At the end, those that have not begun are cancelled, and when that end is an error, all. Raises GroupsFailed.
+    """
+    if job.request.groups == 1:
+        yield
+        return
+    shared = share(store, settings, job, plan)
+    children: list[Any] = []
+    try:
+        children.extend(_start(shared, job.request.groups, deadline))
+        yield
+        _leave(children, Cancelled(message="nothing left to do: the scoring is done"), only_waiting=True)
+    except BaseException:
+        _leave(children, Cancelling(message="the run that asked for it ended"), only_waiting=False)
+        raise
+    finally:
+        unshare(store, shared)
+
+
+def _start(shared: str, groups: int, deadline: Deadline) -> Iterator[Any]:
+    for group in range(2, groups + 1):
+        name = _called(group, groups)
+        parameters = {"scoring": shared, "group": group, "groups": groups}
+        parameters["deadline_hours"] = round(deadline.hours_left(), 3)
+        try:
+            child: Any = run_deployment(
+                DEPLOYMENT,
+                parameters=parameters,
+                timeout=0,
+                flow_run_name=name,
+                idempotency_key=f"{flow_run.id} {shared} {group}",
+            )
+        except ObjectNotFound:
+            raise GroupsFailed(
+                f"expected a deployment {DEPLOYMENT} for the groups, found none; `lookbook up` or `prefect deploy "
+                "--all` makes it, and a scoring without groups needs none"
+            ) from None
+        get_run_logger().info("%s: started %s", DEPLOYMENT, name)
+        yield child
+
+
+def _leave(children: list[Any], state: Any, *, only_waiting: bool) -> None:
+    """Put children that are not done into a state, and tell of those that failed: their shards were done here."""
+    logger = get_run_logger()
+    with suppress(Exception), get_client(sync_client=True) as client:
+        for each in children:
+            child = client.read_flow_run(each.id)
+            if child.state is None:
+                continue
+            if child.state.is_failed() or child.state.is_crashed():
+                logger.warning("%s ended as %s: %s", child.name, child.state.name, child.state.message)
+            elif not child.state.is_final() and (child.state.is_scheduled() or not only_waiting):
+                client.set_flow_run_state(child.id, state)

@@ -1,0 +1,62 @@
+"""pytest tests/test_groups.py: runs that share the scoring of a folder, on the workers of a pool."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_kills import draw_shards
+from upheld import WORK_SECONDS, asked
+
+from artifacts import runs
+
+pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.long]
+
+
+@pytest.fixture(scope="module")
+def shared(up, champion):
+    """A folder of 20 shards, and the weights that score it."""
+    folder = up.top / "photos/shared"
+    draw_shards(folder, 20, 40)
+    large = np.add.outer(np.arange(3000), np.arange(3000)).astype(np.uint8)
+    Image.fromarray(large).save(folder / "0000.png")  # all are links to it: each takes some time
+    return {"folder": "photos:shared", "weights": runs.find(up.store.disk, champion)["weights"]}
+
+
+def groups_of(up, run):
+    """The runs that were started for the groups of a run."""
+    [parent] = asked(up.api, "flow_runs", flow_runs={"id": {"any_": [run]}})
+    found = asked(up.api, "flow_runs", flow_runs={"name": {"like_": "score-group-"}})
+    return sorted((each for each in found if each["created"] > parent["created"]), key=lambda each: each["name"])
+
+
+def test_groups_share_a_folder_and_make_the_table_of_one_run(up, shared):
+    run = up.start("score/folder", **shared, groups=3, fresh=True)
+    assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
+    children = groups_of(up, run)
+    assert [each["name"] for each in children] == ["score-group-2-of-3", "score-group-3-of-3"]
+    became = {up.wait(child["id"])["state_type"] for child in children}
+    assert became in (
+        {"COMPLETED"},
+        {"COMPLETED", "CANCELLED"},
+    )  # one for which the pool had no room was not waited for
+    alone = up.start("score/folder", **shared, fresh=True)
+    assert up.wait(alone)["state_type"] == "COMPLETED", up.logs(alone)
+    table, again = (runs.find(up.store.disk, each)["predictions"] for each in (run, alone))
+    assert table == again
+    assert not [key for key in up.store.disk.list("staging/plans") if key.endswith(".json")]
+
+
+def test_a_group_that_is_killed_costs_no_rows(up, shared):
+    run = up.start("score/folder", **shared, groups=2, fresh=True)
+    until = time.monotonic() + WORK_SECONDS
+    while not (children := groups_of(up, run)):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    [child] = children
+    up.wait(child["id"], "RUNNING")
+    os.kill(up.engine(child["id"]), signal.SIGKILL)
+    assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
+    assert up.store.verify().corrupt == []
