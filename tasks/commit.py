@@ -16,7 +16,7 @@ from tasks.reports import scoring
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
 from tasks.scoring.thumbnails import thumbnails
-from tasks.shared.plans import load_plan
+from tasks.shared.plans import load_plan, remove_plan
 from tasks.shared.retries import RETRIES
 
 
@@ -68,7 +68,7 @@ def commit_predictions(store: Store, settings: Settings, job: Job, plan: str, ou
     if job.request.limit is None and not complaint:
         _point_at(store, job, ref, {"rows": sum(rows), "listed": planned.listed})
     Shards(store.disk).end_fresh(job.fresh_digest)
-    store.disk.remove(plan)
+    remove_plan(store.disk, planned)
     if complaint:
         raise TooManyErrors(complaint)
     return ref

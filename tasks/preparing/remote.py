@@ -16,7 +16,7 @@ from tasks.cluster.sharing import shared_plan
 from tasks.preparing.labelled import split_table
 from tasks.shared.folders import opened
 from tasks.shared.listing import Entry, allow_folder, folder_place
-from tasks.shared.plans import Plan, load_plan, save_plan
+from tasks.shared.plans import Plan, load_plan, remove_plan, save_plan
 from tasks.shared.watching import OnRows, Watch
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import CHUNK, Files
@@ -43,8 +43,8 @@ def read_on_cluster(
     key = save_plan(store.disk, _stretches(entries), folder_place(settings, folder))
     if key is None:
         return 0
+    plan = load_plan(store.disk, key)
     try:
-        plan = load_plan(store.disk, key)
         work = {
             "kind": "read",
             "folder": folder_place(settings, folder),
@@ -56,7 +56,7 @@ def read_on_cluster(
         numbers = range(len(plan.shard_rows))
         return sum(told.receipt["rows"] for told in carry_out(settings, work, numbers, "stretch", watch))
     finally:
-        store.disk.remove(key)
+        remove_plan(store.disk, plan)
 
 
 def _stretches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

@@ -1,6 +1,10 @@
-"""Files that wait for work, cut into shards: a list in the store's staging area, which every machine can read."""
+"""Files that wait for work, cut into shards: a list in the store's staging area, which every machine can read.
 
-import json
+staging/plans/<sha256>.arrow     the entries, a record batch a shard
+staging/plans/<sha256>.json      the plan: which list it is of, and what is known of each shard
+"""
+
+import hashlib
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from artifacts.disk import Disk, hash_file
+from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt
 from tasks.shared.listing import Entry, digest_entries
 
@@ -23,10 +27,11 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Plan:
-    """Entries of a folder: a Parquet file that has a row group for each shard.
+    """Entries of a folder, cut into shards.
 
     key: in the store's staging area.
-    path: of the file.
+    listing: the SHA-256 (hex) of the entries.
+    path: of these, an Arrow file.
     digests: of the entries of each shard.
     shard_rows: how many entries each shard has.
     listed: when the listing began, in seconds since the epoch.
@@ -34,6 +39,7 @@ class Plan:
     """
 
     key: str
+    listing: str
     path: Path
     digests: list[str]
     shard_rows: list[int]
@@ -46,61 +52,55 @@ class Plan:
 
     def entries(self, shard: int) -> pa.Table:
         """path (binary), bytes, mtime_ns (int64), regular (bool), sorted by path."""
-        return self._file.read_row_group(shard)
+        return pa.Table.from_batches([self._file.get_batch(shard)])
 
     @cached_property
-    def _file(self) -> pq.ParquetFile:
-        """Opened once: the footer grows with the number of shards."""
-        return pq.ParquetFile(self.path)
+    def _file(self) -> pa.ipc.RecordBatchFileReader:
+        """Opened once: nothing of it is in memory but the shard that is read."""
+        return pa.ipc.open_file(pa.memory_map(str(self.path)))
 
 
 def save_plan(disk: Disk, shards: Iterable[list[Entry]], where: str) -> str | None:
     """The key of a new plan; None for no shards. where: the `real_path` of the folder."""
-    with disk.scratch() as scratch:
-        path = scratch / "plan.parquet"
-        if not _write(shards, path, where):
-            return None
-        key = f"staging/plans/{hash_file(path)[0]}.parquet"
-        with suppress(AlreadyExists):  # listed by another one in the same millisecond
-            disk.create(key, path)
-    return key
-
-
-def _write(shards: Iterable[list[Entry]], path: Path, where: str) -> int:
-    """Write a row group for each shard. Returns how many there are."""
     listed = time.time()
     digests: list[str] = []
-    with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-        for shard in shards:
-            digests.append(digest_entries(shard))
-            columns: Any = zip(*shard, strict=True)
-            table = pa.table(list(map(list, columns)), schema=_SCHEMA)
-            writer.write_table(table, row_group_size=len(shard))
-        writer.add_key_value_metadata(
-            {
-                "lookbook.shards": json.dumps(digests),
-                "lookbook.listed": f"{listed:.3f}",
-                "lookbook.where": json.dumps(where),
-            }
-        )
-    return len(digests)
+    rows: list[int] = []
+    with disk.scratch() as scratch:
+        path = scratch / "plan.arrow"
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _SCHEMA, options=options) as writer:
+            for shard in shards:
+                digests.append(digest_entries(shard))
+                rows.append(len(shard))
+                columns: Any = zip(*shard, strict=True)
+                writer.write_batch(pa.record_batch(list(map(list, columns)), schema=_SCHEMA))
+        if not rows:
+            return None
+        entries = hash_file(path)[0]
+        with suppress(AlreadyExists):  # listed by another one just now
+            disk.create(_entries_key(entries), path)
+    plan = {"entries": entries, "digests": digests, "rows": rows, "listed": round(listed, 3), "where": where}
+    content = seal(plan)
+    key = f"staging/plans/{hashlib.sha256(content).hexdigest()}.json"
+    with suppress(AlreadyExists):
+        disk.create(key, content)
+    return key
 
 
 def load_plan(disk: Disk, key: str) -> Plan:
     """The plan that is under a key of the staging area. Raises NotFound and Corrupt."""
-    sha256 = key.rpartition("/")[2].removesuffix(".parquet")
-    found = disk.materialize(key, sha256)
-    if found.sha256 != sha256:
+    plan = unseal(disk.read(key), key)
+    found = disk.materialize(_entries_key(plan["entries"]), plan["entries"])
+    if found.sha256 != plan["entries"]:
         raise Corrupt(f"{key} is damaged: it is not what was written; run it again, the folder is listed anew")
-    path = found.path
-    footer = pq.read_metadata(path)
-    rows = [footer.row_group(shard).num_rows for shard in range(footer.num_row_groups)]
-    metadata = footer.metadata
-    return Plan(
-        key,
-        path,
-        json.loads(metadata[b"lookbook.shards"]),
-        rows,
-        float(metadata[b"lookbook.listed"]),
-        json.loads(metadata[b"lookbook.where"]),
-    )
+    return Plan(key, plan["entries"], found.path, plan["digests"], plan["rows"], plan["listed"], plan["where"])
+
+
+def remove_plan(disk: Disk, plan: Plan) -> None:
+    """Its work is done."""
+    disk.remove(plan.key)
+    disk.remove(_entries_key(plan.listing))
+
+
+def _entries_key(sha256: str) -> str:
+    return f"staging/plans/{sha256}.arrow"
