@@ -115,7 +115,8 @@ class Artifact:
 
     def _expected(self, file: str) -> dict[str, Any]:
         try:
-            return self.files[file]
+            described: dict[str, Any] = self.manifest["identity"]["files"].get(file) or self.manifest["rendered"][file]
+            return described  # not out of `files`, which takes as long as there are many
         except KeyError:
             raise NotFound(f"{self.ref} has no file {file}; it has {', '.join(sorted(self.files))}") from None
 

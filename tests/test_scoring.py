@@ -420,7 +420,7 @@ from tasks.shared import model
 from tasks.vision.images import ImageSpec
 plan.SHARD_FILES = 8
 
-def load(store, ref, temperature):
+def load(store, ref, temperature, processors):
     # The network in NumPy: TensorFlow's import would take most of the time in which the run may be killed.
     published = weights.load(store, ref)
     w = published.tensors
@@ -577,11 +577,11 @@ def test_large_files_have_small_shards_that_one_new_file_leaves_alone(store, set
     assert len(set(after.digests) - set(before.digests)) <= 2
 
 
-def test_a_plan_of_many_shards_reads_its_footer_once(store, settings, champion, pictures, monkeypatch):
+def test_a_plan_of_many_shards_is_opened_once(store, settings, champion, pictures, monkeypatch):
     found = planned(store, settings, champion)
     opened = []
-    whole = pq.ParquetFile
-    monkeypatch.setattr(pq, "ParquetFile", lambda *given: opened.append(given) or whole(*given))
+    whole = pa.ipc.open_file
+    monkeypatch.setattr(pa.ipc, "open_file", lambda *given: opened.append(given) or whole(*given))
     assert sum(len(found.entries(shard)) for shard in range(len(found.digests))) == 60
     assert len(opened) == 1
 

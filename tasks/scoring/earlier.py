@@ -1,5 +1,6 @@
 """Rows scored before, which a changed shard takes over."""
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -92,11 +93,7 @@ class Earlier:
         recorded = None if self._job.request.fresh else Shards(self._store.disk).finished(self._job.record(shard))
         if recorded:  # with rows that may go better now
             return pq.read_table(self._store.disk.materialize(recorded.key, recorded.sha256).path), True
-        parts = [
-            index
-            for index, first in enumerate(self._firsts)
-            if first <= paths[-1] and (index + 1 == len(self._firsts) or self._firsts[index + 1] > paths[0])
-        ]
+        parts = range(max(0, bisect_right(self._firsts, paths[0]) - 1), bisect_right(self._firsts, paths[-1]))
         if self._table and parts:
             return pa.concat_tables([self._table.read(index) for index in parts]), self._same_folder
         return None, False
