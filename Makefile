@@ -63,6 +63,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/train.py
 	@$(BIN)/python benchmarks/retrain.py
 	@$(BIN)/python benchmarks/score.py
+	@$(BIN)/python benchmarks/cluster.py --kills
 	@$(BIN)/python benchmarks/prepare.py
 	@$(BIN)/python benchmarks/evaluate.py
 	@$(BIN)/python benchmarks/gate.py

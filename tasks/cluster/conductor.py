@@ -121,7 +121,7 @@ class Conductor:
         for node, each in alive.items():
             name = _called(each) if names[_called(each)] == 1 else f"{_called(each)} ({node[:6]})"
             processors = int(each["Resources"].get("CPU", 0))
-            actors = -(-processors // self._task.get("processors", _MOST_PROCESSORS))
+            actors = -(-processors // _MOST_PROCESSORS)
             for place in range(actors):
                 key = f"{node} {place}"
                 if key not in self._hands and key not in self._refused:
