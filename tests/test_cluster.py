@@ -23,8 +23,8 @@ from commands import COMMAND
 from conftest import CLASSES, SPEC
 from PIL import Image
 
+from artifacts import backbones, weights
 from artifacts import dataset as datasets
-from artifacts import weights
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -37,9 +37,13 @@ from tasks.preparing.remote import read_on_cluster
 from tasks.requests import PictureSettings, ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.job import make_job
+from tasks.shared import backbones as pretrained
 from tasks.shared.deadline import Deadline
+from tasks.shared.embedding import Embedding, View, embed, missing_features
 from tasks.shared.plans import load_plan
+from tasks.shared.remote_embedding import embed_on_cluster
 from tasks.shared.watching import Watch
+from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import settings_for
 
 pytestmark = [pytest.mark.kill, pytest.mark.long]
@@ -424,3 +428,38 @@ def test_pictures_are_prepared_by_the_nodes(on_disk, cluster, tmp_path):
     assert said == ["nodes of the cluster that work: ann, bob, cas"]
     assert not list(store.disk.list("staging/plans"))
     assert not list(store.disk.list("staging/decoded"))
+
+
+def test_pictures_are_embedded_by_the_nodes(on_disk, cluster, tmp_path):
+    """The features are those that one process makes, bit by bit."""
+    store = Store(on_disk.store)
+    store.prepare()
+    backbone = backbones.load(store, pretrained.add_package(store))
+    random = np.random.default_rng(0)
+    sides = {
+        side: datasets.Split(
+            random.integers(0, 255, (items, 32, 32, 3), np.uint8),
+            np.arange(items, dtype=np.int32) % 2,
+            [f"{side}{item}" for item in range(items)],
+        )
+        for side, items in (("train", 600), ("test", 20))
+    }
+    spec = ImageSpec(height=32, width=32, channels=3)
+    ref = datasets.save(
+        store, "noise", **sides, classes=CLASSES[:2], image_spec=spec.to_dict(), settings={}, inputs={}, made={},
+    )  # fmt: skip
+    embedding = Embedding(backbone, spec, "float32", "/CPU:0")
+    views = [View("train", False), View("test", False), View("train", True)]
+    wanted = [(view, missing_features(store, embedding, sides[view.side].images, view.mirrored)) for view in views]
+    assert [len(items) for _, items in wanted] == [600, 20, 600]
+    counted = []
+    embed_on_cluster(on_disk, store, ref, embedding, wanted, Watch(lambda rows, *_: counted.append(rows)))
+    assert sum(counted) == 1220
+    alone = Store(tmp_path / "alone")
+    alone.prepare()
+    for view in views:
+        images = sides[view.side].images
+        assert not len(missing_features(store, embedding, images, view.mirrored))
+        made = embed(alone, embedding, images, view.mirrored)
+        assert made.tobytes() == embed(store, embedding, images, view.mirrored).tobytes()
+    assert not list(store.disk.list("staging/plans"))
