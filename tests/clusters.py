@@ -32,6 +32,7 @@ class Cluster:
         self._token = uuid.uuid4().hex + uuid.uuid4().hex
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
         self._soon = {  # that a node is lost is known in two seconds instead of half a minute
+            "GRPC_ENABLE_FORK_SUPPORT": "0",  # or one in ten clients waits 30 s for a process that died (Ray 2.60)
             "RAY_health_check_initial_delay_ms": "0",
             "RAY_health_check_period_ms": "500",
             "RAY_health_check_timeout_ms": "1000",

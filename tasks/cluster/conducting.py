@@ -6,6 +6,7 @@ import selectors
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ def carry_out(
             elif "failed" in answer:
                 raise _error(answer["failed"], answer["text"])
             else:
-                return
+                break
 
 
 def _error(kind: str, text: str) -> Exception:
@@ -147,6 +148,10 @@ class _Conductor:
             self._lines.extend(lines)
         return loads(self._lines.popleft()) if self._lines else None
 
+    def leave(self) -> None:
+        """Its work is done: let it end by itself while this process goes on, which waits for it at its own end."""
+        threading.Thread(target=self.end, name="conductor").start()
+
     def end(self) -> None:
         """Close its standard input: it ends its actors, and a cluster that it has started itself."""
         with suppress(BrokenPipeError):
@@ -181,5 +186,7 @@ def _conductor() -> Iterator[_Conductor]:
         conductor = _Conductor(process, log)
         try:
             yield conductor
-        finally:
+        except BaseException:
             conductor.end()
+            raise
+        conductor.leave()

@@ -364,7 +364,7 @@ def main() -> None:
     try:
         with connected(task["cluster"]):
             Conductor(task, tell, ended).run()
-        tell({"end": True})
+            tell({"end": True})  # before Ray ends, which takes a second
     except CannotGoOn as error:
         tell({"failed": error.kind, "text": str(error)})
     except ModuleNotFoundError as error:  # Ray's client has the head node read what an actor is
