@@ -76,8 +76,9 @@ ray.init(address="local", include_dashboard=False, num_cpus=processors, object_s
 class Nothing:
     def do(self): pass
 ray.get(ray.remote(Nothing).options(num_cpus=processors).remote().do.remote())
-print(time.perf_counter() - started)
+started_in = time.perf_counter() - started
 ray.shutdown()
+print(started_in, time.perf_counter() - started)
 """
 
 
@@ -107,17 +108,26 @@ def make_folder(top: Path) -> None:
 
 
 def overhead(folder: Path, environment: dict[str, str]) -> None:
-    """`local` beside `here`, in turns, without what Ray itself takes until an actor that does nothing has answered."""
-    starts, here, local = [], [], []
+    """`local` beside `here`, in turns, beside a Ray that starts an actor that does nothing, and ends."""
+    took: list[list[float]] = []
     for _ in range(RUNS):
-        starts.append(float(subprocess.check_output([BIN / "python", "-c", RAY]).split()[-1]))
-        here.append(answer(run(environment, folder=str(folder), name="here", run_on="here"))["seconds"])
-        ray = {**environment, "LOOKBOOK_CLUSTER": "local"}
-        local.append(answer(run(ray, folder=str(folder), name="local", run_on="cluster"))["seconds"])
-    medians = [statistics.median(each) for each in (starts, here, local)]
-    print("Ray's start {:.2f} s, 70,000 PNG here {:.2f} s, on a local Ray {:.2f} s".format(*medians))
-    ratios = [(with_ray - start) / without for start, without, with_ray in zip(starts, here, local, strict=True)]
-    print(f"beside here, Ray's start left out: {statistics.median(ratios):.2f}")
+        ray_alone = list(map(float, subprocess.check_output([BIN / "python", "-c", RAY]).split()[-2:]))
+        turn = [*ray_alone]
+        for run_on in ("here", "cluster"):
+            started = time.perf_counter()
+            settings = {**environment, "LOOKBOOK_CLUSTER": "local"}
+            found = answer(run(settings, folder=str(folder), name="png", run_on=run_on, commit=True))
+            turn += [found["seconds"], time.perf_counter() - started]
+        took.append(turn)
+    start, whole, here, here_whole, local, local_whole = (
+        statistics.median(column) for column in zip(*took, strict=True)
+    )
+    print(f"Ray alone: start {start:.2f} s, with its end {whole:.2f} s")
+    print(f"70,000 PNG: the stage here {here:.2f} s, on a local Ray {local:.2f} s")
+    print(f"70,000 PNG: the process here {here_whole:.2f} s, on a local Ray {local_whole:.2f} s")
+    stages = statistics.median((each[4] - each[0]) / each[2] for each in took)
+    processes = statistics.median((each[5] - each[1]) / each[3] for each in took)
+    print(f"beside here, Ray left out: the stage {stages:.2f}, the process {processes:.2f}")
 
 
 def efficiency(folder: Path, environment: dict[str, str]) -> None:
