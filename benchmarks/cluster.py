@@ -141,12 +141,12 @@ def efficiency(folder: Path, environment: dict[str, str]) -> None:
             both = [
                 run(
                     {**environment, "LOOKBOOK_DECODERS": "1"},
-                    folder=str(folder), name="hand", run_on="here", shard_files=1000, begin=begin,
+                    folder=str(folder), name="hand", run_on="here", shard_files=4000, begin=begin,
                 )
                 for begin in (0.0, 0.5)
             ]  # fmt: skip
             by_hand = max(answer(each)["seconds"] for each in both)
-            found = answer(run(ray, folder=str(folder), name="ray", run_on="cluster", shard_files=1000))
+            found = answer(run(ray, folder=str(folder), name="ray", run_on="cluster", shard_files=4000))
             ratios.append(by_hand / (found["seconds"] - found["connected"]))
     print(f"two actors beside two processes: {statistics.median(ratios):.2f} of their rate, the connection left out")
 
