@@ -218,16 +218,16 @@ def _restart_seconds(conductor: Any, task: dict[str, Any]) -> float:
 
 
 def kills(top: Path, environment: dict[str, str]) -> None:
-    """Kill random actors 100 times during one scoring of 24,000 JPEG, and compare its table with one process's."""
+    """Kill random actors 100 times during one scoring of 100,000 JPEG, and compare its table with one process's."""
     large = np.random.default_rng(0).integers(0, 255, (1024, 1024), np.uint8)
     folder = top / "large"
     folder.mkdir()
     for index in range(200):
         large[index] = index
         Image.fromarray(large).save(folder / f"{index:03d}-000.jpg", quality=60)
-        for copy in range(1, 120):
+        for copy in range(1, 500):
             os.link(folder / f"{index:03d}-000.jpg", folder / f"{index:03d}-{copy:03d}.jpg")
-    asked = {"folder": str(folder), "shard_files": 60, "commit": True}
+    asked = {"folder": str(folder), "shard_files": 200, "commit": True}
     with Cluster() as cluster:
         for name in ("one", "two"):
             cluster.start(name)

@@ -21,6 +21,7 @@ from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for, training_settings
 from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
+from tasks.cluster.conducting import check_cluster
 from tasks.evaluate import evaluate
 from tasks.prepare import prepare
 from tasks.preparing.labelled import split_table
@@ -73,6 +74,8 @@ def retrain(request: RetrainRequest) -> Any:
     seconds: dict[str, float] = {}
     if request.train_on == "here":
         check_device(computing.device)
+    if computing.run_on == "cluster":
+        check_cluster(configured)
     with _timed(seconds, "prepare"):
         dataset_ref = prepare(data, request.pictures, called, computing.run_on, deadline)
     settings = training_settings(request.training, store.open(Ref.parse(dataset_ref)))

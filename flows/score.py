@@ -20,6 +20,7 @@ from flows.group import groups_of
 from flows.names import run_name, subject_of
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for
+from tasks.cluster.conducting import check_cluster
 from tasks.commit import commit
 from tasks.plan import plan
 from tasks.reports import scoring
@@ -58,6 +59,8 @@ def score(request: ScoreRequest) -> dict[str, Any]:
     deadline = Deadline.after(request.deadline_hours)
     settings = Settings()
     store = Store(settings.store)
+    if request.run_on == "cluster":
+        check_cluster(settings)  # before the folder is listed
     job = make_job(store, settings, request)
     planned = plan(job, deadline)
     with groups_of(store, settings, job, planned, deadline):
