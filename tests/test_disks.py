@@ -206,7 +206,8 @@ def filled(place, tmp_path):
             "weights", "shoes", {"w.bin": b"w"}, settings={}, inputs={}, facts={}, rendered=lambda: {"a": b"a"}
         ),
     ]
-    rows = pa.table({"path": ["a"], "label": pa.array(["x"]), "error": pa.array([None], pa.string())})
+    none = pa.array([None], pa.string())
+    rows = pa.table({"path": ["a"], "label": ["x"], "confidence": pa.array([0.9], pa.float32()), "error": none})
     for name in ("monday", "tuesday"):  # they share a part
         part = Shards(store.disk).finish("record", "digest", rows)
         files = {"data/part-00000.parquet": Shared(part.key, part.sha256, store.disk.hash(part.key)[1])}
