@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.cache import Cache
-from artifacts.disk import LocalFile
+from artifacts.disk import LocalFile, Stored
 from artifacts.errors import AlreadyExists, NotFound, StoreAway, StoreError
 from artifacts.leases import Lease
 from artifacts.objects import ODD, TRIES, Bucket, pause
@@ -24,6 +24,7 @@ from artifacts.settings import Settings
 LARGE_BYTES = 32 << 20
 _CHUNK_BYTES = 16 << 20  # of a large file, on its way
 _PROBES = 8  # creates of one key at once, of which one must win
+_PROBE = "staging/probe"
 _WRITER = "lookbookwriter"  # without a hyphen: some services take names of programs only
 
 
@@ -44,7 +45,7 @@ class BucketDisk(Bucket):
         """Refuse a bucket that lets several writers create one key, at first use: of creates at once, one wins."""
         if self._marked():
             return
-        key = f"staging/probe/{secrets.token_hex(16)}"
+        key = f"{_PROBE}/{secrets.token_hex(16)}"
         with ThreadPoolExecutor(_PROBES) as threads:
             won = sum(threads.map(lambda number: self._wins(key, b"%d" % number), range(_PROBES)))
         told = bool(self._token(key))
@@ -98,6 +99,30 @@ class BucketDisk(Bucket):
             for batch in obstore.list(self.store, prefix=prefix, chunk_size=1000):
                 for each in batch:
                     yield each["path"]
+
+    def survey(self, prefix: str) -> Iterator[Stored]:
+        """A thousand keys a request."""
+        import obstore
+
+        self._marked()
+        with self.asking("list", prefix):
+            for batch in obstore.list(self.store, prefix=prefix, chunk_size=1000):
+                for each in batch:
+                    written = each["last_modified"].timestamp()
+                    yield Stored(each["path"], each["size"], written, written, (each["path"],), 1)
+
+    def now(self) -> float:
+        """When a key was written that is written now."""
+        key = f"{_PROBE}/{secrets.token_hex(16)}"
+        self.create(key, b"")
+        now = self.modified(key)
+        self.remove(key)
+        return now
+
+    def free(self, stored: Stored, *, durably: bool = False) -> int:  # noqa: ARG002
+        """Raises StoreError."""
+        self.remove(stored.key)
+        return stored.size
 
     def remove(self, key: str) -> None:
         """Raises StoreError."""

@@ -7,12 +7,14 @@ what is new. Every file is hashed on its way. What is only kept to save work (fe
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from artifacts.errors import AlreadyExists, StoreError
+from artifacts import tombstones
+from artifacts.errors import AlreadyExists, NotFound, StoreError
+from artifacts.living import EVERYTHING, FOLDER, needing
 from artifacts.refs import Ref
 from artifacts.store import Store
 
 _ORDER = ("datasets", "backbones", "weights", "metrics", "predictions")  # what something is made of comes first
-_RECORDS = ("runs", "aliases")
+_RECORDS = ("runs", "aliases", "pins", tombstones.FOLDER)
 
 
 @dataclass
@@ -33,10 +35,18 @@ def copy(source: Store, target: Store, on_version: Callable[[Ref], None] = lambd
     Raises Corrupt for what is damaged, and StoreError where the target has another history: then it is no copy.
     """
     target.prepare()
+    with needing(target.disk, EVERYTHING):
+        return _copy(source, target, on_version)
+
+
+def _copy(source: Store, target: Store, on_version: Callable[[Ref], None]) -> Copied:
     found = Copied()
     for kind in _ORDER:
         for ref in source.refs(kind):
-            artifact = source.open(ref)
+            try:
+                artifact = source.open(ref)
+            except NotFound:  # it was removed meanwhile
+                continue
             if target.has(ref):
                 found.present += 1
                 continue
@@ -45,6 +55,8 @@ def copy(source: Store, target: Store, on_version: Callable[[Ref], None] = lambd
             found.copied += 1
             found.bytes += sum(file["bytes"] for file in artifact.files.values())
     for key in (key for records in _RECORDS for key in source.disk.list(records)):
+        if key.startswith(f"{FOLDER}/"):  # what runs of that store need
+            continue
         content = source.disk.read(key)
         try:
             target.disk.create(key, content)

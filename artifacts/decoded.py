@@ -21,7 +21,7 @@ from artifacts.preparations import FILE, Read
 from artifacts.segments import Segments
 
 _FOLDER = "staging/decoded"
-_KEPT_SECONDS = 7 * 24 * 3600.0  # what nobody took over in a week is removed
+KEPT_SECONDS = 7 * 24 * 3600.0  # what nobody took over in a week is removed
 _SCHEMA = pa.schema([*FILE, pa.field("pixels", pa.large_binary())])
 
 Place = tuple[np.ndarray, int]  # images, uint8 [items, height, width, channels], and which of them
@@ -53,7 +53,7 @@ class Decoded(Segments):
                 if key.startswith(f"{self._folder}/"):
                     if key not in self.keys:
                         self.take_over(key)
-                elif time.time() - self._disk.modified(key) > _KEPT_SECONDS:
+                elif time.time() - self._disk.modified(key) > KEPT_SECONDS:
                     self._disk.remove(key)
 
     def add_files(self, files: Sequence[Read], images: np.ndarray) -> None:

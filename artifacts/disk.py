@@ -20,6 +20,7 @@ from artifacts.errors import AlreadyExists, NotFound, StoreError
 SCRATCH = "staging/scratch"
 _STRANGERS_SCRATCH_SECONDS = 7 * 24 * 3600.0
 _SETTLED_SECONDS = 1.0
+_TRIES = 3
 _HASHED: dict[tuple[int, ...], tuple[str, int]] = {}
 _Given = TypeVar("_Given")
 _Found = TypeVar("_Found")
@@ -32,6 +33,23 @@ class LocalFile(NamedTuple):
     path: Path
     sha256: str
     size: int
+
+
+class Stored(NamedTuple):
+    """A file as a survey finds it.
+
+    size: in bytes.
+    written: when its content was written; named: when it got a name last, or its rights changed. Both in seconds since
+    the epoch, by the disk's clock.
+    file: what tells it from others, whatever its names are; names: how many it has.
+    """
+
+    key: str
+    size: int
+    written: float
+    named: float
+    file: tuple[Any, ...]
+    names: int
 
 
 class Disk(Protocol):
@@ -70,8 +88,18 @@ class Disk(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """The keys below the folder `prefix`, sorted within each folder; a missing folder has none."""
 
+    def survey(self, prefix: str) -> Iterator[Stored]:
+        """What is below the folder `prefix`; a missing folder has nothing."""
+
+    def now(self) -> float:
+        """The time by the disk's clock, in seconds since the epoch."""
+
     def remove(self, key: str) -> None:
         """Remove `key`; harmless when it is gone."""
+
+    def free(self, stored: Stored, *, durably: bool = False) -> int:
+        """Remove a published file; `durably` before this returns. Returns the bytes that are free now: none while it
+        has other names."""
 
     def materialize(self, key: str, sha256: str) -> LocalFile:
         """A local file of `key`, which should have this hash: for memory maps and Parquet. The caller compares. Raises
@@ -124,17 +152,25 @@ class LocalDisk:
         """
         target = self.local_path(key)
         try:
-            _make_folders(target.parent)
-            if isinstance(content, Path) and content.is_relative_to(self.local_path("staging")):
-                with _opened(content) as descriptor:
-                    _make_read_only(descriptor)
-                    os.fsync(descriptor)
-                with contextlib.suppress(PermissionError):  # another user's file (protected_hardlinks): copied below
-                    return self._link(content, target, key)
-            with self._temporary(content) as temporary:
-                self._link(temporary, target, key)
+            for _ in range(_TRIES):
+                with contextlib.suppress(FileNotFoundError):  # `free` has just removed the folder, as it was empty
+                    return self._create(target, key, content)
+            return self._create(target, key, content)
         except OSError as error:
             raise self._refused("write", key, error) from error
+
+    def _create(self, target: Path, key: str, content: bytes | Path) -> None:
+        """Raises AlreadyExists and OSError."""
+        _make_folders(target.parent)
+        if isinstance(content, Path) and content.is_relative_to(self.local_path("staging")):
+            with _opened(content) as descriptor:
+                _make_read_only(descriptor)
+                os.fsync(descriptor)
+            with contextlib.suppress(PermissionError):  # another user's file (protected_hardlinks): copied below
+                return self._link(content, target, key)
+        with self._temporary(content) as temporary:
+            self._link(temporary, target, key)
+        return None
 
     def read(self, key: str) -> bytes:
         """All bytes of `key`. Raises NotFound."""
@@ -207,6 +243,66 @@ class LocalDisk:
         except OSError as error:
             raise self._refused("remove", key, error) from error
 
+    def survey(self, prefix: str) -> Iterator[Stored]:
+        """Keys below the folder `prefix`, those of one folder together."""
+        waiting = [self.local_path(prefix)]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with os.scandir(folder) as found:
+                    entries = list(found)
+            except OSError as error:
+                self._unlistable(error)
+                continue
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # a file on its way
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    key = Path(entry.path).relative_to(self.root).as_posix()
+                    yield Stored(
+                        key,
+                        status.st_size,
+                        status.st_mtime,
+                        max(status.st_mtime, status.st_ctime),
+                        (status.st_dev, status.st_ino),
+                        status.st_nlink,
+                    )
+
+    def now(self) -> float:
+        """Other machines may share the disk, and have another clock."""
+        folder = self.local_path(SCRATCH)
+        try:
+            _make_folders(folder)
+            return _touched(folder)
+        except OSError as error:
+            raise self._refused("write", SCRATCH, error) from error
+
+    def free(self, stored: Stored, *, durably: bool = False) -> int:
+        """Folders of versions are read-only: the right to write is taken back first. Folders that are empty then go,
+        too."""
+        path = self.local_path(stored.key)
+        try:
+            if not os.access(path.parent, os.W_OK):
+                path.parent.chmod(stat.S_IMODE(path.parent.stat().st_mode) | stat.S_IWUSR)
+            left = path.lstat().st_nlink - 1
+            path.unlink()
+            if durably:
+                _sync(path.parent)
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise self._refused("remove", stored.key, error) from error
+        for folder in path.parents:
+            if folder == self.root:
+                break
+            try:
+                folder.rmdir()
+            except OSError:
+                break
+        return 0 if left else stored.size
+
     def local_path(self, key: str) -> Path:
         """Where `key` is, or would be. Raises StoreError for a key that leads out of the store."""
         parts = key.split("/")
@@ -249,8 +345,7 @@ class LocalDisk:
         that did not say whose it is, goes when nothing was written to it for a week."""
         folder = self.local_path(SCRATCH)
         with contextlib.suppress(OSError):  # no scratch at all, or somebody else's folder
-            os.utime(folder)
-            now = folder.stat().st_mtime  # by the clock of the disk, which other machines may share
+            now = _touched(folder)
             for path in folder.iterdir():
                 with contextlib.suppress(OSError):  # its owner, or another one who comes next, was quicker
                     ended = owners.has_ended(path.name)
@@ -355,6 +450,12 @@ def lock_now(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _touched(folder: Path) -> float:
+    """The time by the clock of the disk, which other machines may share. Raises OSError."""
+    os.utime(folder)
+    return folder.stat().st_mtime
 
 
 def _make_folders(folder: Path) -> None:

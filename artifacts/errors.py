@@ -21,6 +21,10 @@ class NotFound(LookbookError):
     """Nothing in the store fits."""
 
 
+class Removed(NotFound):
+    """It was in the store, and was removed; the message tells when, by whom and why."""
+
+
 class Ambiguous(LookbookError):
     """Several things in the store fit; the message lists them."""
 

@@ -53,6 +53,13 @@ class Preparation:
         return [Read(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
 
+def dataset_of(disk: Disk, key: str) -> Ref | None:
+    """The dataset that a record is of; None where it can't be read."""
+    with suppress(NotFound, InvalidRef, pa.ArrowException, OSError, KeyError, TypeError):
+        return Ref.parse(pq.read_schema(io.BytesIO(disk.read(key))).metadata[b"dataset"].decode())
+    return None
+
+
 class Preparations:
     """The preparations that were `decided_by` the same values; the newest is kept."""
 

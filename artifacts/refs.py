@@ -1,6 +1,8 @@
 """`kind/name@version`: how stages, people and other tools name an artifact."""
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from artifacts.errors import InvalidRef
@@ -43,6 +45,13 @@ class Ref:
                 "`lookbook list` shows what there is"
             )
         return cls(kind, name, version)
+
+
+def refs_of(values: Iterable[object]) -> Iterator[Ref]:
+    """Those of a manifest's inputs that are refs: others are digests of what is no version."""
+    for value in values:
+        with suppress(InvalidRef):
+            yield Ref.parse(str(value))
 
 
 def check_name(name: str) -> str:

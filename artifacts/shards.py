@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifacts.disk import Disk, hash_file
+from artifacts.documents import digest as digest_of
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
 from artifacts.store import create_part
@@ -78,6 +79,12 @@ def confidences(rows: pa.Table) -> tuple[list[int], list[float]]:
 
 _TENTHS = np.linspace(0, 1, 11)
 _RECORD = re.compile(r"/[0-9]{8}\.json$")  # an editor's copy of one, say, is none
+
+
+def record_digest(shard: str, folder: str) -> str:
+    """The digest under which the shard with the digest `shard` is on record. The folder, without links, is in it: in
+    another one, files of the same paths, sizes and times may be other files."""
+    return digest_of({"shard": shard, "folder": folder})
 
 
 class Shards:

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts import aliases
+from artifacts import aliases, tombstones
 from artifacts.disk import Disk, LocalFile, hash_file, spread
 from artifacts.disks import disk_at
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
+from artifacts.living import claim, needing
 from artifacts.provenance import provenance
-from artifacts.refs import KINDS, VERSION_DIGITS, Ref, check_name
+from artifacts.refs import KINDS, VERSION_DIGITS, Ref, check_name, refs_of
 from artifacts.verification import Verification, verify
 
 FORMAT = 1
 _MARKER = "store.json"
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _SHARED = "data/"  # files that several versions may have
 _PREFIX = re.compile(rf"[0-9a-f]{{4,{VERSION_DIGITS}}}")
 _ALIAS_OF = {"champion": "weights", "latest": "predictions"}
@@ -34,6 +35,7 @@ def create_part(disk: Disk, path: Path, sha256: str) -> str:
     """
     key = f"parts/{sha256}.parquet"
     with suppress(NotFound):
+        claim(disk, key)
         if disk.hash(key)[0] == sha256:
             return key
         disk.remove(key)
@@ -174,6 +176,20 @@ class Store:
             "facts": dict(facts),
         }
         ref = Ref(kind, name, digest(identity)[:VERSION_DIGITS])
+        with needing(self.disk, ref, *refs_of(inputs.values())):  # neither it nor what it is made from goes meanwhile
+            if self.has(ref):
+                claim(self.disk, ref)  # it may be an old one
+            return self._publish(ref, identity, files, rendered, made or {})
+
+    def _publish(
+        self,
+        ref: Ref,
+        identity: dict[str, Any],
+        files: Mapping[str, Content | Shared],
+        rendered: Callable[[], Mapping[str, Content]],
+        made: Mapping[str, Any],
+    ) -> Ref:
+        described = identity["files"]
         if self.has(ref):
             published = self.open(ref)
             for file, content in files.items():  # what is there may be damaged; what is one and the same file is not
@@ -195,10 +211,10 @@ class Store:
                     self.disk.create(f"{ref.folder}/{file}", content)
                 sha256, size = self.disk.hash(f"{ref.folder}/{file}")
                 drawn[file] = {"sha256": sha256, "bytes": size}
-            manifest = {"identity": identity, "rendered": drawn, "provenance": provenance(**(made or {}))}
+            manifest = {"identity": identity, "rendered": drawn, "provenance": provenance(**made)}
             if shared and not self.disk.links:
                 manifest["at"] = shared
-            self.disk.create(f"{ref.folder}/{_MANIFEST}", seal(manifest))
+            self.disk.create(f"{ref.folder}/{MANIFEST}", seal(manifest))
         except (AlreadyExists, StoreError):
             if not self.has(ref):
                 raise
@@ -219,8 +235,15 @@ class Store:
         if shared:
             manifest["at"] = shared
         with suppress(AlreadyExists):
-            self.disk.create(f"{artifact.ref.folder}/{_MANIFEST}", seal(manifest))
+            self.disk.create(f"{artifact.ref.folder}/{MANIFEST}", seal(manifest))
         self.disk.protect(artifact.ref.folder)
+
+    def claim(self, ref: Ref) -> bool:
+        """Whether a version is published; if so, nothing removes it for as long as new ones are kept."""
+        if not self.has(ref):
+            return False
+        claim(self.disk, ref)
+        return self.has(ref)
 
     def remember(self, ref: Ref) -> None:
         """Let this process read the files of a version that it has just published without hashing them again."""
@@ -229,14 +252,16 @@ class Store:
 
     def has(self, ref: Ref) -> bool:
         """Whether the version is published."""
-        return self.disk.exists(f"{ref.folder}/{_MANIFEST}")
+        return self.disk.exists(f"{ref.folder}/{MANIFEST}")
 
     def open(self, ref: Ref) -> Artifact:
         """The published version behind `ref`. Raises NotFound, and Corrupt when its manifest is damaged."""
-        key = f"{ref.folder}/{_MANIFEST}"
+        key = f"{ref.folder}/{MANIFEST}"
         try:
             content = self.disk.read(key)
         except NotFound:
+            if buried := tombstones.find(self.disk, ref):
+                raise buried.error() from None
             raise NotFound(f"{ref} is not in the store {self.disk.root}; `lookbook list` shows what is") from None
         manifest = unseal(content, key)
         if digest(manifest["identity"])[:VERSION_DIGITS] != ref.version:
@@ -264,7 +289,7 @@ class Store:
         for each in (kind,) if kind else KINDS:
             for key in self.disk.list(f"{each}/{name}" if name else each):
                 folder, _, file = key.rpartition("/")
-                if file == _MANIFEST and folder.count("/") == 2:
+                if file == MANIFEST and folder.count("/") == 2:
                     yield Ref(*folder.split("/"))
 
     def resolve(self, text: str, kind: str | None = None) -> Ref:
@@ -291,6 +316,7 @@ class Store:
                 f"expected a ref, name@version, four or more digits of a version, champion or latest, found {text!r}"
             )
         if not found:
+            self._tell_of_removed(version, kind, name or None)
             raise NotFound(f"nothing in the store {self.disk.root} fits {text!r}; `lookbook list` shows what there is")
         if len(found) > 1:
             raise Ambiguous(f"{text!r} fits {len(found)} artifacts, name one: {', '.join(map(str, sorted(found)))}")
@@ -330,11 +356,15 @@ class Store:
             if {"sha256": sha256, "bytes": size} != expected:
                 raise Corrupt(f"{key} is damaged: an unfinished run left other bytes there; remove the file") from None
 
+    def _tell_of_removed(self, version: str, kind: str | None, name: str | None) -> None:
+        """Raises Removed when a version that was removed fits."""
+        for ref in tombstones.refs(self.disk, kind, name) if _PREFIX.fullmatch(version) else ():
+            if ref.version.startswith(version) and (buried := tombstones.find(self.disk, ref)):
+                raise buried.error()
+
     def _same(self, ref: Ref, identity: dict[str, Any]) -> Ref:
         if self.open(ref).identity != identity:
-            raise Corrupt(
-                f"{ref.folder}/{_MANIFEST} describes something else under the same version; {self._mend(ref)}"
-            )
+            raise Corrupt(f"{ref.folder}/{MANIFEST} describes something else under the same version; {self._mend(ref)}")
         self.disk.protect(ref.folder)  # a kill may have come between the manifest and this
         return ref
 
@@ -347,6 +377,12 @@ class Store:
             raise InvalidRef(f"{alias} is an alias of {of}, not of {kind}")
         names = [name] if name else aliases.names(self.disk, of, alias)
         return [ref for each in names if (ref := aliases.current(self.disk, of, each, alias))]
+
+
+def size_of(manifest: Mapping[str, Any]) -> int:
+    """Bytes of the files that a manifest describes."""
+    described = (*manifest["identity"]["files"].values(), *manifest["rendered"].values())
+    return sum(each["bytes"] for each in described)
 
 
 def _describe(content: Content | Shared) -> dict[str, Any]:

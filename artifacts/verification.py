@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from artifacts import aliases
+from artifacts import aliases, living, tombstones
 from artifacts.disk import spread
 from artifacts.documents import unseal
 from artifacts.errors import Corrupt, InvalidRef, LookbookError, StoreError
@@ -25,11 +25,13 @@ class Verification:
     """What `verify` found.
 
     checked: files of versions, alias events and runs' records that were looked at; corrupt: a sentence for each file
-    that is not what was published, and for all that is missing though something refers to it.
+    that is not what was published, and for all that is missing though something refers to it; damaged: the versions
+    that have such a file, or whose manifest is one, each with its sentence.
     """
 
     checked: int
     corrupt: list[str]
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 def verify(store: "Store", ref: Ref | None) -> Verification:
@@ -40,18 +42,22 @@ def verify(store: "Store", ref: Ref | None) -> Verification:
         verifier.check_versions()
         verifier.check_events()
         verifier.check_runs()
+        verifier.check_retention()
     else:
         verifier.check_version(ref)
         verifier.find_sharing(ref)
     verifier.check_wanted()
-    return Verification(verifier.checked, [problem.sentence() for problem in verifier.problems])
+    sentences = [problem.sentence() for problem in verifier.problems]
+    damaged = {each: problem.sentence() for problem in verifier.problems for each in (*problem.refs, *problem.also)}
+    return Verification(verifier.checked, sentences, damaged)
 
 
 @dataclass
 class _Problem:
-    """text: what is wrong; also: the other versions that hold the same damaged file."""
+    """text: what is wrong; refs: the version in which that is; also: the others that hold the same damaged file."""
 
     text: str
+    refs: tuple[str, ...] = ()
     also: list[str] = field(default_factory=list)
 
     def sentence(self) -> str:
@@ -72,17 +78,17 @@ class _Verifier:
     def check_versions(self) -> None:
         """Hash the files of all versions."""
 
-        def hashed(found: "tuple[Ref, Artifact | Corrupt]") -> "Artifact | Corrupt":
+        def hashed(found: "tuple[Ref, Artifact | Corrupt]") -> "tuple[Ref, Artifact | Corrupt]":
             if not isinstance(found[1], Corrupt):
                 for file in found[1].files:
                     with suppress(LookbookError):  # told below
                         self._hash(found[1].key(file))
-            return found[1]
+            return found
 
-        for found in spread(self._store.disk.at_once, hashed, self._store.opened()):
+        for ref, found in spread(self._store.disk.at_once, hashed, self._store.opened()):
             self.checked += 1
             if isinstance(found, Corrupt):
-                self.problems.append(_Problem(str(found)))
+                self.problems.append(_Problem(str(found), (str(ref),)))
             else:
                 self._check_files(found)
 
@@ -92,7 +98,7 @@ class _Verifier:
         try:
             artifact = self._store.open(ref)
         except (Corrupt, StoreError) as error:
-            self.problems.append(_Problem(str(error)))
+            self.problems.append(_Problem(str(error), (str(ref),)))
         else:
             self._check_files(artifact)
 
@@ -103,6 +109,8 @@ class _Verifier:
             try:
                 artifact.check(file, self._hash)
             except (Corrupt, StoreError) as error:
+                if not self._store.has(ref):  # it was removed meanwhile
+                    return
                 self._tell(artifact, file, str(error))
         self._want_refs(artifact.identity["inputs"].values(), str(ref))
 
@@ -132,9 +140,15 @@ class _Verifier:
 
     def check_runs(self) -> None:
         """Read every run's record. The decision that a run says it made must be in the alias's history."""
-        for key, run in self._read("runs", lambda key: unseal(self._store.disk.read(key), key)):
+        for key, run in self._read("runs", lambda key: unseal(self._store.disk.read(key), key), besides=living.FOLDER):
             if run and isinstance(decision := run.get("decision"), str):
                 self._wanted[decision].append(key)
+
+    def check_retention(self) -> None:
+        """Read every pin, and what was written down of every version that was removed."""
+        for folder in ("pins", tombstones.FOLDER):
+            for _ in self._read(folder, lambda key: unseal(self._store.disk.read(key), key)):
+                pass
 
     def check_wanted(self) -> None:
         """Look whether all is there that something refers to."""
@@ -149,8 +163,11 @@ class _Verifier:
                     )
                 )
 
-    def _read(self, folder: str, read: Callable[[str], _Record]) -> Iterator[tuple[str, _Record | None]]:
-        """The keys below `folder`, with what is read there; None for what is damaged, which is a problem."""
+    def _read(
+        self, folder: str, read: Callable[[str], _Record], besides: str = ""
+    ) -> Iterator[tuple[str, _Record | None]]:
+        """The keys below `folder`, but not below `besides`, with what is read there; None for what is damaged, which is
+        a problem."""
 
         def look(key: str) -> "tuple[str, _Record | LookbookError]":
             try:
@@ -158,7 +175,8 @@ class _Verifier:
             except LookbookError as error:
                 return key, error
 
-        for key, found in spread(self._store.disk.at_once, look, self._store.disk.list(folder)):
+        keys = (key for key in self._store.disk.list(folder) if not besides or not key.startswith(f"{besides}/"))
+        for key, found in spread(self._store.disk.at_once, look, keys):
             self.checked += 1
             if isinstance(found, LookbookError):
                 self.problems.append(_Problem(str(found)))
@@ -175,7 +193,8 @@ class _Verifier:
 
     def _is_there(self, wanted: str) -> bool:
         with suppress(InvalidRef):
-            return self._store.has(Ref.parse(wanted))
+            ref = Ref.parse(wanted)
+            return self._store.has(ref) or tombstones.find(self._store.disk, ref) is not None
         with suppress(StoreError):  # no key at all
             return self._store.disk.exists(wanted)
         return False
@@ -196,6 +215,6 @@ class _Verifier:
         if damaged in self._damaged:
             self._damaged[damaged].also.append(str(artifact.ref))
             return
-        self.problems.append(_Problem(text))
+        self.problems.append(_Problem(text, (str(artifact.ref),)))
         if damaged is not None:
             self._damaged[damaged] = self.problems[-1]

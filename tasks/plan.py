@@ -52,7 +52,8 @@ def plan_folder(store: Store, settings: Settings, job: Job) -> str:
             raise FolderError(
                 f"expected {folder} to be {job.where}, found that a link was moved just now; run it again"
             )
-        key = save_plan(store.disk, _shards(islice(top.walk(), job.request.limit)), job.where)
+        shards = _shards(islice(top.walk(), job.request.limit))
+        key = save_plan(store.disk, shards, job.where, lambda entries: job.record(job.digest(entries)))
     if key is None:
         raise FolderError(f"expected pictures in {folder_place(settings, folder)}, found an empty folder")
     return key

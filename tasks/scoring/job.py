@@ -11,6 +11,7 @@ from artifacts.documents import digest
 from artifacts.errors import LookbookError
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
+from artifacts.shards import record_digest
 from artifacts.store import Store
 from tasks.requests import ScoreRequest
 from tasks.shared.folders import check_folder
@@ -85,9 +86,8 @@ class Job:
         return digest({"entries": entries, "weights": str(self.weights), "image_spec": spec, **self.settings})
 
     def record(self, shard: str) -> str:
-        """The digest under which the shard with the digest `shard` is on record. The folder is in it: in another one,
-        files of the same paths, sizes and times may be other files."""
-        return digest({"shard": shard, "folder": self.where})
+        """The digest under which the shard with the digest `shard` is on record."""
+        return record_digest(shard, self.where)
 
     @property
     def fresh_digest(self) -> str:

@@ -6,8 +6,7 @@ staging/plans/<sha256>.json      the plan: which list it is of, and what is know
 
 import hashlib
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,8 @@ import pyarrow as pa
 
 from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal, unseal
-from artifacts.errors import AlreadyExists, Corrupt
+from artifacts.errors import Corrupt
+from artifacts.living import take
 from tasks.shared.listing import Entry, digest_entries
 
 _SCHEMA = pa.schema(
@@ -60,8 +60,15 @@ class Plan:
         return pa.ipc.open_file(pa.memory_map(str(self.path)))
 
 
-def save_plan(disk: Disk, shards: Iterable[list[Entry]], where: str) -> str | None:
-    """The key of a new plan; None for no shards. where: the `real_path` of the folder."""
+def save_plan(
+    disk: Disk, shards: Iterable[list[Entry]], where: str, record: Callable[[str], str] | None = None
+) -> str | None:
+    """The key of a new plan; None for no shards.
+
+    where: the `real_path` of the folder.
+    record: gives the digest under which a shard goes on record, of the digest of its entries. A run that needs the plan
+    needs those records, too (artifacts/collecting).
+    """
     listed = time.time()
     digests: list[str] = []
     rows: list[int] = []
@@ -77,13 +84,13 @@ def save_plan(disk: Disk, shards: Iterable[list[Entry]], where: str) -> str | No
         if not rows:
             return None
         entries = hash_file(path)[0]
-        with suppress(AlreadyExists):  # listed by another one just now
-            disk.create(_entries_key(entries), path)
+        take(disk, _entries_key(entries), path)  # another one may have listed it
     plan = {"entries": entries, "digests": digests, "rows": rows, "listed": round(listed, 3), "where": where}
+    if record:
+        plan["records"] = list(map(record, digests))
     content = seal(plan)
     key = f"staging/plans/{hashlib.sha256(content).hexdigest()}.json"
-    with suppress(AlreadyExists):
-        disk.create(key, content)
+    take(disk, key, content)
     return key
 
 

@@ -1,0 +1,74 @@
+"""What is damaged, and can only go: what depends on it, and its removal, through the door that collecting uses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from artifacts import aliases, living, pins
+from artifacts.collecting.collector import remove_version
+from artifacts.collecting.inventory import Inventory, Version
+from artifacts.refs import Ref, refs_of
+from artifacts.store import Store
+
+DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A damaged version. dependants: what was made from it; refused: why it can't go, or None; bytes: what was freed
+    when it was removed, or None."""
+
+    ref: str
+    problem: str
+    dependants: list[str]
+    refused: str | None = None
+    bytes: int | None = None
+
+
+def offers(store: Store, damaged: Mapping[str, str]) -> list[Repair]:
+    """What can be done about damaged versions. `damaged`: ref -> what is wrong. Raises Corrupt for histories that can't
+    be read."""
+    versions = Inventory(store).look()
+    held = _held(store)
+    return [
+        Repair(ref, problem, sorted(map(str, _dependants(versions, Ref.parse(ref)))), held.get(Ref.parse(ref)))
+        for ref, problem in damaged.items()
+    ]
+
+
+def carry_out(store: Store, damaged: Mapping[str, str]) -> list[Repair]:
+    """Remove those that nothing holds. Only for whoever holds `living.TURN`."""
+    with living.removing(store.disk):
+        done: list[Repair] = []
+        for offer in offers(store, damaged):
+            freed = None
+            if offer.refused is None:
+                _, freed = remove_version(store, Ref.parse(offer.ref), DAMAGED, offer.problem)
+            done.append(Repair(offer.ref, offer.problem, offer.dependants, offer.refused, freed))
+        return done
+
+
+def _held(store: Store) -> dict[Ref, str]:
+    """What must not go, however damaged it is, and what to do first."""
+    disk = store.disk
+    needs, _ = living.needed(disk, disk.now() - 24 * 3600)
+    held = dict.fromkeys(refs_of(needs), "something that goes on needs it: wait until that is over")
+    held |= {ref: f"it is pinned: `lookbook unpin {ref}` first" for ref in pins.pinned(disk)}
+    for name in aliases.names(disk, "weights", "champion"):
+        if champion := aliases.current(disk, "weights", name, "champion"):
+            held[champion] = f"it is champion of {name}: `lookbook rollback {name}`, or promote another one, first"
+    for name in aliases.names(disk, "predictions", "latest"):
+        if latest := aliases.current(disk, "predictions", name, "latest"):
+            held[latest] = f"it is the latest table of {name}: score that folder again (--fresh) first"
+    return held
+
+
+def _dependants(versions: Mapping[Ref, Version], ref: Ref) -> set[Ref]:
+    """All that was made from a version, and from that."""
+    found: set[Ref] = set()
+    waiting = [ref]
+    while waiting:
+        each = waiting.pop()
+        made = {other.ref for other in versions.values() if each in other.inputs} - found
+        found |= made
+        waiting += made
+    return found

@@ -1,0 +1,163 @@
+"""What goes on just now needs: nothing that is named here is removed.
+
+    runs/living/<owner>-00000007.json       what a run, or a publication, needs: refs and keys
+    staging/collecting/<random>.json        a removal is under way
+
+A record counts for the grace period of whoever removes, by the disk's clock; a run writes its own again and again, and
+drops it when it has ended well. That of a run that failed or was killed stays, so that the run can go on later.
+
+Whoever needs something names it first, and then waits until no removal is under way. Whoever removes says so first, and
+then looks at what is named. So what was named in time is seen, and what was not has its removal behind it.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
+
+from artifacts import owners
+from artifacts.disk import Disk
+from artifacts.documents import seal, unseal
+from artifacts.errors import AlreadyExists, LookbookError, NotFound
+
+FOLDER = "runs/living"
+REMOVING = "staging/collecting"
+TURN = "staging/turns/collect"  # the lock of whoever removes
+EVERYTHING = "*"
+RENEW_SECONDS = 600.0
+_POLL_SECONDS = 0.2
+
+
+class Needs:
+    """What one run needs. Use as a context: it ends when that is left without an error.
+
+    run: the id of a flow run, for people.
+    """
+
+    def __init__(self, disk: Disk, run: str | None = None) -> None:
+        self._disk = disk
+        self._run = run
+        self._needs: set[str] = set()
+        self._name = f"{FOLDER}/{owners.new_name()}"
+        self._number = 0
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="needs")
+
+    def __enter__(self) -> Self:
+        self._write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+        if kind is None:
+            self.drop()
+
+    def add(self, *needs: object) -> None:
+        """Need refs or keys, too. What is there when this returns stays there."""
+        with self._writing:
+            self._needs |= set(map(str, needs))
+        self._write()
+        let_removals_pass(self._disk)
+
+    def drop(self) -> None:
+        """Need nothing any more."""
+        if self._number:
+            self._disk.remove(self._key())
+
+    def _write(self) -> None:
+        with self._writing:
+            before, self._number = self._number, self._number + 1
+            self._disk.create(self._key(), seal({"run": self._run, "needs": sorted(self._needs)}))
+            if before:
+                self._disk.remove(self._key(before))
+
+    def _renew(self) -> None:
+        while not self._ended.wait(RENEW_SECONDS):
+            with suppress(LookbookError):  # no network: the next one is in time
+                self._write()
+
+    def _key(self, number: int | None = None) -> str:
+        return f"{self._name}-{number or self._number:08d}.json"
+
+
+@contextmanager
+def needing(disk: Disk, *needs: object) -> Iterator[Needs]:
+    """Need refs or keys for a moment: a context in which they stay. Whoever is killed in it has needed them, too."""
+    claim = Needs(disk)
+    claim.add(*needs)
+    try:
+        yield claim
+    finally:
+        claim.drop()
+
+
+def claim(disk: Disk, *needs: object) -> None:
+    """Need refs or keys, old ones perhaps, for as long as what was just made counts as new."""
+    Needs(disk).add(*needs)
+
+
+def needed(disk: Disk, since: float) -> tuple[set[str], list[str]]:
+    """What is named by records that were written after `since` (seconds since the epoch, by the disk's clock), or by
+    processes that are known to live; and the keys of all other records. Raises Corrupt."""
+    while True:
+        found: set[str] = set()
+        over: list[str] = []
+        try:
+            for key in disk.list(FOLDER):
+                if disk.modified(key) < since and owners.has_ended(_owner(key)) is not False:
+                    over.append(key)
+                else:
+                    found.update(unseal(disk.read(key), key)["needs"])
+        except NotFound:  # written anew under its next number, or done with
+            continue
+        return found, over
+
+
+@contextmanager
+def removing(disk: Disk) -> Iterator[None]:
+    """Say that a removal is under way, as long as the context lasts. Only for whoever holds TURN."""
+    for key in list(disk.list(REMOVING)):  # of one that was killed
+        disk.remove(key)
+    key = f"{REMOVING}/{owners.new_name()}.json"
+    disk.create(key, seal({}))
+    try:
+        yield
+    finally:
+        disk.remove(key)
+
+
+def let_removals_pass(disk: Disk) -> None:
+    """Wait until those removals have ended that are under way now; one whose process was killed has."""
+    seen = set(disk.list(REMOVING))
+    while seen:
+        with disk.hold(TURN) as mine:
+            if mine:
+                for key in seen:
+                    disk.remove(key)
+                return
+        time.sleep(_POLL_SECONDS)
+        seen &= set(disk.list(REMOVING))
+
+
+def take(disk: Disk, key: str, content: Any) -> None:
+    """Create a key that follows from its content, or claim the one that is there."""
+    while True:
+        with suppress(AlreadyExists):
+            return disk.create(key, content)
+        claim(disk, key)
+        if disk.exists(key):
+            return None
+
+
+def _owner(key: str) -> str:
+    return key.rpartition("/")[2].rpartition("-")[0]
+
+
+def names_any(needs: Iterable[str], prefix: str) -> bool:
+    """Whether one of the needs is the folder or the key `prefix`, or below it."""
+    return any(each == prefix or each.startswith(f"{prefix}/") for each in needs)
