@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from flows.notices import FAILED
 
-FLOWS = ["retrain", "train", "score", "group"]
+FLOWS = ["retrain", "train", "score", "group", "collect"]
 SILENT_SECONDS = 90  # three signs of life (prefect.yaml: every 30 seconds)
 _CRASHED = "Lookbook: a run whose process died is marked crashed"
 _NOTIFY = "Lookbook: a scheduled run that failed sends word"

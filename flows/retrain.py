@@ -18,6 +18,7 @@ from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.names import run_name, subject_of
+from flows.needs import needs_of_run
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for, training_settings
 from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
@@ -76,33 +77,37 @@ def retrain(request: RetrainRequest) -> Any:
         check_device(computing.device)
     if computing.run_on == "cluster":
         check_cluster(configured)
-    with _timed(seconds, "prepare"):
-        dataset_ref = prepare(data, request.pictures, called, computing.run_on, deadline)
-    settings = training_settings(request.training, store.open(Ref.parse(dataset_ref)))
-    if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, request.gate)):
-        return _nothing_changed(store, dataset_ref, judged)
-    with _timed(seconds, "train"):
-        asked = {name: getattr(settings, name) for name in request.training}  # the rest follows from the data
-        training = {"dataset": dataset_ref, **asked, **asdict(computing)}
-        training["deadline_hours"] = round(deadline.hours_left(), 3)
-        try:
-            weights_ref = _trained_before(store, dataset_ref, settings)
-            if weights_ref is None and request.train_on == "here":
-                with tags(*flow_run.tags):
-                    weights_ref = train(**training)["weights"]
-            elif weights_ref is None:
-                weights_ref = train_on_gpu_pool(store, training, deadline)
-        except TrainingCancelled as cancelled:
-            return Cancelled(message=str(cancelled))
-    with _timed(seconds, "evaluate"):
-        metrics_ref = evaluate(weights_ref, dataset_ref)
-        decision = promote(metrics_ref, request.gate)
-    numbers = metrics.load(store, Ref.parse(metrics_ref)).numbers
-    epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
-    seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
-    produced = {"dataset": dataset_ref, "weights": weights_ref, "metrics": metrics_ref}
-    decided = aliases.event_key("weights", Ref.parse(weights_ref).name, "champion", decision.number)
-    runs.record(store.disk, str(flow_run.id), {**produced, "decision": decided})
+    with needs_of_run(store) as needs:
+        with _timed(seconds, "prepare"):
+            dataset_ref = prepare(data, request.pictures, called, computing.run_on, deadline)
+        needs.add(dataset_ref)
+        settings = training_settings(request.training, store.open(Ref.parse(dataset_ref)))
+        if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, request.gate)):
+            return _nothing_changed(store, dataset_ref, judged)
+        with _timed(seconds, "train"):
+            asked = {name: getattr(settings, name) for name in request.training}  # the rest follows from the data
+            training = {"dataset": dataset_ref, **asked, **asdict(computing)}
+            training["deadline_hours"] = round(deadline.hours_left(), 3)
+            try:
+                weights_ref = _trained_before(store, dataset_ref, settings)
+                if weights_ref is None and request.train_on == "here":
+                    with tags(*flow_run.tags):
+                        weights_ref = train(**training)["weights"]
+                elif weights_ref is None:
+                    weights_ref = train_on_gpu_pool(store, training, deadline)
+            except TrainingCancelled as cancelled:
+                return Cancelled(message=str(cancelled))
+        needs.add(weights_ref)
+        with _timed(seconds, "evaluate"):
+            metrics_ref = evaluate(weights_ref, dataset_ref)
+            needs.add(metrics_ref)
+            decision = promote(metrics_ref, request.gate)
+        numbers = metrics.load(store, Ref.parse(metrics_ref)).numbers
+        epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
+        seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
+        produced = {"dataset": dataset_ref, "weights": weights_ref, "metrics": metrics_ref}
+        decided = aliases.event_key("weights", Ref.parse(weights_ref).name, "champion", decision.number)
+        runs.record(store.disk, str(flow_run.id), {**produced, "decision": decided})
     result = Retrained(**produced, accuracy=numbers.accuracy, loss=numbers.loss, seconds=seconds, decision=decision)
     _report(
         "decision", called, decisions.markdown(store, weights_ref, decision), f"Decision on the champion of {called}"

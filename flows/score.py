@@ -18,6 +18,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.group import groups_of
 from flows.names import run_name, subject_of
+from flows.needs import needs_of_run
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for
 from tasks.cluster.conducting import check_cluster
@@ -61,13 +62,16 @@ def score(request: ScoreRequest) -> dict[str, Any]:
     store = Store(settings.store)
     if request.run_on == "cluster":
         check_cluster(settings)  # before the folder is listed
-    job = make_job(store, settings, request)
-    planned = plan(job, deadline)
-    with groups_of(store, settings, job, planned, deadline):
-        outcome = score_shards(planned, job, deadline)
-    quoted: Any = quote(outcome)  # Prefect would look for 22 s into 100,000 parts; the task gets them as they are
-    ref = commit(planned, job, quoted)
-    runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
+    with needs_of_run(store) as needs:
+        job = make_job(store, settings, request)
+        needs.add(job.weights, job.dataset)
+        planned = plan(job, deadline)
+        needs.add(planned)
+        with groups_of(store, settings, job, planned, deadline):
+            outcome = score_shards(planned, job, deadline)
+        quoted: Any = quote(outcome)  # Prefect would look for 22 s into 100,000 parts; the task gets them as they are
+        ref = commit(planned, job, quoted)
+        runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
     published = predictions.load(store, Ref.parse(ref))
     result = scored(published, outcome, time.perf_counter() - started - outcome.waited)
     _report(job.name, published, result)

@@ -19,6 +19,7 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.names import run_name
+from flows.needs import needs_of_run
 from flows.parameters import asks_for, training_settings
 from tasks.embed import embed_pictures
 from tasks.requests import TrainRequest
@@ -63,11 +64,14 @@ def train(request: TrainRequest) -> dict[str, str]:
         return finished
     check_device(request.computing.device)
     computing = request.computing
-    if settings.architecture == "transfer":
-        embed_pictures(ref, settings, computing.device, computing.run_on, deadline)
-    weights = train_network(ref, settings, computing.execution, computing.device, deadline)
-    produced = {"dataset": ref, "weights": weights}
-    runs.record(store.disk, str(flow_run.id), produced)
+    with needs_of_run(store) as needs:
+        needs.add(ref)
+        if settings.architecture == "transfer":
+            embed_pictures(ref, settings, computing.device, computing.run_on, deadline)
+        weights = train_network(ref, settings, computing.execution, computing.device, deadline)
+        needs.add(weights)
+        produced = {"dataset": ref, "weights": weights}
+        runs.record(store.disk, str(flow_run.id), produced)
     return produced
 
 

@@ -186,10 +186,8 @@ def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: 
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:
-    """The dataset, if it is still there."""
-    with suppress(NotFound):
-        return datasets.load(store, ref)
-    return None
+    """The dataset, if it is still there; then it stays until this run needs it by itself."""
+    return datasets.load(store, ref) if store.claim(ref) else None
 
 
 def _newest(store: Store, name: str) -> Dataset | None:

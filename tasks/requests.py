@@ -188,3 +188,32 @@ class GroupRequest:
     group: Annotated[int, Limits(ge=2, le=100), "Which of the groups this is; the run that asks is the first one."]
     groups: Annotated[int, Limits(ge=2, le=100), "How many there are."]
     deadline_hours: DeadlineHours = 12
+
+
+@dataclass(frozen=True)
+class CollectRequest:
+    """What of a store is kept, and whether the rest goes."""
+
+    remove: Annotated[bool, "Remove what goes. Without this nothing is removed: what would go is shown."] = False
+    keep: Annotated[
+        int,
+        Limits(ge=1),
+        "How many champions of each name stay, the newest ones, with all that they were made from and measured by.",
+    ] = 5
+    keep_predictions: Annotated[int, Limits(ge=1), "How many tables of each name stay, the newest ones."] = 30
+    older_than: Annotated[
+        str | None,
+        "Remove nothing that is younger than this, like 90d or 12w. Tables then go by their age alone, not by their "
+        "number; the latest one of each name stays.",
+    ] = None
+    grace: Annotated[
+        str,
+        "How long what is new stays in any case, and what a run needs after its last sign of life, like 24h; an hour "
+        "(1h) at least.",
+    ] = "24h"
+    only: Annotated[
+        Literal["all", "models", "tables", "leftovers"],
+        "What may go: models (datasets, weights, evaluations), tables of predictions, leftovers (what runs left that "
+        "are over), or all of it.",
+    ] = "all"
+    deadline_hours: DeadlineHours = 12

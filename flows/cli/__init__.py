@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-from flows.cli import backbone, model, runs, store
+from flows.cli import backbone, model, retention, runs, store
 from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line
 
 
@@ -45,6 +45,9 @@ for each in (
     backbone.backbone,
     store.verify,
     store.copy_store,
+    retention.collect,
+    retention.pin,
+    retention.unpin,
     runs.up,
 ):
     lookbook.add_command(each)

@@ -1,6 +1,6 @@
 """Verbs that look into the store, and those that move `champion`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,6 +8,7 @@ from flows.cli.verb import Result, open_store, say, verb
 
 if TYPE_CHECKING:
     from artifacts.errors import Corrupt
+    from artifacts.refs import Ref
     from artifacts.store import Artifact
 
 _WHY = "Why, for the history."
@@ -20,14 +21,23 @@ _WHY = "Why, for the history."
 def list_artifacts(kind: str | None) -> Result:
     """List what the store holds.
 
+    The size is that of a version's files, those included that it shares with others.
+
     \b
     Example:
       lookbook list weights
     """
+    from artifacts.store import size_of
+
     _, store = open_store()
     manifests = [(ref, _whole(found).manifest) for ref, found in store.opened(kind)]
     return [
-        {"ref": str(ref), "created": manifest["provenance"]["created"], "inputs": manifest["identity"]["inputs"]}
+        {
+            "ref": str(ref),
+            "created": manifest["provenance"]["created"],
+            "bytes": size_of(manifest),
+            "inputs": manifest["identity"]["inputs"],
+        }
         for ref, manifest in sorted(manifests, key=lambda each: each[1]["provenance"]["created"])
     ]
 
@@ -45,9 +55,13 @@ def show(ref: str) -> Result:
       lookbook show champion
       lookbook show metrics/fashion-mnist@3f9a
     """
+    from artifacts import pins
+    from artifacts.store import size_of
+
     _, store = open_store()
     artifact = store.open(store.resolve(ref))
-    shown = {"ref": str(artifact.ref), "path": str(artifact.folder), **artifact.manifest}
+    shown = {"ref": str(artifact.ref), "path": str(artifact.folder), "bytes": size_of(artifact.manifest)}
+    shown |= {"pinned": pins.pinned(store.disk).get(artifact.ref), **artifact.manifest}
     if artifact.ref.kind == "metrics":
         from artifacts import metrics
 
@@ -112,11 +126,13 @@ def promote(ref: str, reason: str) -> Result:
     from dataclasses import asdict
 
     from artifacts import aliases
+    from artifacts.living import needing
 
     _, store = open_store()
-    weights = store.open(store.resolve(ref, "weights"))
-    weights.check_files()
-    return asdict(aliases.promote(store.disk, weights.ref, reason))
+    weights = store.resolve(ref, "weights")
+    with needing(store.disk, weights):
+        store.open(weights).check_files()
+        return asdict(aliases.promote(store.disk, weights, reason))
 
 
 @verb(show="decision")
@@ -135,25 +151,42 @@ def rollback(name: str | None, reason: str) -> Result:
 
     _, store = open_store()
     champion = store.resolve(f"{name}@champion" if name else "champion")
-    return asdict(aliases.rollback(store.disk, champion.name, reason, check=lambda ref: store.open(ref).check_files()))
+
+    def check(ref: "Ref") -> None:
+        store.claim(ref)
+        store.open(ref).check_files()
+
+    return asdict(aliases.rollback(store.disk, champion.name, reason, check))
 
 
 @verb(show="verification")
 @click.argument("ref", required=False)
-def verify(ref: str | None) -> Result:
+@click.option("--repair", is_flag=True, help="Tell what can be done about each damaged artifact.")
+@click.option("--yes", is_flag=True, help="Do it: remove the damaged artifacts that nothing holds. With --repair.")
+def verify(ref: str | None, repair: bool, yes: bool) -> Result:
     """Hash everything in the store, or one artifact, and compare with what was published.
 
-    What artifacts were made from, and what champion and latest ever meant, must be there, too.
+    What artifacts were made from, and what champion and latest ever meant, must be there, or have been removed by a
+    rule.
 
     \b
     Example:
       lookbook verify
       lookbook verify champion
+      lookbook verify --repair
     """
     from dataclasses import asdict
 
+    if yes and not repair:
+        raise click.UsageError("expected --repair with --yes, found --yes alone")
     _, store = open_store()
-    return asdict(store.verify(store.resolve(ref) if ref else None))
+    found = store.verify(store.resolve(ref) if ref else None)
+    result: dict[str, Any] = {"checked": found.checked, "corrupt": found.corrupt}
+    if repair:
+        from tasks.shared.collecting import repair_store
+
+        result["repair"] = [asdict(each) for each in repair_store(store, found.damaged, say, yes=yes)]
+    return result
 
 
 @verb(show="copied", name="copy")

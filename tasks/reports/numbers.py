@@ -19,6 +19,16 @@ def many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def size(count: int) -> str:
+    """Bytes as `1.2 MB`, in powers of 1000."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"
+
+
 def weakest(per_class: Mapping[str, "ClassNumbers"], classes: Sequence[str]) -> tuple[list[str], str]:
     """The classes that a table has rows for, and what it says of the others: all of them, or, with more than CLASSES,
     the WEAKEST ones by F1. A class without an F1 comes last."""

@@ -4,6 +4,7 @@ import base64
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,6 +111,29 @@ def mistakes(images: Sequence[np.ndarray], captions: Sequence[Sequence[str]]) ->
     drawn = io.BytesIO()
     grid.quantize(64).save(drawn, "PNG", optimize=True)
     return drawn.getvalue()
+
+
+def growth_chart(grown: Mapping[str, Sequence[tuple[datetime, int]]]) -> bytes:
+    """Bytes over time, a step line a kind. grown: kind -> when (ascending), and the bytes from then on."""
+    from matplotlib import dates as untyped
+    from matplotlib.ticker import FuncFormatter
+
+    from tasks.reports.numbers import size
+
+    dates: Any = untyped
+    figure = _figure(7, 3)
+    axes = figure.subplots()
+    last = max(changes[-1][0] for changes in grown.values())
+    for kind, changes in sorted(grown.items()):
+        times = dates.date2num([*(at for at, _ in changes), last])
+        axes.plot(times, [*(total for _, total in changes), changes[-1][1]], drawstyle="steps-post", label=kind)
+    axes.xaxis_date()
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(axes.xaxis.get_major_locator()))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: size(int(value))))
+    axes.set(ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return _png(figure)
 
 
 def thumbnail(pixels: np.ndarray) -> str:

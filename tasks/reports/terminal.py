@@ -10,7 +10,7 @@ from rich.tree import Tree
 
 from artifacts.printable import printable
 from artifacts.refs import Ref
-from tasks.reports.numbers import CLASSES, many, shown, with_interval
+from tasks.reports.numbers import CLASSES, many, shown, size, with_interval
 
 if TYPE_CHECKING:
     from artifacts.metrics import Numbers
@@ -71,15 +71,16 @@ def artifacts(result: list[dict[str, Any]]) -> None:
     if not result:
         _print("the store is empty; [bold]lookbook retrain[/] fills it")
         return
-    table = _table("artifact", "made", "from")
+    table = _table("artifact", "made", "size", "from")
     for each in result:
-        table.add_row(each["ref"], each["created"], ", ".join(map(str, each["inputs"].values())))
+        table.add_row(each["ref"], each["created"], size(each["bytes"]), ", ".join(map(str, each["inputs"].values())))
     _print(table)
 
 
 def artifact(result: dict[str, Any]) -> None:
     identity, provenance = result["identity"], result["provenance"]
-    facts: dict[str, Any] = {"path": result["path"]}
+    facts: dict[str, Any] = {"path": result["path"], "size": size(result["bytes"])}
+    facts |= {"pinned": result["pinned"]} if result["pinned"] else {}
     facts |= {f"from {name}": value for name, value in identity["inputs"].items()}
     facts |= identity["settings"]
     facts |= {name: value for name, value in identity["facts"].items() if not isinstance(value, (dict, list))}
@@ -187,6 +188,43 @@ def verification(result: dict[str, Any]) -> None:
         if bad
         else f"{result['checked']:,} files checked, all sound"
     )
+    for each in result.get("repair", ()):
+        _print(Text.assemble((each["ref"], "bold"), _text(f": {_mended(each)}")))
+
+
+def _mended(repair: dict[str, Any]) -> str:
+    """What was done about a damaged version, or can be."""
+    made = f"; made from it: {', '.join(repair['dependants']) or 'nothing'}"
+    if repair["refused"]:
+        return f"it stays, as {repair['refused']}{made}"
+    if repair["bytes"] is None:
+        return f"add --yes to remove it{made}"
+    return f"removed, {size(repair['bytes'])} are free now{made}"
+
+
+def collection(result: dict[str, Any]) -> None:
+    if not result["removed"]:
+        _print("nothing to remove")
+    else:
+        table = _table("removed" if result["done"] else "would go", "size", "why")
+        for each in result["removed"]:
+            table.add_row(_text(each["what"]), size(each["bytes"]), _text(each["why"]))
+        _print(table)
+    for note in result["notes"]:
+        _print(_text(note, style="red"))
+    stays = ", ".join(f"{count:,} {why}" for why, count in sorted(result["stays"].items(), key=lambda each: -each[1]))
+    _print(_text(f"{result['kept']:,} versions stay{f': {stays}' if stays else ''}"))
+    if result["done"]:
+        _print(f"{size(result['bytes'])} are free now")
+    elif result["removed"]:
+        _print(f"{size(result['bytes'])} would be free; nothing was removed: add [bold]--yes[/] to do it")
+
+
+def pin(event: dict[str, Any]) -> None:
+    if event["action"] == "pin":
+        _print(Text.assemble((event["ref"], "bold"), _text(f" stays, whatever is collected: {event['reason']}")))
+    else:
+        _print(Text.assemble((event["ref"], "bold"), " goes when nothing else keeps it"))
 
 
 def copied(result: dict[str, Any]) -> None:
@@ -227,7 +265,7 @@ def operation(result: dict[str, Any]) -> None:
     facts = {
         "page": f"[bold]{result['url']}[/]",
         "pools": "cpu (retrain, score), gpu (train), with a worker each",
-        "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly",
+        "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly, collect/weekly",
         "logs": _text(result["logs"]),
     }
     following = "Open the page, then Deployments, a deployment, Run, Custom run."
