@@ -163,7 +163,7 @@ class Store:
         `files` are part of the identity and must not differ between equal runs; `rendered` (pages, pictures) are
         only hashed, and only drawn for a version that is not there yet. `made` joins the provenance: device, threads,
         seconds. Raises StoreError when the store refuses, Corrupt when an earlier attempt left other bytes under this
-        version.
+        version, Removed when one of the inputs was removed.
         """
         self.prepare()
         described = {file: _describe(content) for file, content in files.items()}
@@ -176,7 +176,11 @@ class Store:
             "facts": dict(facts),
         }
         ref = Ref(kind, name, digest(identity)[:VERSION_DIGITS])
-        with needing(self.disk, ref, *refs_of(inputs.values())):  # neither it nor what it is made from goes meanwhile
+        made_from = list(refs_of(inputs.values()))
+        with needing(self.disk, ref, *made_from):  # neither it nor what it is made from goes meanwhile
+            for each in made_from:
+                if not self.has(each) and (buried := tombstones.find(self.disk, each)):
+                    raise buried.error()
             if self.has(ref):
                 claim(self.disk, ref)  # it may be an old one
             return self._publish(ref, identity, files, rendered, made or {})

@@ -10,7 +10,7 @@ the next one.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from artifacts import living, tombstones
 from artifacts.collecting.inventory import Inventory, Version
@@ -67,6 +67,10 @@ class _Look:
     stay: Staying
     all: dict[Ref, Version]
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.versions and not any(each.files for each in self.leftovers)
+
 
 class Collector:
     """Collects one store by rules."""
@@ -103,22 +107,19 @@ class Collector:
         Raises Corrupt for histories that can't be read, StoreError where a clock is in doubt, or the store refuses.
         """
         self._check_clocks()
-        found = Collection()
+        removed: list[Removal] = []
         while True:
             with living.removing(self._disk):
                 self._check_clocks()
                 look = self._look()
-                ends = time.monotonic() + _REMOVING_SECONDS
-                for removal in self._remove(look):
-                    found.removed.append(removal)
-                    found.bytes += removal.bytes
+                if look.is_empty:
+                    found = self._kept(look)
+                    found.removed = _merged(removed)
+                    found.bytes = sum(each.bytes for each in removed)
+                    return found
+                for removal in self._remove(look, time.monotonic() + _REMOVING_SECONDS):
+                    removed.append(removal)
                     on_removed(removal)
-                    if time.monotonic() > ends:
-                        break
-                if time.monotonic() <= ends:
-                    kept = self._kept(look)
-                    kept.removed, kept.bytes = found.removed, found.bytes
-                    return kept
 
     def _look(self) -> _Look:
         now = self._disk.now()
@@ -157,20 +158,22 @@ class Collector:
                 found.stays[why] = found.stays.get(why, 0) + 1
         return found
 
-    def _remove(self, look: _Look) -> Iterator[Removal]:
+    def _remove(self, look: _Look, ends: float) -> Iterator[Removal]:
+        """Remove something, and go on until the time `ends` (monotonic, s)."""
         for version in look.versions:
             rule, why = look.why[version.ref]
             files, size = remove_version(self._store, version.ref, rule, why)
             yield Removal(str(version.ref), rule, why, files, size)
-        for leftover in look.leftovers:
-            size = number = 0
-            ends = time.monotonic() + _REMOVING_SECONDS
-            for freed in spread(self._disk.at_once, self._disk.free, _until(leftover.files, ends)):
-                size, number = size + freed, number + 1
-            if number:
-                yield Removal(leftover.what, LEFTOVERS, leftover.why, number, size)
-            if number < len(leftover.files):
+            if time.monotonic() > ends:
                 return
+        for leftover in look.leftovers:
+            files = size = 0
+            for freed in spread(self._disk.at_once, self._disk.free, _until(leftover.files, ends)):
+                files, size = files + 1, size + freed
+            if files:
+                yield Removal(leftover.what, LEFTOVERS, leftover.why, files, size)
+                if time.monotonic() > ends:
+                    return
 
     def _check_clocks(self) -> None:
         """The disk's clock must agree with this machine's, and go as fast as time does."""
@@ -219,7 +222,18 @@ def _bury(store: Store, ref: Ref, rule: str, why: str, size: int) -> None:
 
 
 def _until(files: list[Stored], ends: float) -> Iterator[Stored]:
+    """The first of them, and more until the time is over."""
     for each in files:
+        yield each
         if time.monotonic() > ends:
             return
-        yield each
+
+
+def _merged(removed: list[Removal]) -> list[Removal]:
+    """Leftovers of one kind, which went a part at a time, as one."""
+    found: dict[str, Removal] = {}
+    for each in removed:
+        before = found.get(each.what)
+        files, size = (before.files, before.bytes) if before else (0, 0)
+        found[each.what] = replace(each, files=each.files + files, bytes=each.bytes + size)
+    return list(found.values())
