@@ -107,3 +107,16 @@ def test_a_cluster_without_ray_says_what_to_install(monkeypatch):
 def test_addresses_of_clusters_are_checked(value):
     with pytest.raises(ValueError, match="cluster"):
         Settings(cluster=value)
+
+
+def test_a_cluster_that_does_not_answer_is_given_up(monkeypatch):
+    """Ray's own calls can hang; then a thread ends the program with what is known."""
+    from tasks.cluster import conductor as module
+
+    conductor = module.Conductor({"numbers": [0]}, None, None)
+    assert conductor.given_up() is None
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.0)
+    assert conductor.given_up().endswith("within 0 s, found none: it does not answer any more")
+    for doing, name in (("do", "ann"), ("facts", "bob")):
+        conductor._hands[name] = module.Hand(name, name, name, None, 0.0, doing)
+    assert "found none: bob: its actor did not start in 60 s" in conductor.given_up()

@@ -34,10 +34,12 @@ _MOST_PROCESSORS = 8  # an actor has: one thread of it feeds all decoders
 _OBJECT_STORE_BYTES = 75 << 20  # the least that Ray takes; nothing is put there
 _CONNECT_SECONDS = 10.0
 _READY_SECONDS = 60.0  # for an actor to say who it is
+_NOT_STARTED = f"its actor did not start in {_READY_SECONDS:g} s: are its processors in use, or its memory full?"
 _TURN_SECONDS = 0.5
 _LOOK_SECONDS = 1.0  # between two looks at an actor's progress
 _NODES_SECONDS = 5.0  # between two looks at the cluster's nodes
 _NO_LOOKBOOK = "Lookbook is not installed there, or is another version: install the same on every node"
+_SILENT_SECONDS = 120.0  # after which a call that should take a second is given up: Ray's can hang (2.60)
 _STRIKES = 3  # failures without a result between them, after which nobody is asked any more
 
 
@@ -85,10 +87,12 @@ class Conductor:
         self._kind = "cluster"  # of the last failure
         self._done = [0, 0, 0]
         self._nodes_at = self._told_at = 0.0
+        self._turned_at = time.monotonic()
 
     def run(self) -> None:
         """Raises CannotGoOn."""
         while self._handing.is_open and not self._ended.is_set():
+            self._turned_at = time.monotonic()
             self._look_at_nodes()
             self._hand_out()
             calls = {hand.call: hand for hand in self._hands.values() if hand.call is not None}
@@ -107,6 +111,14 @@ class Conductor:
         self._tell_progress()
         for hand in list(self._hands.values()):
             self._end(hand)
+
+    def given_up(self) -> str | None:
+        """Why nothing more can be hoped for, where Ray hangs. Asked by another thread."""
+        if time.monotonic() - self._turned_at < _SILENT_SECONDS:
+            return None
+        late = [f"{hand.name}: {_NOT_STARTED}" for hand in list(self._hands.values()) if hand.doing == "facts"]
+        reasons = "; ".join(sorted(late)) or "it does not answer any more"
+        return f"expected an answer of the cluster within {_SILENT_SECONDS:g} s, found none: {reasons}"
 
     def _look_at_nodes(self) -> None:
         """Have actors on every node that is alive, and none on those that are not."""
@@ -206,8 +218,7 @@ class Conductor:
                 hand.looked_at, hand.progress = now, hand.actor.progress.remote()
             if hand.doing == "facts" and now - hand.since > _READY_SECONDS:
                 self._kind = "lost"  # others may be done with it later
-                why = f"its actor did not start in {_READY_SECONDS:g} s: are its processors in use, or its memory full?"
-                self._refuse(hand, why)
+                self._refuse(hand, _NOT_STARTED)
 
     def _failed(self, hand: Hand, kind: str, text: str) -> None:
         """An actor failed: it rests, or is let go; what it had in hand is others'."""
@@ -341,6 +352,14 @@ def _reason(error: Exception) -> str:
     )
 
 
+def _watch(conductor: Conductor, tell: Any) -> None:
+    """End this process when Ray hangs; what it has started ends with it."""
+    while (why := conductor.given_up()) is None:
+        time.sleep(_LOOK_SECONDS)
+    tell({"failed": "lost", "text": why})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> None:
     """Read a task, hand it out, and tell."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
@@ -363,7 +382,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         with connected(task["cluster"]):
-            Conductor(task, tell, ended).run()
+            conductor = Conductor(task, tell, ended)
+            threading.Thread(target=_watch, args=(conductor, tell), daemon=True).start()
+            conductor.run()
             tell({"end": True})  # before Ray ends, which takes a second
     except CannotGoOn as error:
         tell({"failed": error.kind, "text": str(error)})
