@@ -34,11 +34,12 @@ def create_part(disk: Disk, path: Path, sha256: str) -> str:
     One that is there is taken, and one that is damaged replaced: otherwise nobody could make it again.
     """
     key = f"parts/{sha256}.parquet"
-    with suppress(NotFound):
+    if disk.exists(key):
         claim(disk, key)
-        if disk.hash(key)[0] == sha256:
-            return key
-        disk.remove(key)
+        with suppress(NotFound):
+            if disk.hash(key)[0] == sha256:
+                return key
+            disk.remove(key)
     with suppress(AlreadyExists):
         disk.create(key, path)
     return key

@@ -78,11 +78,10 @@ class Collector:
     def __init__(self, store: Store, rules: Rules) -> None:
         self._store, self._disk, self._rules = store, store.disk, rules
         self._inventory = Inventory(store)
-        self._clocks = time.monotonic(), 0.0
+        self._clocks: tuple[float, float] | None = None
 
     def plan(self) -> Collection:
         """What would go. Raises Corrupt for histories that can't be read, StoreError where a clock is in doubt."""
-        self._check_clocks()
         look = self._look()
         found = self._kept(look)
         names = Counter(stored.file for _, files in self._items(look) for stored in files)
@@ -106,11 +105,9 @@ class Collector:
 
         Raises Corrupt for histories that can't be read, StoreError where a clock is in doubt, or the store refuses.
         """
-        self._check_clocks()
         removed: list[Removal] = []
         while True:
             with living.removing(self._disk):
-                self._check_clocks()
                 look = self._look()
                 if look.is_empty:
                     found = self._kept(look)
@@ -122,7 +119,7 @@ class Collector:
                     on_removed(removal)
 
     def _look(self) -> _Look:
-        now = self._disk.now()
+        now = self._checked_now()
         since = now - self._rules.grace
         needs, over = living.needed(self._disk, since)  # before the versions: what is done with has its manifest
         versions = self._inventory.look()
@@ -175,20 +172,18 @@ class Collector:
                 if time.monotonic() > ends:
                     return
 
-    def _check_clocks(self) -> None:
-        """The disk's clock must agree with this machine's, and go as fast as time does."""
+    def _checked_now(self) -> float:
+        """The time by the disk's clock, which must agree with this machine's, and go as fast as time does."""
         now = self._disk.now()
-        started, then = self._clocks
-        if not then:
-            self._clocks = time.monotonic(), now
-        apart = now - time.time()
-        jumped = now - then - (time.monotonic() - started) if then else 0.0
+        started, then = self._clocks = self._clocks or (time.monotonic(), now)
+        apart, jumped = now - time.time(), now - then - (time.monotonic() - started)
         if abs(apart) > _CLOCKS_SECONDS or abs(jumped) > _CLOCKS_SECONDS:
             raise StoreError(
                 f"expected the clock of the store {self._disk.root} to agree with this machine's, found them "
                 f"{abs(apart):,.0f} s apart{f', after a jump of {jumped:,.0f} s' if abs(jumped) > 1 else ''}: what is "
                 "old can't be known, and nothing more is removed; set the clocks and run it again"
             )
+        return now
 
 
 def remove_version(store: Store, ref: Ref, rule: str, why: str) -> tuple[int, int]:
