@@ -20,7 +20,7 @@ from typing import Any, Self
 from artifacts import owners
 from artifacts.disk import Disk
 from artifacts.documents import seal, unseal
-from artifacts.errors import AlreadyExists, LookbookError, NotFound
+from artifacts.errors import AlreadyExists, LookbookError, NotFound, StoreError
 
 FOLDER = "runs/living"
 REMOVING = "staging/collecting"
@@ -65,16 +65,18 @@ class Needs:
         let_removals_pass(self._disk)
 
     def drop(self) -> None:
-        """Need nothing any more."""
+        """Need nothing any more. Where the store does not answer, that is so after the grace period."""
         if self._number:
-            self._disk.remove(self._key())
+            with suppress(StoreError):
+                self._disk.remove(self._key())
 
     def _write(self) -> None:
         with self._writing:
             before, self._number = self._number, self._number + 1
             self._disk.create(self._key(), seal({"run": self._run, "needs": sorted(self._needs)}))
             if before:
-                self._disk.remove(self._key(before))
+                with suppress(StoreError):
+                    self._disk.remove(self._key(before))
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):

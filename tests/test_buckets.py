@@ -277,7 +277,7 @@ while True:
     number += 1
     ref = store.publish("weights", "shoes", {"w.bin": f"{me} {number}".encode()}, settings={}, inputs={}, facts={})
     event = aliases.promote(store.disk, ref, f"{me} {number}")
-    rows = pa.table({"path": [me] * 3, "label": ["x"] * 3, "error": pa.nulls(3, pa.string())})
+    rows = pa.table({"path": [me] * 3, "label": ["x"] * 3, "confidence": [0.5] * 3, "error": pa.nulls(3, pa.string())})
     part = Shards(store.disk).finish(f"{me}-{number}", "entries", rows)
     print(event.number, ref, f"{me}-{number}", part.sha256, flush=True)
 """

@@ -144,6 +144,17 @@ def test_scoring_a_folder_reports_counts_errors_and_pictures(up, champion):
     assert len(shown) == 2, "a key keeps its history"
 
 
+def test_a_collection_tells_what_would_go_with_a_chart(up, champion):
+    run = up.start("collect/weekly", remove=False)
+    assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
+    assert up.run(run)["name"].startswith("collect-store-20")
+    report = up.report("collect-store")
+    for part in ("would be free", "data:image/png;base64,", "of the last 5 champions of fashion-mnist"):
+        assert part in report
+    run = up.start("collect/weekly", remove=False, older_than="yesterday")
+    assert "expected older_than to be a duration like 90d" in up.wait(run)["state"]["message"]
+
+
 @pytest.mark.long
 @pytest.mark.kill
 def test_cancelling_goes_both_ways(up, champion):
