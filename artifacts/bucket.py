@@ -92,24 +92,14 @@ class BucketDisk(Bucket):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Sorted by the bytes of the key; a thousand of them a request."""
-        import obstore
-
-        self._marked()
-        with self.asking("list", prefix):
-            for batch in obstore.list(self.store, prefix=prefix, chunk_size=1000):
-                for each in batch:
-                    yield each["path"]
+        for each in self._listed(prefix):
+            yield each["path"]
 
     def survey(self, prefix: str) -> Iterator[Stored]:
         """A thousand keys a request."""
-        import obstore
-
-        self._marked()
-        with self.asking("list", prefix):
-            for batch in obstore.list(self.store, prefix=prefix, chunk_size=1000):
-                for each in batch:
-                    written = each["last_modified"].timestamp()
-                    yield Stored(each["path"], each["size"], written, written, (each["path"],), 1)
+        for each in self._listed(prefix):
+            written = each["last_modified"].timestamp()
+            yield Stored(each["path"], each["size"], written, written, (each["path"],), 1)
 
     def now(self) -> float:
         """When a key was written that is written now."""
@@ -182,6 +172,26 @@ class BucketDisk(Bucket):
     def mend(self, prefix: str) -> str:
         """What to do about a damaged version."""
         return f"restore it from a copy, or remove its version ({self.root}/{prefix}/) and make it again"
+
+    def _listed(self, prefix: str) -> Iterator[Any]:
+        """What obstore tells of each key; when the network fails, it goes on behind the last one."""
+        import obstore
+
+        self._marked()
+        last, left = None, TRIES
+        while True:
+            try:
+                with self.asking("list", prefix):
+                    for batch in obstore.list(self.store, prefix=prefix, offset=last, chunk_size=1000):
+                        for each in batch:
+                            last, left = each["path"], TRIES
+                            yield each
+                return
+            except StoreAway:
+                left -= 1
+                if not left:
+                    raise
+                time.sleep(pause(TRIES - left))
 
     def _marked(self) -> bool:
         """Whether there is a store already. Raises StoreError for what is no bucket: a web page lists nothing."""

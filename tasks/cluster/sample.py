@@ -63,7 +63,8 @@ def check_sample(folder: Folder, pool: DecoderPool, sample: Sequence[Mapping[str
 
 
 def _seen(folder: Folder, pool: DecoderPool, entries: Sequence[Entry]) -> list[list[str]]:
-    """For each entry [SHA-256 of the bytes, SHA-256 of the pixels], or [kind of error]."""
+    """For each entry [SHA-256 of the bytes, SHA-256 of the pixels], [kind of error], or where that may pass [kind of
+    error, nothing, detail]."""
     starts = range(0, len(entries), CHUNK)
     requests = (
         (
@@ -80,13 +81,15 @@ def _seen(folder: Folder, pool: DecoderPool, entries: Sequence[Entry]) -> list[l
     for _, decoded in folder.decode(pool, requests):
         for place, sha256 in enumerate(decoded.sha256):
             if place in decoded.errors:
-                seen.append([decoded.errors[place][0]])
+                kind, detail = decoded.errors[place]
+                seen.append([kind, "", detail] if kind in PASSING_ERRORS else [kind])
             else:
                 seen.append([str(sha256), hashlib.sha256(decoded.pixels[place].tobytes()).hexdigest()])
     return seen
 
 
 def _told(what: Sequence[str]) -> str:
-    if len(what) == 1:
-        return {"missing": "no such file", "changed": "a file of another size"}.get(what[0], what[0])
+    if len(what) != 2:
+        plain = {"missing": "no such file", "changed": "a file of another size"}
+        return plain.get(what[0]) or ": ".join(filter(None, (what[0], *what[1:])))
     return "another content, or other pixels of it"
