@@ -236,7 +236,7 @@ def kills(top: Path, environment: dict[str, str]) -> None:
         killed = 0
         chance = random.Random(0)
         while killed < 100 and process.poll() is None:
-            time.sleep(chance.uniform(0, 8))
+            time.sleep(chance.uniform(5, 9))  # one that is killed again before it worked is given up after three times
             if actors := [pid for name in ("one", "two") for pid in cluster.actors(name)]:
                 os.kill(chance.choice(actors), signal.SIGKILL)
                 killed += 1

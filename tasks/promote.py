@@ -15,7 +15,7 @@ from artifacts import aliases, metrics
 from artifacts import dataset as datasets
 from artifacts.aliases import Choice, Event
 from artifacts.dataset import Split
-from artifacts.errors import NotPromotable
+from artifacts.errors import NotFound, NotPromotable
 from artifacts.metrics import Metrics
 from artifacts.refs import Ref
 from artifacts.settings import Settings
@@ -73,6 +73,12 @@ def decide_promotion(store: Store, challenger: Ref, gate: Gate, run: str | None 
         if champion == weights:
             reason = f"the same weights version came out, which is champion already, {accuracy}"
             return _keep(champion, weights, reason, grounds)
+        if not store.has(champion):
+            raise NotFound(
+                f"the champion {champion} is not in the store any more, so nothing can be compared with it; `lookbook "
+                f"rollback {weights.name}` makes the one before champion, `lookbook promote {weights} --reason ...` "
+                "this one"
+            )
         if unfair := withdrawn(store, events, weights) or differing(store, champion, weights):
             return _keep(champion, weights, unfair, grounds)
         fair = fair_test(store, test, (champion, weights))

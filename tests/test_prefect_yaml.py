@@ -52,10 +52,10 @@ def test_entrypoints_parameters_and_schedules_fit_the_flows(deployment):
 
 def test_the_deployments_are_those_of_the_house():
     names = {f"{flow_of(each).name}/{each['name']}": each for each in DEPLOYMENTS}
-    assert set(names) == {"retrain/weekly", "train/gpu", "score/folder", "group/cpu", "collect/weekly", NIGHTLY}
+    assert set(names) == {"retrain/weekly", "train/gpu", "score/folder", "group/cpu", "collect/store", NIGHTLY}
     assert {name.partition("/")[0] for name in names} == set(FLOWS)
     assert names["train/gpu"]["work_pool"]["name"] == "gpu"
-    for asleep in (NIGHTLY, "collect/weekly"):
+    for asleep in (NIGHTLY, "collect/store"):
         [schedule] = names[asleep]["schedules"]
         assert not schedule["active"]
     assert names[NIGHTLY]["parameters"]["folder"] == f"{NIGHTLY_ROOT}:"

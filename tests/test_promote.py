@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import damage, remove
 
-from artifacts import aliases, dataset, metrics, weights
-from artifacts.errors import NotPromotable
+from artifacts import aliases, dataset, living, metrics, weights
+from artifacts.collecting.collector import remove_version
+from artifacts.errors import NotFound, NotPromotable
 from tasks import promote as stage
 from tasks.judging.decision import Decision, Grounds
 from tasks.judging.gate import Comparison, Recall, compare, judge, unprotected
@@ -346,8 +347,23 @@ def test_what_was_withdrawn_stays_so_until_a_person_promotes_it(store, shapes_da
     )  # fmt: skip
     event = decide(store, again, shapes_dataset)
     assert event.reason.startswith(f"it was trained from the same data with the same settings as {strong}, which was")
+    with living.removing(store.disk):
+        remove_version(store, strong, "damaged", "a bit flipped")
+    event = decide(store, again, shapes_dataset)
+    assert event.reason.startswith(f"it was trained from the same data with the same settings as {strong}, which was")
+    save(store, shapes_dataset, 1)
     aliases.promote(store.disk, strong, "it was the pictures")
     assert decide(store, again, shapes_dataset).reason.startswith("not better: "), "as any other"
+
+
+def test_a_champion_that_is_gone_is_told_with_what_to_do(store, shapes_dataset):
+    weak, strong = save(store, shapes_dataset, 0, weak=True), save(store, shapes_dataset, 1)
+    decide(store, weak, shapes_dataset)
+    remove(store.disk.local_path(weak.folder))
+    with pytest.raises(
+        NotFound, match=f"champion {weak} is not in the store any more.* `lookbook promote {strong} --re"
+    ):
+        decide(store, strong, shapes_dataset)
 
 
 def test_a_run_that_is_started_again_finds_its_own_decision(store, shapes_dataset):

@@ -103,3 +103,17 @@ def test_the_form_minds_the_limits(page):
     complaints = page.locator("form :invalid").evaluate_all("all => all.map(e => e.validationMessage).filter(Boolean)")
     assert complaints
     assert "1" in complaints[0]
+
+
+def test_a_collection_shows_what_stays_and_why_with_a_chart(page, champion):
+    open_deployment(page, "store")
+    open_form(page)
+    assert "Without this nothing is removed" in field(page, "remove").inner_text()
+    fill(page, "remove", False)  # the deployment's own is to remove
+    submit(page)
+    assert wait_for_state(page) == "Completed"
+    report = read_report(page, "collect-store")
+    picture(page, "collect-report")
+    assert report["images"]
+    assert all(width > 300 for width in report["images"])
+    assert "of the last 5 champions of fashion-mnist" in [row[0] for row in report["rows"]]

@@ -36,7 +36,7 @@ def test_what_up_makes(up):
     assert {pool["status"] for pool in pools.values()} == {"READY"}
     [monday] = up.deployment("retrain/weekly")["schedules"]
     assert (monday["schedule"]["cron"], monday["schedule"]["timezone"], monday["active"]) == ("0 4 * * 1", "UTC", True)
-    for asleep in ("score/nightly", "collect/weekly"):
+    for asleep in ("score/nightly", "collect/store"):
         assert [each["active"] for each in up.deployment(asleep)["schedules"]] == [False]
     pull = up.deployment("train/gpu")["pull_steps"]
     assert pull == [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $LOOKBOOK_HOME }}"}}]

@@ -128,7 +128,7 @@ def _damaged(versions: Mapping[Ref, Version], stay: Staying) -> None:
         if version.problem:
             kinds = _MADE_FROM.get(version.ref.kind, ())
             reach = [each for each in versions if each.name == version.ref.name or each.kind in _with_theirs(kinds)]
-            why = f"{version.ref} can't be read, and may have been made from it"
+            why = f"{version.ref} can't be read, and may be made from it"
             stay.add([version.ref, *reach], why)
             stay.notes.append(
                 f"{version.problem}; until then all of {version.ref.name} stays"
@@ -159,7 +159,7 @@ def _own_metrics(versions: Mapping[Ref, Version], stay: Staying) -> None:
             weights = next((each for each in version.inputs if each.kind == "weights"), None)
             dataset = next((each for each in version.inputs if each.kind == "datasets"), None)
             if weights and weights in versions and dataset in versions[weights].inputs:
-                stay.add([ref], f"what {weights} was measured by")
+                stay.add([ref], "the evaluation of weights that stay")
 
 
 def _parsed(texts: Iterable[object]) -> list[Ref]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from artifacts import aliases
+from artifacts import aliases, tombstones
 from artifacts.aliases import Event
 from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref
@@ -30,9 +30,13 @@ def withdrawn(store: Store, events: Sequence[Event], weights: Ref) -> str | None
 
 
 def _made_from(store: Store, weights: Ref) -> tuple[Any, Any] | Ref:
-    """Dataset and settings; of weights that are gone themselves, which equal no others."""
-    with suppress(NotFound, Corrupt):
-        identity = store.open(weights).identity
+    """What they were made from, and how; of weights of which nobody knows that themselves, which equal no others."""
+    with suppress(Corrupt):
+        try:
+            identity = store.open(weights).identity
+        except NotFound:
+            buried = tombstones.find(store.disk, weights)
+            return (buried.inputs, buried.settings) if buried else weights
         return identity["inputs"], identity["settings"]
     return weights
 

@@ -265,7 +265,7 @@ def operation(result: dict[str, Any]) -> None:
     facts = {
         "page": f"[bold]{result['url']}[/]",
         "pools": "cpu (retrain, score), gpu (train), with a worker each",
-        "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly, collect/weekly",
+        "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly, collect/store",
         "logs": _text(result["logs"]),
     }
     following = "Open the page, then Deployments, a deployment, Run, Custom run."
