@@ -289,21 +289,18 @@ def simulated(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr(owners, "new_name", lambda: uuid.uuid4().hex)
     monkeypatch.setattr(collecting, "_CLOCKS_SECONDS", float("inf"))
+    for module, name in ((living, "time"), (collecting, "_REMOVING_SECONDS")):  # set by each history
+        monkeypatch.setattr(module, name, getattr(module, name))
 
 
-def happen(work, seed, often, kills, batch):
-    """Let it happen. Returns the store and what was done, for a look at both."""
-    top = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-    turns = Turns(seed, often, kills)
-    store = Store(Path(top.name) / "store")
-    store.disk = Watched(Path(top.name) / "store", turns)
-    done, failed = Work(store, seed), []
-    collecting._REMOVING_SECONDS = batch
+def side_by_side(disk, turns, **steps):
+    """Let threads take their turns, each with its steps. What was killed goes on with its next step."""
+    failed = []
     living.time = type("", (), {"sleep": lambda _: turns.step(away=True)})
 
-    def go_on(steps):
+    def go_on(own):
         with turns.taking_part():
-            for each in steps:
+            for each in own:
                 try:
                     each()
                 except Killed:
@@ -312,23 +309,32 @@ def happen(work, seed, often, kills, batch):
                     failed.append(error)
                     return
 
+    threads = [threading.Thread(target=go_on, args=(own,), name=name) for name, own in steps.items()]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    disk.turns = None
+    for error in failed:
+        raise error
+
+
+def happen(work, seed, often, kills, batch):
+    """Let it happen. Returns the store and what was done, for a look at both."""
+    top = tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+    turns = Turns(seed, often, kills)
+    store = Store(Path(top.name) / "store")
+    store.disk = Watched(Path(top.name) / "store", turns)
+    done = Work(store, seed)
+    collecting._REMOVING_SECONDS = batch
+
     def collect():
         with store.disk.hold(living.TURN) as mine:
             if mine:
                 Collector(store, Rules(keep=1, keep_predictions=1, grace=GRACE)).carry_out()
 
     works = [lambda name=name, given=given: getattr(done, name)(*given) for name, *given in work]
-    threads = [
-        threading.Thread(target=go_on, args=(works,), name="work"),
-        threading.Thread(target=go_on, args=([collect] * len(work),), name="collect"),
-    ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    store.disk.turns = None
-    for error in failed:
-        raise error
+    side_by_side(store.disk, turns, work=works, collect=[collect] * len(work))
     return top, store, done, collect
 
 
@@ -421,26 +427,7 @@ def beside(do, folder, **steps):
     old = store.publish("datasets", "hats", {"train.arrow": b"old"}, settings={}, inputs={}, facts={})
     store.disk.let_pass(100)
     store.publish("datasets", "hats", {"train.arrow": b"new"}, settings={}, inputs={}, facts={})
-    living.time = type("", (), {"sleep": lambda _: turns.step(away=True)})
-    failed = []
-
-    def go_on(step):
-        with turns.taking_part():
-            try:
-                step(store, old)
-            except BaseException as error:
-                failed.append(error)
-
-    threads = [
-        threading.Thread(target=go_on, args=(step,), name=name) for name, step in (("work", do), ("collect", collected))
-    ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    store.disk.turns = None
-    for error in failed:
-        raise error
+    side_by_side(store.disk, turns, work=[lambda: do(store, old)], collect=[lambda: collected(store, old)])
     assert store.verify().corrupt == []
     return store, old, turns
 
