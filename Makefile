@@ -64,6 +64,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/retrain.py
 	@$(BIN)/python benchmarks/score.py
 	@$(BIN)/python benchmarks/cluster.py --kills
+	@$(BIN)/python benchmarks/collect.py --loop 10
 	@$(BIN)/python benchmarks/prepare.py
 	@$(BIN)/python benchmarks/evaluate.py
 	@$(BIN)/python benchmarks/gate.py

@@ -169,10 +169,6 @@ class BucketDisk(Bucket):
         """A URL."""
         return f"{self.root}/{key}"
 
-    def mend(self, prefix: str) -> str:
-        """What to do about a damaged version."""
-        return f"restore it from a copy, or remove its version ({self.root}/{prefix}/) and make it again"
-
     def _listed(self, prefix: str) -> Iterator[Any]:
         """What obstore tells of each key; when the network fails, it goes on behind the last one."""
         import obstore

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shlex
 import shutil
 import stat
 import time
@@ -130,9 +129,6 @@ class Disk(Protocol):
     def place(self, key: str) -> Path | str:
         """Where `key` is, for people and other tools."""
 
-    def mend(self, prefix: str) -> str:
-        """What to do about a damaged version in the folder `prefix`."""
-
 
 class LocalDisk:
     """A disk that is a folder, `root`."""
@@ -211,13 +207,6 @@ class LocalDisk:
     def place(self, key: str) -> Path:
         """A path."""
         return self.local_path(key)
-
-    def mend(self, prefix: str) -> str:
-        """The folder of a version is read-only."""
-        quoted = shlex.quote(str(self.local_path(prefix)))
-        return (
-            f"restore it from a copy, or remove its version (chmod -R u+w {quoted}; rm -r {quoted}) and make it again"
-        )
 
     @contextlib.contextmanager
     def hold(self, key: str) -> Iterator[bool]:

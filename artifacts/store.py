@@ -23,6 +23,7 @@ _MARKER = "store.json"
 MANIFEST = "manifest.json"
 _SHARED = "data/"  # files that several versions may have
 _PREFIX = re.compile(rf"[0-9a-f]{{4,{VERSION_DIGITS}}}")
+_MEND = "restore it from a copy, or have its version removed (lookbook verify --repair --yes) and make it again"
 _ALIAS_OF = {"champion": "weights", "latest": "predictions"}
 
 Content = bytes | Path
@@ -127,16 +128,14 @@ class Artifact:
         try:
             return look()
         except NotFound:
-            raise Corrupt(
-                f"{self.key(file)} is missing from the store {self.disk.root}; {self.disk.mend(self.ref.folder)}"
-            ) from None
+            raise Corrupt(f"{self.key(file)} is missing from the store {self.disk.root}; {_MEND}") from None
 
     def _compare(self, file: str, expected: Mapping[str, Any], sha256: str, size: int) -> None:
         if (sha256, size) != (expected["sha256"], expected["bytes"]):
             raise Corrupt(
                 f"{self.key(file)} is damaged: expected {expected['bytes']:,} bytes with SHA-256 "
                 f"{expected['sha256'][:12]}…, found {size:,} bytes with {sha256[:12]}…; "
-                f"{self.disk.mend(self.ref.folder)}"
+                f"{_MEND}"
             )
 
 
@@ -270,7 +269,7 @@ class Store:
             raise NotFound(f"{ref} is not in the store {self.disk.root}; `lookbook list` shows what is") from None
         manifest = unseal(content, key)
         if digest(manifest["identity"])[:VERSION_DIGITS] != ref.version:
-            raise Corrupt(f"{key} is damaged: its identity belongs to another version; {self._mend(ref)}")
+            raise Corrupt(f"{key} is damaged: its identity belongs to another version; {_MEND}")
         return Artifact(ref, manifest, self.disk)
 
     def opened(self, kind: str | None = None, name: str | None = None) -> "Iterator[tuple[Ref, Artifact | Corrupt]]":
@@ -369,12 +368,9 @@ class Store:
 
     def _same(self, ref: Ref, identity: dict[str, Any]) -> Ref:
         if self.open(ref).identity != identity:
-            raise Corrupt(f"{ref.folder}/{MANIFEST} describes something else under the same version; {self._mend(ref)}")
+            raise Corrupt(f"{ref.folder}/{MANIFEST} describes something else under the same version; {_MEND}")
         self.disk.protect(ref.folder)  # a kill may have come between the manifest and this
         return ref
-
-    def _mend(self, ref: Ref) -> str:
-        return self.disk.mend(ref.folder)
 
     def _aliased(self, alias: str, kind: str | None, name: str | None) -> list[Ref]:
         of = _ALIAS_OF[alias]

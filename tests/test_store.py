@@ -402,13 +402,13 @@ def test_a_store_made_while_answers_are_lost(store, monkeypatch):
     assert store.open(publish(store)).read("data.bin") == b"data"
 
 
-def test_a_version_that_is_removed_as_its_message_says_is_made_again(store):
+def test_a_version_that_is_removed_as_its_message_says_is_made_again(store, lookbook):
     ref = publish(store)
     damage(store.open(ref).path("data.bin"), b"dada")
     with pytest.raises(Corrupt) as refused:
         publish(store)
-    command = str(refused.value).partition("remove its version (")[2].partition(")")[0]
-    subprocess.run([*WITHOUT_ROOTS_RIGHTS, "sh", "-c", command], check=True)
+    command = str(refused.value).partition("have its version removed (lookbook ")[2].partition(")")[0]
+    lookbook(*command.split(), behind=WITHOUT_ROOTS_RIGHTS)
     assert not store.disk.local_path(ref.folder).exists()
     assert store.open(publish(store)).read("data.bin") == b"data"
 
