@@ -181,9 +181,11 @@ class Store:
             for each in made_from:
                 if not self.has(each) and (buried := tombstones.find(self.disk, each)):
                     raise buried.error()
-            if self.has(ref):
-                claim(self.disk, ref)  # it may be an old one
-            return self._publish(ref, identity, files, rendered, made or {})
+            is_old = self.has(ref)
+            self._publish(ref, identity, files, rendered, made or {})
+            if is_old:
+                claim(self.disk, ref)
+            return ref
 
     def _publish(
         self,

@@ -408,7 +408,8 @@ def test_a_version_that_is_removed_as_its_message_says_is_made_again(store, look
     with pytest.raises(Corrupt) as refused:
         publish(store)
     command = str(refused.value).partition("have its version removed (lookbook ")[2].partition(")")[0]
-    lookbook(*command.split(), behind=WITHOUT_ROOTS_RIGHTS)
+    run = lookbook(*command.split(), behind=WITHOUT_ROOTS_RIGHTS)
+    assert "removed, " in run.stdout, run
     assert not store.disk.local_path(ref.folder).exists()
     assert store.open(publish(store)).read("data.bin") == b"data"
 
