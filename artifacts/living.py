@@ -121,14 +121,17 @@ def needed(disk: Disk, since: float) -> tuple[set[str], list[str]]:
 
 
 @contextmanager
-def removing(disk: Disk) -> Iterator[None]:
-    """Say that a removal is under way, as long as the context lasts. Only for whoever holds TURN."""
+def removing(disk: Disk) -> Iterator[str]:
+    """Say that a removal is under way, as long as the context lasts. Only for whoever holds TURN.
+
+    Gives the key of what says so: where that is gone, somebody else has taken the turn over.
+    """
     for key in list(disk.list(REMOVING)):  # of one that was killed
         disk.remove(key)
     key = f"{REMOVING}/{owners.new_name()}.json"
     disk.create(key, seal({}))
     try:
-        yield
+        yield key
     finally:
         disk.remove(key)
 

@@ -470,6 +470,21 @@ def test_a_removal_whose_process_was_killed_holds_nobody_up(store, house):
     assert list(store.disk.list("staging/collecting")) == []
 
 
+def test_one_that_was_asleep_removes_nothing_more(store, house, monkeypatch):
+    weeks = [house.retrain() for _ in range(3)]
+    real = Inventory.look
+
+    def asleep(inventory):
+        for key in store.disk.list("staging/collecting"):  # as another one does that finds its lease run out
+            store.disk.remove(key)
+        return real(inventory)
+
+    monkeypatch.setattr(Inventory, "look", asleep)
+    with pytest.raises(StoreError, match="another took its turn over"):
+        collect(store, keep=1)
+    assert all(store.has(each) for week in weeks for each in week)
+
+
 def test_on_a_bucket(bucket):
     store = Store(bucket)
     house = House(store)

@@ -24,6 +24,7 @@ from artifacts.tombstones import Tombstone
 
 _ORDER = ("predictions", "metrics", "weights", "datasets", "backbones")
 _REMOVING_SECONDS = 3.0  # for which those wait at most who need something meanwhile, beside the look
+_ASLEEP_SECONDS = 30.0  # late: then look again before anything else is removed; a lease lasts for 90
 _CLOCKS_SECONDS = 300.0  # by which two clocks may differ
 _UNFINISHED = "unfinished"
 
@@ -107,8 +108,13 @@ class Collector:
         """
         removed: list[Removal] = []
         while True:
-            with living.removing(self._disk):
+            with living.removing(self._disk) as announced:
                 look = self._look()
+                if not self._disk.exists(announced):
+                    raise StoreError(
+                        "expected to be the only one that collects, found that this one was asleep, and another took "
+                        "its turn over: nothing more is removed; run it again"
+                    )
                 if look.is_empty:
                     found = self._kept(look)
                     found.removed = _merged(removed)
@@ -158,6 +164,8 @@ class Collector:
     def _remove(self, look: _Look, ends: float) -> Iterator[Removal]:
         """Remove something, and go on until the time `ends` (monotonic, s)."""
         for version in look.versions:
+            if time.monotonic() > ends + _ASLEEP_SECONDS:
+                return
             rule, why = look.why[version.ref]
             files, size = remove_version(self._store, version.ref, rule, why)
             yield Removal(str(version.ref), rule, why, files, size)
@@ -219,6 +227,8 @@ def _bury(store: Store, ref: Ref, rule: str, why: str, size: int) -> None:
 def _until(files: list[Stored], ends: float) -> Iterator[Stored]:
     """The first of them, and more until the time is over."""
     for each in files:
+        if time.monotonic() > ends + _ASLEEP_SECONDS:
+            return
         yield each
         if time.monotonic() > ends:
             return
