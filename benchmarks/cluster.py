@@ -236,9 +236,10 @@ def kills(top: Path, environment: dict[str, str]) -> None:
         killed = 0
         chance = random.Random(0)
         while killed < 100 and process.poll() is None:
-            time.sleep(chance.uniform(5, 9))  # one that is killed again before it worked is given up after three times
-            if actors := [pid for name in ("one", "two") for pid in cluster.actors(name)]:
-                os.kill(chance.choice(actors), signal.SIGKILL)
+            # At random moments, in turns: one that is killed again before it has worked is given up after three times.
+            time.sleep(chance.uniform(2.5, 4))
+            for pid in cluster.actors(("one", "two")[killed % 2])[:1]:
+                os.kill(pid, signal.SIGKILL)
                 killed += 1
         found = answer(process)
     alone = answer(run(environment, **asked, name="alone", run_on="here"))
