@@ -13,15 +13,15 @@ NIGHTLY_ROOT = "nightly"
 
 
 def deploy(settings: Settings, api: str, say: Say) -> None:
-    """What prefect.yaml says, and the automations. A schedule that somebody paused stays so; that of `score/nightly` is
-    awake when there is a folder for it."""
+    """What prefect.yaml says, and the automations. A schedule that was there before stays as somebody has switched it;
+    that of `score/nightly` is awake when there is a folder for it."""
     from prefect.client.orchestration import get_client
 
     from flows.automations import create_automations
 
     with get_client(sync_client=True) as client:
         known = client.read_deployments()
-        paused = {(each.id, schedule.slug) for each in known for schedule in each.schedules if not schedule.active}
+        before = {(each.id, schedule.slug): schedule.active for each in known for schedule in each.schedules}
     # Without LOOKBOOK_HOME: `prefect deploy` would write this machine's folder into the pull steps of all workers.
     environment = {name: value for name, value in os.environ.items() if name != "LOOKBOOK_HOME"}
     home = settings.home.absolute()
@@ -45,7 +45,7 @@ def deploy(settings: Settings, api: str, say: Say) -> None:
                 awake = (
                     NIGHTLY_ROOT in settings.image_roots
                     if each.id == nightly
-                    else (each.id, schedule.slug) not in paused
+                    else before.get((each.id, schedule.slug), schedule.active)
                 )
                 if schedule.active != awake:
                     client.update_deployment_schedule(each.id, schedule.id, active=awake)
