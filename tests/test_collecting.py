@@ -18,6 +18,7 @@ from artifacts.collecting.growth import growth
 from artifacts.collecting.inventory import Inventory
 from artifacts.collecting.retention import Rules
 from artifacts.disk import LocalDisk
+from artifacts.documents import seal
 from artifacts.errors import Corrupt, NotFound, Removed, StoreError
 from artifacts.lineage import lineage
 from artifacts.living import Needs
@@ -324,9 +325,15 @@ def test_a_plan_that_a_run_needs_keeps_its_records(store, house):
     plan = save_plan(store.disk, [[Entry(b"a", 1, 1, True)]], "/srv/shop", lambda _: record)
     forgotten = save_plan(store.disk, [[Entry(b"b", 1, 1, True)]], "/srv/shop")
     age(store, 30)
+    shared = f"staging/plans/{'0' * 64}.json"
+    store.disk.create(shared, seal({"plan": plan, "job": {}}))  # groups, as `tasks.scoring.groups.share` leaves them
+    assert "plans" in gone(collect(store)), "the one that nobody needs"
+    assert Shards(store.disk).finished(record)
     with Needs(store.disk) as needs:
         needs.add(plan)
-        assert "plans" in gone(collect(store))
+        assert gone(collect(store)) == set()
+        age(store, 2, "staging/plans")
+        assert "plans" in gone(collect(store)), "what named it"
         assert Shards(store.disk).finished(record)
         assert store.disk.exists(plan)
         assert not store.disk.exists(forgotten)

@@ -76,22 +76,19 @@ class Leftovers:
         return stored.written < self._since - seconds and stored.key not in self._needs
 
     def _plans(self) -> tuple[list[Stored], set[str]]:
-        """The files of plans that go, and the digests of records that others name."""
+        """The files of plans that go, and the digests of the records that others name."""
         found = {each.key: each for each in self._disk.survey(_PLANS)}
+        kept = [key for key, stored in found.items() if key.endswith(".json") and not self._goes(stored)]
         wanted: set[str] = set()
-        for key, stored in list(found.items()):
-            if not key.endswith(".json") or self._goes(stored):
-                continue
+        while kept:
+            key = kept.pop()
             with suppress(NotFound):  # its work is done
                 plan = unseal(self._disk.read(key), key)
                 wanted.update(plan.get("records") or ())
-                del found[key]
-                found.pop(f"{_PLANS}/{plan.get('entries')}.arrow", None)
-                if "plan" in plan and (of := plan["plan"]) in found:  # it is shared with other runs
-                    document = unseal(self._disk.read(of), of)
-                    wanted.update(document.get("records") or ())
-                    del found[of]
-                    found.pop(f"{_PLANS}/{document.get('entries')}.arrow", None)
+                for named in (key, f"{_PLANS}/{plan.get('entries')}.arrow"):
+                    found.pop(named, None)
+                if plan.get("plan") in found:  # of a scoring that several runs share
+                    kept.append(plan["plan"])
         going = [each for each in found.values() if self._goes(each)]
         return sorted(going, key=lambda each: not each.key.endswith(".json")), wanted
 

@@ -40,7 +40,8 @@ _LOOK_SECONDS = 1.0  # between two looks at an actor's progress
 _NODES_SECONDS = 5.0  # between two looks at the cluster's nodes
 _NO_LOOKBOOK = "Lookbook is not installed there, or is another version: install the same on every node"
 _SILENT_SECONDS = 120.0  # after which a call that should take a second is given up: Ray's can hang (2.60)
-_STRIKES = 3  # failures without a result between them, after which nobody is asked any more
+_STRIKES = 3  # failures without a result between them, after which an actor is not asked any more
+_TRIES = 5  # of a piece; more than _STRIKES, as whatever kills actors may meet the same one again by chance
 
 
 class CannotGoOn(Exception):
@@ -226,8 +227,8 @@ class Conductor:
         self._tell({"warn": f"{hand.name}{at}: {text}"})
         number = self._handing.take_back(hand.key)
         hand.in_hand, hand.strikes = [0, 0, 0], hand.strikes + 1
-        if number is not None and self._handing.failed(number) >= _STRIKES:
-            raise CannotGoOn(kind, f"{hand.name}{at}, after {_STRIKES} tries: {text}")
+        if number is not None and self._handing.failed(number) >= _TRIES:
+            raise CannotGoOn(kind, f"{hand.name}{at}, after {_TRIES} tries: {text}")
         if hand.strikes >= _STRIKES:
             self._refuse(hand, text)
         else:
