@@ -7,14 +7,14 @@ what is new. Every file is hashed on its way. What is only kept to save work (fe
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from artifacts import tombstones
+from artifacts import audits, labels, tombstones
 from artifacts.errors import AlreadyExists, NotFound, StoreError
 from artifacts.living import EVERYTHING, FOLDER, needing
 from artifacts.refs import Ref
 from artifacts.store import Store
 
 _ORDER = ("datasets", "backbones", "weights", "metrics", "predictions")  # what something is made of comes first
-_RECORDS = ("runs", "aliases", "pins", tombstones.FOLDER)
+_RECORDS = ("runs", "aliases", "pins", tombstones.FOLDER, labels.FOLDER, audits.FOLDER)
 
 
 @dataclass

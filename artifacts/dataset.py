@@ -18,6 +18,7 @@ from artifacts.refs import Ref
 from artifacts.store import Artifact, Store
 
 _CHECKS = "checks.json"
+_LABELS = "labels.json"
 _WRITTEN = 1 << 20  # bytes at a time
 
 
@@ -77,6 +78,12 @@ class Dataset:
         """What the checks warned of when it was made: {check, text, examples}. Raises Corrupt."""
         return list(json.loads(self.artifact.read(_CHECKS))) if _CHECKS in self.artifact.files else []
 
+    @property
+    def labels(self) -> list[dict[str, Any]]:
+        """What became of each label that people gave: {sha256, source, verdict, label, folder_label, predicted,
+        confidence, chosen, use}. Raises Corrupt."""
+        return list(json.loads(self.artifact.read(_LABELS))) if _LABELS in self.artifact.files else []
+
     @cached_property
     def train(self) -> Split:
         return self._split("train.arrow")
@@ -105,11 +112,13 @@ def save(
     inputs: Mapping[str, Any],
     made: Mapping[str, Any],
     bad: Mapping[str, str] | None = None,
+    labels: Sequence[Mapping[str, Any]] | None = None,
     findings: Callable[[Split, Split], Sequence[Mapping[str, Any]]] = lambda train, test: (),
 ) -> Ref:
     """Publish a dataset. Its images are never in memory together.
 
-    inputs: what it was made from, with its SHA-256; bad: the files that could not be used, path -> why; findings: is
+    inputs: what it was made from, with its SHA-256; bad: the files that could not be used, path -> why; labels: what
+    became of what people said, where that was asked for; findings: is
     asked when both sides are written, which it gets as memory maps, before they are published. What it gives may
     compare with the version before, and is no part of the identity.
     """
@@ -119,11 +128,12 @@ def save(
         files = {name: folder / f"{name}.arrow" for name in sides}
         for side, path in files.items():
             _write(sides[side], path)
+        said = {} if labels is None else {_LABELS: canonical(list(labels))}
         counts = {side: _counts(given.labels, classes) for side, given in sides.items()}
         ref = store.publish(
             "datasets",
             name,
-            {path.name: path for path in files.values()},
+            {**{path.name: path for path in files.values()}, **said},
             settings=settings,
             inputs=inputs,
             facts={"classes": list(classes), "image_spec": dict(image_spec), "counts": counts, **_left_out(bad)},

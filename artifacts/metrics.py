@@ -127,6 +127,10 @@ def _mistakes(listed: Sequence[Mapping[str, Any]]) -> list[Mistake]:
     return [Mistake(each["item"], each["is"], each["called"], each["confidence"]) for each in listed]
 
 
+LESSONS, LESSONS_CHART = "labels.json", "labels.png"
+"""Files of an evaluation whose dataset has people's labels: what these changed (tasks/judging/lessons.py)."""
+
+
 @dataclass(frozen=True)
 class Metrics:
     """A published evaluation. document: all of `metrics.json`; numbers: what code reads of it."""
@@ -141,6 +145,11 @@ class Metrics:
     @cached_property
     def numbers(self) -> Numbers:
         return Numbers.from_document(self.document)
+
+    @property
+    def lessons(self) -> dict[str, Any] | None:
+        """What people's labels changed; None where the dataset has none."""
+        return dict(json.loads(self.artifact.read(LESSONS))) if LESSONS in self.artifact.files else None
 
     def probabilities(self) -> np.ndarray:
         """float32 [items, classes], in the order of the test split."""

@@ -6,6 +6,14 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+RETRAIN_WHEN = {
+    "low_confidence": 0.3,
+    "class_shift": 0.25,
+    "confidence_shift": 0.25,
+    "distance": 1.5,
+    "errors": 0.1,
+    "labels": 300,
+}
 HOME = Path(__file__).absolute().parents[1]
 
 
@@ -54,6 +62,22 @@ class Settings(BaseSettings):
         50_000_000
     )
     max_image_seconds: Annotated[float, Field(gt=0, description="Longest time that decoding a picture may take.")] = 10
+    review_host: Annotated[str, Field(description="Where the page that labels pictures listens.")] = "127.0.0.1"
+    review_port: Annotated[int, Field(ge=0, le=65535, description="Its port; where that is taken, a free one.")] = 4201
+    review_password: Annotated[
+        SecretStr | None,
+        Field(description="What it asks for, with any name; without one it answers this machine's own user alone."),
+    ] = None
+    review_url: Annotated[
+        str | None, Field(description="Its address in reports; `lookbook up` sets it for its workers.")
+    ] = None
+    retrain_when: Annotated[
+        dict[str, Annotated[float, Field(ge=0)]],
+        Field(
+            description="Above what a retraining is wished for, as JSON: low_confidence, class_shift, "
+            "confidence_shift, distance, errors (of two nights), labels (new ones)."
+        ),
+    ] = RETRAIN_WHEN
     notify_url: Annotated[
         SecretStr | None, Field(description="Where `lookbook up` sends word of a failed scheduled run: POST, JSON.")
     ] = None

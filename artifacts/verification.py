@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from artifacts import aliases, living, tombstones
+from artifacts import aliases, audits, labels, living, tombstones
 from artifacts.disk import spread
 from artifacts.documents import unseal
 from artifacts.errors import Corrupt, InvalidRef, LookbookError, StoreError
@@ -35,14 +35,15 @@ class Verification:
 
 
 def verify(store: "Store", ref: Ref | None) -> Verification:
-    """Verify the version `ref` and that its inputs are there; without `ref` everything published, every alias event and
-    every run's record. Raises NotFound for a `ref` that is not there."""
+    """Verify the version `ref` and that its inputs are there; without `ref` everything published, every alias event,
+    every run's record and every label. Raises NotFound for a `ref` that is not there."""
     verifier = _Verifier(store)
     if ref is None:
         verifier.check_versions()
         verifier.check_events()
         verifier.check_runs()
         verifier.check_retention()
+        verifier.check_labels()
     else:
         verifier.check_version(ref)
         verifier.find_sharing(ref)
@@ -134,6 +135,10 @@ class _Verifier:
             folder, _, name = key.rpartition("/")
             if name.removesuffix(".json").isdecimal():
                 numbers[folder].add(int(name.removesuffix(".json")))
+        self._want_numbers(numbers)
+
+    def _want_numbers(self, numbers: dict[str, set[int]]) -> None:
+        """All before the newest of each folder."""
         for folder, found in numbers.items():
             for number in sorted({*range(1, max(found))} - found):
                 self._wanted[f"{folder}/{number:08d}.json"].append(f"{folder}/{max(found):08d}.json")
@@ -149,6 +154,16 @@ class _Verifier:
         for folder in ("pins", tombstones.FOLDER):
             for _ in self._read(folder, lambda key: unseal(self._store.disk.read(key), key)):
                 pass
+
+    def check_labels(self) -> None:
+        """Read all that people said of pictures, with none missing before the newest, and every audit."""
+        numbers: dict[str, set[int]] = defaultdict(set)
+        for key, event in self._read(labels.FOLDER, lambda key: labels.read_label_event(self._store.disk, key)):
+            if event:
+                numbers[key.rpartition("/")[0]].add(event.number)
+        self._want_numbers(numbers)
+        for _ in self._read(audits.FOLDER, lambda key: audits.read_audit(self._store.disk, key)):
+            pass
 
     def check_wanted(self) -> None:
         """Look whether all is there that something refers to."""

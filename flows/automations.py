@@ -3,21 +3,25 @@
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import CallWebhook, ChangeFlowRunState
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from pydantic import SecretStr
 
 from flows.notices import FAILED
+from flows.wishes import WISHED
 
 FLOWS = ["retrain", "train", "score", "group", "collect"]
 SILENT_SECONDS = 90  # three signs of life (prefect.yaml: every 30 seconds)
 _CRASHED = "Lookbook: a run whose process died is marked crashed"
 _NOTIFY = "Lookbook: a scheduled run that failed sends word"
+_RETRAIN = "Lookbook: retrain when predictions drift, or when there are enough new labels"
+RETRAINING = "retrain/weekly"
 _BLOCK = "lookbook-notify"
 _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "TimedOut", "AwaitingRetry", "Scheduled")
 # Slack, Mattermost and others show `text`; the rest is for programs. tojson quotes what strangers' messages hold.
@@ -32,11 +36,12 @@ _PAYLOAD = """{
 
 
 def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) -> None:
-    """Make both, or bring those that are there up to date.
+    """Make them, or bring those that are there up to date.
 
-    Without a `notify_url` the second is removed with its address: names and errors of runs go nowhere unasked.
+    Without a `notify_url` the notices are removed with its address: names and errors of runs go nowhere unasked.
     """
     _put(client, _crashed())
+    _put(client, _wished(client.read_deployment_by_name(RETRAINING).id))
     if notify_url is not None:
         block: Any = Webhook(method="POST", url=notify_url)
         _put(client, _notify(block.save(_BLOCK, overwrite=True)))
@@ -94,8 +99,28 @@ def _notify(block: Any) -> AutomationCore:
     )
 
 
+def _wished(deployment: UUID) -> AutomationCore:
+    """Off until somebody switches it on: a retraining costs time, and what it promotes predicts."""
+    return AutomationCore(
+        name=_RETRAIN,
+        description="Predictions beyond LOOKBOOK_RETRAIN_WHEN two nights, or so many new labels; once a day at most.",
+        enabled=False,
+        trigger=EventTrigger(expect={WISHED}, posture=Posture.Reactive, threshold=1),
+        actions=[
+            RunDeployment(
+                source="selected",
+                deployment_id=deployment,
+                job_variables=None,
+                parameters={"because": {"__prefect_kind": "jinja", "template": "{{ event.payload.because }}"}},
+            )
+        ],
+    )
+
+
 def _put(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """One that is there stays switched on or off."""
     if found := client.read_automations_by_name(automation.name):
+        automation.enabled = found[0].enabled
         client.update_automation(found[0].id, automation)
     else:
         client.create_automation(automation)

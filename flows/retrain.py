@@ -1,5 +1,6 @@
 """The whole retraining: prepare -> train -> evaluate -> promote."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,7 +43,8 @@ from tasks.vision.recipes import IMAGE_SIZE, TRANSFER_IMAGE_SIZE, TrainingSettin
 def _run_name() -> str:
     given = flow_run.parameters
     subject = subject_of(split_table(given["images"])[0]) if given["images"] else given["dataset"]
-    return run_name("retrain", given["name"] or subject)
+    because = f"-{re.sub(r'[^a-z0-9]+', '-', given['because'].lower())[:60].strip('-')}" if given["because"] else ""
+    return run_name("retrain", f"{given['name'] or subject}{because}")
 
 
 @flow(
@@ -112,7 +114,7 @@ def retrain(request: RetrainRequest) -> Any:
     _report(
         "decision", called, decisions.markdown(store, weights_ref, decision), f"Decision on the champion of {called}"
     )
-    _report("retrain", called, retraining.markdown(store, result), f"Retraining of {called}")
+    _report("retrain", called, retraining.markdown(store, result, request.because), f"Retraining of {called}")
     return result.to_dict()
 
 

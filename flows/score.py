@@ -21,6 +21,7 @@ from flows.names import run_name, subject_of
 from flows.needs import needs_of_run
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for
+from flows.wishes import tell_of_scoring
 from tasks.cluster.conducting import check_cluster
 from tasks.commit import commit
 from tasks.plan import plan
@@ -74,13 +75,15 @@ def score(request: ScoreRequest) -> dict[str, Any]:
         runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
     published = predictions.load(store, Ref.parse(ref))
     result = scored(published, outcome, time.perf_counter() - started - outcome.waited)
-    _report(job.name, published, result)
+    _report(job.name, published, result, settings)
+    if request.limit is None:
+        tell_of_scoring(store, settings, published)
     return asdict(result)
 
 
-def _report(name: str, published: Predictions, result: Scored) -> None:
+def _report(name: str, published: Predictions, result: Scored, settings: Settings) -> None:
     """The run's report in Prefect's UI."""
-    report = scoring.opening(name, result)
+    report = scoring.opening(name, result, settings.review_url)
     with suppress(NotFound):  # a table of an earlier Lookbook
         report = f"{report}\n\n{published.artifact.read('report.md').decode()}"
     create_markdown_artifact(report, key=report_key("score", name), description=f"Predictions of {name}")

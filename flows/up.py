@@ -1,8 +1,10 @@
-"""`lookbook up`: a Prefect server, two work pools with a worker each, the deployments and automations, until Ctrl-C.
+"""`lookbook up`: a Prefect server, the page that labels pictures, two work pools with a worker each, the deployments
+and automations, until Ctrl-C.
 
 Pools, deployments and automations stay in Prefect's database; making them again brings them up to date.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,18 +15,30 @@ from artifacts.disk import lock_now
 from artifacts.settings import Settings
 from flows.crew import Crew, Say
 from flows.deployments import deploy
+from flows.review import address, command, listening
 from flows.serving import ServerError, reach_loopback_directly
 from flows.standing import READY_SECONDS, address_file, check_home, standing_api, standing_server
-from flows.workers import environment, heartbeats, make_pools, pending, schedule_again, wait_for_workers, workers
+from flows.workers import (
+    FOR_THE_PAGE,
+    environment,
+    heartbeats,
+    make_pools,
+    pending,
+    schedule_again,
+    wait_for_workers,
+    workers,
+)
 
 _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Running:
-    """api: of Prefect; url: of its UI; logs: the folder of what the processes say; ours: they end with this command."""
+    """api: of Prefect; url: of its UI; review: of the page where pictures are labelled, where this command serves it;
+    logs: the folder of what the processes say; ours: they end with this command."""
 
     api: str
+    review: str | None
     logs: Path
     ours: bool
 
@@ -47,7 +61,7 @@ def running(say: Say) -> Iterator[tuple[Running, Crew]]:
     with ExitStack() as stack:
         crew = Crew(logs, say)
         if not stack.enter_context(_first(address_file())):
-            yield Running(_other(say), logs, ours=False), crew
+            yield Running(_other(say), None, logs, ours=False), crew
             return
         address_file().write_text("")
         stack.callback(address_file().write_text, "")
@@ -60,11 +74,20 @@ def running(say: Say) -> Iterator[tuple[Running, Crew]]:
         say("starting the workers, deploying")
         if started:
             schedule_again(pending(), say)  # a machine that died left them
-        crew_of_pools = stack.enter_context(workers(crew, environment(settings, api), started, say))
+        seen_by_runs = environment(settings, api)
+        sockets = stack.enter_context(listening(settings))
+        seen_by_runs["LOOKBOOK_REVIEW_URL"] = review = address(settings, sockets)
+        stack.enter_context(crew.member("review", command(sockets), {**seen_by_runs, **_password()}, sockets))
+        crew_of_pools = stack.enter_context(workers(crew, seen_by_runs, started, say))
         deploy(settings, api, say)
         wait_for_workers(crew_of_pools, before)
         address_file().write_text(api)
-        yield Running(api, logs, ours=True), crew
+        yield Running(api, review, logs, ours=True), crew
+
+
+def _password() -> dict[str, str]:
+    """Of the page, which runs don't need."""
+    return {name: value for name, value in os.environ.items() if name == FOR_THE_PAGE}
 
 
 @contextmanager

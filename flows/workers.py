@@ -22,6 +22,10 @@ _READY_SECONDS = 120
 _IDLE_SECONDS = 3  # that a worker without a run takes to end
 _ABORT_SECONDS = 20  # that a run takes to notice that its worker is gone
 _POLL_SECONDS = 0.2
+FOR_THE_PAGE = "LOOKBOOK_REVIEW_PASSWORD"
+_NOT_FOR_RUNS = (
+    "PREFECT_SERVER_", "PREFECT_API_DATABASE_", "PREFECT_LOGGING_HANDLERS_CONSOLE", "LOOKBOOK_NOTIFY_URL", FOR_THE_PAGE
+)  # fmt: skip
 PREFECT = [sys.executable, "-P", "-m", "prefect"]  # -P: nothing from the current folder
 
 
@@ -47,9 +51,8 @@ def make_pools() -> None:
 
 def environment(settings: Settings, api: str) -> dict[str, str]:
     """What workers and their runs see: every folder absolute, no secret that they don't need, LOOKBOOK_HOME's code."""
-    secrets = ("PREFECT_SERVER_", "PREFECT_API_DATABASE_", "LOOKBOOK_NOTIFY_URL", "PREFECT_LOGGING_HANDLERS_CONSOLE")
     found = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(secrets)},
+        **{name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_RUNS)},
         "PREFECT_API_URL": api,
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
         "PREFECT_WORKER_ENABLE_CANCELLATION": "true",

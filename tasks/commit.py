@@ -13,6 +13,7 @@ from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
 from tasks.reports import scoring
+from tasks.scoring.drift import NUMBERS, drift
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
 from tasks.scoring.thumbnails import thumbnails
@@ -125,4 +126,5 @@ def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> dict
     return {
         "report.html": scoring.page(job.name, str(job.weights), job.dataset, summary, drawn),
         "report.md": scoring.markdown(summary, drawn).encode(),
+        NUMBERS: drift(store, settings, job, parts, summary, lambda part: scoring.read_part(store, part)),
     }

@@ -1,11 +1,11 @@
 """The stage that makes a dataset artifact: out of a data set's own files, or of a folder of pictures."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import PIL
 from PIL import features
@@ -25,6 +25,7 @@ from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
 from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, read_files
 from tasks.preparing.remote import read_on_cluster
+from tasks.preparing.said import LEFT_OUT, findings, teach, words_of
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
 from tasks.requests import Color, Data, PictureSettings, RunOn
 from tasks.shared.deadline import Deadline
@@ -85,6 +86,8 @@ def prepare_folder(
     started = time.perf_counter()
     check_name(name)
     labelled = list_labelled(settings, images)
+    said = words_of(store, pictures.labels, pictures.new_classes) if pictures.labels else None
+    listed = digest([labelled.digest, said.digest]) if said else labelled.digest
     check_bad(settings, images, labelled.bad, len(labelled.entries), pictures.max_bad)  # before hours of work
     size = pictures.image_size or IMAGE_SIZE
     spec = ImageSpec(size, size, CHANNELS[pictures.color])
@@ -101,9 +104,9 @@ def prepare_folder(
     earlier = preparations.newest()
     before = _published(store, earlier.dataset) if earlier else None
     passed = not any(why.partition(":")[0] in PASSING_ERRORS for why in before.bad.values()) if before else False
-    if earlier and before and passed and earlier.listed == labelled.digest:
+    if earlier and before and passed and earlier.listed == listed:
         items = sum(side["items"] for side in before.artifact.facts["counts"].values())
-        check_bad(settings, images, before.bad, items, pictures.max_bad)
+        check_bad(settings, images, _not_said(before.bad), items, pictures.max_bad)
         forget(store.disk, decided_by)
         return earlier.dataset
     store.prepare()
@@ -121,9 +124,20 @@ def prepare_folder(
             watch = replace(watch or Watch(), on_rows=on_rows, on_rates=progress.on_rates)
             asked = partial(elsewhere, spec=spec, decided_by=decided_by, watch=watch)
         read = read_files(settings, images, labelled, spec, files, before, decoded, on_rows, asked)
+        kept, files_of_folder = [decoded], read.files
+        rows: list[dict[str, Any]] | None = None
+        reasons: dict[str, str] = {}
+        if said:
+
+            def decoded_of(where: str) -> Decoded:
+                return Decoded(store.disk, {**decided_by, "folder": where}, (spec.height, spec.width, spec.channels))
+
+            taught = teach(settings, said, labelled, read, spec, pictures.new_classes, decoded_of, on_rows)
+            labelled, read, rows, reasons = taught.labelled, taught.read, taught.rows, taught.reasons
+            kept += taught.decoded
     sides = assign(labelled, read, spec, pictures.split_seed)
     items = len(sides.train.labels) + len(sides.test.labels)
-    check_bad(settings, images, sides.bad, items, pictures.max_bad)
+    check_bad(settings, images, _not_said(sides.bad), items, pictures.max_bad)
     check_sides(labelled.classes, sides.train, sides.test)
     newest = _newest(store, name)
     ref = datasets.save(
@@ -138,11 +152,19 @@ def prepare_folder(
             "preparation": PREPARATION,
             "test_share": round(TEST_SHARE, 6),
             "split_seed": pictures.split_seed,
+            **({"labels": pictures.labels} if said else {}),
         },
         inputs={"pictures": f"sha256:{sides.contents}"},
         bad=sides.bad,
+        labels=rows,
         findings=lambda train, test: check(
-            train, test, labelled.classes, bad=sides.bad, copies=sides.copies, before=newest
+            train,
+            test,
+            labelled.classes,
+            bad=sides.bad,
+            copies=sides.copies,
+            before=newest,
+            labels=findings(said, rows, reasons) if said and rows else (),
         ),
         made={
             "folder": folder_place(settings, images),
@@ -150,8 +172,9 @@ def prepare_folder(
             "seconds": round(time.perf_counter() - started, 3),
         },
     )
-    preparations.save(labelled.digest, ref, read.files)
-    decoded.remove()
+    preparations.save(listed, ref, files_of_folder)
+    for each in kept:
+        each.remove()
     return ref
 
 
@@ -183,6 +206,11 @@ def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: 
     )
     preparations.save(digest(inputs), ref)
     return ref
+
+
+def _not_said(bad: Mapping[str, str]) -> dict[str, str]:
+    """Without the files that people's words keep out."""
+    return {path: why for path, why in bad.items() if not why.startswith(f"{LEFT_OUT}:")}
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:

@@ -61,6 +61,14 @@ class PictureSettings:
         Limits(ge=0, lt=2**31),
         "Decides which pictures of a folder are kept for testing. Models of different seeds can't be compared.",
     ] = 0
+    labels: Annotated[
+        str | None,
+        "Learn also from what people said of pictures (lookbook review): the name of the tables that showed them. "
+        "Their word beats the folder's label, and pictures from elsewhere join it.",
+    ] = None
+    new_classes: Annotated[
+        bool, "Learn also the classes that only people's labels have. Without this such labels are left out."
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,9 @@ class RetrainRequest:
         "here trains in this run's own process; gpu pool trains in a run of train/gpu, for which this run waits. Both "
         "workers need the same store.",
     ] = "here"
+    because: Annotated[
+        str | None, "Why this run was started, for its name and its report; an automation fills it in."
+    ] = None
     if_unchanged: Annotated[
         Literal["train", "stop"],
         "What to do when the data, the settings and the gate are those of the last retraining: train all the same, "

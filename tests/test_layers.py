@@ -27,6 +27,8 @@ WITHOUT_TENSORFLOW = (
     "confinement",
     "metrics",
     "duplicates",
+    "auditing",
+    "teaching",
     "training_data",
     "stability",
     "recipes",

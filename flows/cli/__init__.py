@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import click
 
-from flows.cli import backbone, model, retention, runs, store
+from flows.cli import backbone, model, retention, review, runs, store
 from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line
 
 
@@ -41,6 +41,8 @@ for each in (
     store.history,
     store.promote,
     store.rollback,
+    review.review,
+    review.labels,
     model.export,
     backbone.backbone,
     store.verify,

@@ -8,7 +8,7 @@ import click
 from tasks.requests import FOLDERS
 from tasks.vision.setting import REQUIRED, Limits, Setting, declared
 
-FOR_SCHEDULED_RUNS = ("train_on", "if_unchanged", "deadline_hours")
+FOR_SCHEDULED_RUNS = ("train_on", "because", "if_unchanged", "deadline_hours")
 """Settings that are no options: whoever types a command is there to end it."""
 
 

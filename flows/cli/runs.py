@@ -38,6 +38,8 @@ def retrain(images: str | None, **parameters: Any) -> Result:
         from tasks.preparing.labelled import allow_images
 
         parameters["images"] = allow_images(images)
+        if parameters["labels"]:
+            _allow_labelled(parameters["labels"])
     from flows.server import prefect_api
 
     with prefect_api() as api:
@@ -102,7 +104,7 @@ def up() -> Result:
     from flows.up import running
 
     with running(say) as (made, crew):
-        yield {"url": made.url, "api": made.api, "logs": str(made.logs), "ours": made.ours}
+        yield {"url": made.url, "review": made.review, "api": made.api, "logs": str(made.logs), "ours": made.ours}
         if made.ours:
             with suppress(KeyboardInterrupt):
                 crew.hold()
@@ -119,6 +121,17 @@ def _refuse_what_goes_with_images() -> None:
     for field in fields(_requests().PictureSettings):
         if was_given(field.name):
             raise click.UsageError(f"{flag_of(field.name)} is about pictures of your own: it goes with --images")
+
+
+def _allow_labelled(name: str) -> None:
+    """The folders in which people saw what they labelled: this machine's own user starts this."""
+    from artifacts.labels import Labels
+    from flows.cli.verb import open_store
+    from tasks.shared.listing import allow_place
+
+    words = Labels(open_store()[1].disk, name).words().values()
+    for where in {word.statement.folder for word in words} - {None}:
+        allow_place(str(where))
 
 
 def _tagged() -> AbstractContextManager[Any]:

@@ -70,6 +70,11 @@ def show(ref: str) -> Result:
         from artifacts import dataset
 
         shown["findings"] = dataset.load(store, artifact.ref).findings
+    if artifact.ref.kind == "predictions":
+        from tasks.reviewing.production import in_production
+
+        production = in_production(store, artifact.ref)
+        shown["production"] = production and production.to_dict()
     return shown
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,7 +42,8 @@ class Verb(click.Command):
 def verb(
     show: str, name: str | None = None, asks_for: Callable[[], type] | None = None
 ) -> Callable[[Callable[..., Result]], click.Command]:
-    """A command whose function returns data: JSON with --json, otherwise what `tasks.reports.terminal.<show>` shows.
+    """A command whose function returns data: JSON with --json, otherwise what `tasks.reports.terminal.<show>` shows, or
+    `tasks.reports.<show>` where that names a module.
 
     `asks_for` gives the request whose settings are its options, beside those that it has itself.
     """
@@ -82,9 +84,8 @@ def _print(show: str, result: Result, as_json: bool) -> None:
         click.echo(json.dumps(result))
         sys.stdout.flush()
     else:
-        from tasks.reports import terminal
-
-        getattr(terminal, show)(result)
+        module, _, function = show.rpartition(".")
+        getattr(import_module(f"tasks.reports.{module or 'terminal'}"), function)(result)
 
 
 def _keep_prefect_quiet(verbose: bool) -> None:

@@ -14,6 +14,7 @@ from artifacts.metrics import Numbers
 from artifacts.refs import Ref
 from artifacts.store import Store
 from artifacts.weights import Weights
+from tasks.judging.lessons import lessons
 from tasks.reports import evaluation
 from tasks.shared import model
 from tasks.vision.duplicates import firsts
@@ -38,7 +39,8 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
             "Retrain, or name another dataset"
         )
     learned_from = _learned_from(store, measured)
-    probabilities = model.load(store, weights).predict_kept(data.test.images)
+    predict = model.load(store, weights).predict_kept
+    probabilities = predict(data.test.images)
     counted = np.unique(firsts(data.test.images, data.test.labels))
     copies = len(counted) < len(data.test.labels)
     numbers = evaluate(
@@ -53,7 +55,10 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
         sources=data.test.sources,
         weights=weights,
         dataset=dataset,
-        report=lambda: evaluation.draw(measured, learned_from, data, Numbers.from_document(numbers), probabilities),
+        report=lambda: {
+            **evaluation.draw(measured, learned_from, data, Numbers.from_document(numbers), probabilities),
+            **lessons(data, probabilities, predict),
+        },
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
 

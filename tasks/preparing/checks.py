@@ -4,7 +4,6 @@ What makes a training senseless stops a preparation; what is found here is only 
 found but nine test images that are nearly training images (docs/your-own-pictures.md).
 """
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from artifacts.dataset import Dataset, Split
 from artifacts.errors import LookbookError
 from tasks.reports.numbers import many
+from tasks.shared.class_names import folded
 from tasks.vision.duplicates import blank, near_duplicates
 from tasks.vision.stability import MUCH, shift
 
@@ -46,9 +46,11 @@ def check(
     bad: Mapping[str, str] | None = None,
     copies: int = 0,
     before: Dataset | None = None,
+    labels: Iterable[tuple[str, list[str]]] = (),
 ) -> list[dict[str, Any]]:
     """All findings, as dicts. `bad`: files that are left out; `copies`: files with the content of another one on their
-    side; `before`: the version of the dataset that was there before.
+    side; `before`: the version of the dataset that was there before; `labels`: what is odd about people's labels, each
+    with examples.
 
     Raises BlankPictures when no image shows anything.
     """
@@ -60,6 +62,7 @@ def check(
         *_copies(copies),
         *_overlap(train, test),
         *(_changes(train, test, classes, before) if before else ()),
+        *(_finding("labels", text, examples) for text, examples in labels),
     ]
     return [asdict(each) for each in found]
 
@@ -81,7 +84,7 @@ def _left_out(bad: Mapping[str, str]) -> Iterator[Finding]:
 def _names(classes: Sequence[str]) -> Iterator[Finding]:
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+        alike[folded(name)].append(name)
     for names in alike.values():
         if len(names) > 1:
             shown = " and ".join(repr(name) for name in names)

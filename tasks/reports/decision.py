@@ -7,6 +7,7 @@ from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.judging.decision import Compared, Decision, Grounds, LeftOut
 from tasks.reports.numbers import many, shown
+from tasks.reports.retraining import lessons_sentence
 from tasks.reports.tables import cell, table
 
 _OFTEN = 20
@@ -22,6 +23,8 @@ def markdown(store: Store, weights: str, decision: Decision) -> str:
     ]
     if grounds.compared and grounds.compared.comparison.p_value is not None:
         parts += _compared(store, grounds, grounds.compared)
+    if (lessons := metrics.load(store, Ref.parse(grounds.metrics)).lessons) is not None:
+        parts.append(lessons_sentence(lessons))
     parts.append(
         f"This test split has made {many(grounds.decisions, 'decision')} before this one{_worn(grounds.decisions)}."
     )

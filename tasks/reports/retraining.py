@@ -1,12 +1,13 @@
 """The report of a retraining in Prefect's UI: what came out, in short. The whole page is in the metrics artifact."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from artifacts import dataset as datasets
 from artifacts import metrics, weights
 from artifacts.refs import Ref
 from artifacts.store import Store
-from tasks.reports.numbers import shown, with_interval, without_copies
+from tasks.reports.numbers import many, shown, with_interval, without_copies
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
 from tasks.results import Retrained
@@ -14,8 +15,8 @@ from tasks.results import Retrained
 _WORST = 5
 
 
-def markdown(store: Store, result: Retrained) -> str:
-    """GitHub's markdown with the charts inside."""
+def markdown(store: Store, result: Retrained, because: str | None) -> str:
+    """GitHub's markdown with the charts inside. because: why the run was started."""
     measured = metrics.load(store, Ref.parse(result.metrics))
     numbers = measured.numbers
     trained = weights.load(store, Ref.parse(result.weights))
@@ -29,6 +30,7 @@ def markdown(store: Store, result: Retrained) -> str:
     refs["champion"] = result.decision.champion
     parts = [
         f"{decided} {cell(result.decision.reason)}.",
+        *([f"Started because {cell(because)}."] if because else []),
         table(
             ("on the test images", "this model"),
             [
@@ -42,6 +44,7 @@ def markdown(store: Store, result: Retrained) -> str:
         f"Accuracy is the share of the {numbers.items:,} test images{without_copies(numbers)} that the model names "
         "correctly, with its 95 % confidence interval. Loss is the mean of -log(probability of the right class): "
         "smaller is better.",
+        *_lessons(measured),
         *(["## Odd about the data", "\n".join(f"- {cell(each['text'])}" for each in findings)] if findings else []),
         "## Learning curve",
         "On the training images, one epoch at a time. Each image is counted before the step that learns from it."
@@ -58,6 +61,33 @@ def markdown(store: Store, result: Retrained) -> str:
         f"Trained on {cell(str(made['device']))}.",
     ]
     return "\n\n".join(parts)
+
+
+def _lessons(measured: metrics.Metrics) -> list[str]:
+    found = measured.lessons
+    if found is None:
+        return []
+    parts = ["## What people's labels changed", lessons_sentence(found)]
+    tested = {"the folder's own": found["tested"]["folder"], "drawn at random (audits)": found["tested"]["audits"]}
+    rows = [(part, f"{each['items']:,}", shown(_share(each))) for part, each in tested.items() if each["items"]]
+    parts.append(table(("test images", "how many", "accuracy"), rows))
+    if metrics.LESSONS_CHART in measured.artifact.files:
+        parts += ["Right now, and wrong when somebody looked:", _chart(measured, metrics.LESSONS_CHART)]
+    return parts
+
+
+def lessons_sentence(found: Mapping[str, Any]) -> str:
+    """What the labels were, and what the new weights make of the pictures behind them."""
+    uses = ", ".join(f"{count:,} {cell(use)}" for use, count in found["uses"].items())
+    return (
+        f"Labels of `{found['name']}`: {uses}. Of {many(found['wrong_before'], 'labelled picture')} that the model had "
+        f"named wrongly when somebody looked, the new one names **{found['right_now']:,}** rightly "
+        f"({found['learned']:,} of them it has learned from)."
+    )
+
+
+def _share(counts: Mapping[str, int]) -> float:
+    return counts["right"] / counts["items"]
 
 
 def _matrix(measured: metrics.Metrics) -> list[str]:

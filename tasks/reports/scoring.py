@@ -33,7 +33,7 @@ _A_CLASS, _ERRORS = 6, 5
 _SHOWN, _CLASSES = 30, 50  # thumbnails and classes of the short form
 _SAMPLES_BYTES = 150_000  # of its thumbnails: Prefect wants a report below 200 KB
 _BINS = np.linspace(0, 1, 11)
-_COLUMNS = ["path", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]
+_COLUMNS = ["path", "sha256", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def summarize(
             summary.errors[kind] = summary.errors.get(kind, 0) + rows
             summary.examples.setdefault(kind, [])
         if unsure_of[place] or _shows(summary, part):
-            table = _read(store, part)
+            table = read_part(store, part)
             _show(summary, table)
             unsure += [(row.confidence or 0.0, place, row) for row in _least_certain(table, unsure_of[place])]
     summary.confidence = bins.tolist()
@@ -116,11 +116,12 @@ def summarize(
 
 def _looked_into(store: Store, part: Part) -> Part:
     """A part of an earlier Lookbook, with what its record does not tell."""
-    confidence, least = confidences(_read(store, part))
+    confidence, least = confidences(read_part(store, part))
     return replace(part, confidence=confidence, least=least)
 
 
-def _read(store: Store, part: Part) -> pa.Table:
+def read_part(store: Store, part: Part) -> pa.Table:
+    """The rows of a part, with the columns that a report needs."""
     return pq.read_table(store.disk.materialize(part.key, part.sha256).path, columns=_COLUMNS)
 
 
@@ -206,8 +207,10 @@ def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
     return "\n\n".join(parts)
 
 
-def opening(name: str, result: Scored) -> str:
-    """What this run did, above the short form of the table."""
+def opening(name: str, result: Scored, review: str | None) -> str:
+    """What this run did, above the short form of the table. review: the address of the page where pictures are
+    labelled, if there is one."""
+    label = f"[Label what it was least sure of]({review}/review/{name})" if review else f"`lookbook review {name}`"
     return "\n\n".join(
         [
             f"**{result.images:,}** entries of {cell(name)}: **{result.predicted:,}** scored now, "
@@ -215,6 +218,7 @@ def opening(name: str, result: Scored) -> str:
             f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s.",
             f"The table is `{result.predictions}`: Parquet files in `{result.path}`, "
             "with a page, `report.html`, beside that folder.",
+            f"{label}: a few minutes of it teach the next model most.",
         ]
     )
 

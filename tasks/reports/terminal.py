@@ -27,14 +27,14 @@ def retraining(result: dict[str, Any]) -> None:
         "weights": result["weights"],
         "dataset": result["dataset"],
         "metrics": result["metrics"],
-        "report": _text(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
+        "report": text_of(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
         "seconds": f"prepare {seconds['prepare']:.1f}, train {seconds['train']:.1f} ({seconds['epoch']:.2f} an epoch), "
         f"evaluate {seconds['evaluate']:.1f}, in all {seconds['total']:.1f}",
     }
     name = Ref.parse(result["weights"]).name
     verbs = (f"predict IMAGE... --weights {name}@champion", f"history {name}", f"lineage {name}@champion")
     following = f"next: {', '.join(f'[bold]lookbook {verb}[/]' for verb in verbs)}"
-    _print(Panel(Group(_facts(facts), "", following), title="retrained", expand=False))
+    print_out(Panel(Group(_facts(facts), "", following), title="retrained", expand=False))
 
 
 def scoring(result: dict[str, Any]) -> None:
@@ -43,13 +43,13 @@ def scoring(result: dict[str, Any]) -> None:
     facts = {
         "entries": f"[bold]{result['images']:,}[/]: {work}",
         "errors": errors,
-        "classes": _text(", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items())),
+        "classes": text_of(", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items())),
         "predictions": result["predictions"],
-        "rows": _text(_rows(result["path"])),
-        "report": _text(f"{result['path'].removesuffix('/data')}/report.html"),
+        "rows": text_of(_rows(result["path"])),
+        "report": text_of(f"{result['path'].removesuffix('/data')}/report.html"),
         "seconds": f"{result['seconds']:.1f} ({result['images_per_second']:,.0f} images/s)",
     }
-    _print(Panel(_facts(facts), title="scored", expand=False))
+    print_out(Panel(_facts(facts), title="scored", expand=False))
 
 
 def _rows(path: str) -> str:
@@ -61,20 +61,20 @@ def predictions(result: dict[str, Any]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for each in result["results"]:
         if each["error"]:
-            table.add_row(_text(each["path"]), _text(f"{each['error']}: {each['detail']}", style="red"))
+            table.add_row(text_of(each["path"]), text_of(f"{each['error']}: {each['detail']}", style="red"))
         else:
-            table.add_row(_text(each["path"]), _text(f"{each['label']} {each['confidence']:.1%}", style="bold"))
-    _print(table)
+            table.add_row(text_of(each["path"]), text_of(f"{each['label']} {each['confidence']:.1%}", style="bold"))
+    print_out(table)
 
 
 def artifacts(result: list[dict[str, Any]]) -> None:
     if not result:
-        _print("the store is empty; [bold]lookbook retrain[/] fills it")
+        print_out("the store is empty; [bold]lookbook retrain[/] fills it")
         return
-    table = _table("artifact", "made", "size", "from")
+    table = table_of("artifact", "made", "size", "from")
     for each in result:
         table.add_row(each["ref"], each["created"], size(each["bytes"]), ", ".join(map(str, each["inputs"].values())))
-    _print(table)
+    print_out(table)
 
 
 def artifact(result: dict[str, Any]) -> None:
@@ -96,11 +96,17 @@ def artifact(result: dict[str, Any]) -> None:
         from artifacts.metrics import Numbers
 
         facts |= _measured(Numbers.from_document(numbers))
+    if production := result.get("production"):
+        from tasks.reports.labelling import production_facts
+
+        facts |= production_facts(production)
     facts |= {name: value for name, value in provenance.items() if not isinstance(value, (dict, list))}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     files = {**identity["files"], **result["rendered"]}
     facts["files"] = "\n".join(f"{name}  {entry['bytes']:,} bytes" for name, entry in files.items())
-    _print(Panel(_facts({name: _text(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False))
+    print_out(
+        Panel(_facts({name: text_of(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False)
+    )
 
 
 def _measured(numbers: "Numbers") -> dict[str, str]:
@@ -131,65 +137,65 @@ def _some(lines: list[str], most: int = 10) -> str:
 def lineage(result: dict[str, Any]) -> None:
     tree = _branch(Tree(Text.assemble((result["ref"], "bold"), f"  {result['created']}")), result)
     _made_from(tree, result["made_from"])
-    made = tree.add(_text("made from it:" if result["made_into"] else "nothing was made from it", "dim"))
+    made = tree.add(text_of("made from it:" if result["made_into"] else "nothing was made from it", "dim"))
     _made_into(made, result["made_into"])
-    _print(tree)
+    print_out(tree)
 
 
 def _made_from(tree: Tree, inputs: dict[str, Any]) -> None:
     for name, each in inputs.items():
         if isinstance(each, str):
-            tree.add(_text(f"{name}: {each}"))
+            tree.add(text_of(f"{name}: {each}"))
         elif problem := each.get("problem"):
             tree.add(Text.assemble(f"{name}: {each['ref']}  ", (problem, "red")))
         else:
-            _made_from(_branch(tree.add(_text(f"{name}: {each['ref']}  {each['created']}")), each), each["made_from"])
+            _made_from(_branch(tree.add(text_of(f"{name}: {each['ref']}  {each['created']}")), each), each["made_from"])
 
 
 def _made_into(tree: Tree, outputs: list[dict[str, Any]]) -> None:
     for each in outputs:
-        _made_into(tree.add(_text(f"{each['ref']}  {each['created']}")), each["made_into"])
+        _made_into(tree.add(text_of(f"{each['ref']}  {each['created']}")), each["made_into"])
 
 
 def _branch(tree: Tree, made: dict[str, Any]) -> Tree:
     if "folder" in made:
-        tree.add(_text(f"folder: {made['folder']}"))
+        tree.add(text_of(f"folder: {made['folder']}"))
     if "licence" in made:
-        tree.add(_text(f"licence: {made['licence']}"))
+        tree.add(text_of(f"licence: {made['licence']}"))
     if settings := ", ".join(f"{name} {value}" for name, value in made["settings"].items()):
-        tree.add(_text(f"settings: {settings}", "dim"))
+        tree.add(text_of(f"settings: {settings}", "dim"))
     return tree
 
 
 def history(result: list[dict[str, Any]]) -> None:
     if not result:
-        _print("nothing was decided yet; [bold]lookbook retrain[/] trains the first champion")
+        print_out("nothing was decided yet; [bold]lookbook retrain[/] trains the first champion")
         return
-    table = _table("name", "number", "at", "by", "decision", "challenger", "champion", "split used", "reason")
+    table = table_of("name", "number", "at", "by", "decision", "challenger", "champion", "split used", "reason")
     for event in result:
         judged, version = (event[which].rpartition("@")[2] for which in ("challenger", "ref"))
         used = event["numbers"].get("decisions")  # by how many decisions before; none where a person decided
         decided = (event["name"], event["number"], event["at"], event["by"], event["action"], judged, version)
         columns = (*decided, "" if used is None else many(used, "time"), event["reason"])
-        table.add_row(*(_text(str(column)) for column in columns))
-    _print(table)
+        table.add_row(*(text_of(str(column)) for column in columns))
+    print_out(table)
 
 
 def decision(event: dict[str, Any]) -> None:
-    _print(Text.assemble((event["ref"], "bold"), f" is champion ({event['action']}: {event['reason']})"))
+    print_out(Text.assemble((event["ref"], "bold"), f" is champion ({event['action']}: {event['reason']})"))
 
 
 def verification(result: dict[str, Any]) -> None:
     for sentence in result["corrupt"]:
-        _print(_text(sentence, style="red"))
+        print_out(text_of(sentence, style="red"))
     bad = len(result["corrupt"])
-    _print(
+    print_out(
         f"{result['checked']:,} files checked, {bad} corrupt"
         if bad
         else f"{result['checked']:,} files checked, all sound"
     )
     for each in result.get("repair", ()):
-        _print(Text.assemble((each["ref"], "bold"), _text(f": {_mended(each)}")))
+        print_out(Text.assemble((each["ref"], "bold"), text_of(f": {_mended(each)}")))
 
 
 def _mended(repair: dict[str, Any]) -> str:
@@ -204,76 +210,77 @@ def _mended(repair: dict[str, Any]) -> str:
 
 def collection(result: dict[str, Any]) -> None:
     if not result["removed"]:
-        _print("nothing to remove")
+        print_out("nothing to remove")
     else:
-        table = _table("removed" if result["done"] else "would go", "size", "why")
+        table = table_of("removed" if result["done"] else "would go", "size", "why")
         for each in result["removed"]:
-            table.add_row(_text(each["what"]), size(each["bytes"]), _text(each["why"]))
-        _print(table)
+            table.add_row(text_of(each["what"]), size(each["bytes"]), text_of(each["why"]))
+        print_out(table)
     for note in result["notes"]:
-        _print(_text(note, style="red"))
+        print_out(text_of(note, style="red"))
     stays = ", ".join(f"{count:,} {why}" for why, count in sorted(result["stays"].items(), key=lambda each: -each[1]))
-    _print(_text(f"{result['kept']:,} versions stay{f': {stays}' if stays else ''}"))
+    print_out(text_of(f"{result['kept']:,} versions stay{f': {stays}' if stays else ''}"))
     if result["done"]:
-        _print(f"{size(result['bytes'])} are free now")
+        print_out(f"{size(result['bytes'])} are free now")
     elif result["removed"]:
-        _print(f"{size(result['bytes'])} would be free; nothing was removed: add [bold]--yes[/] to do it")
+        print_out(f"{size(result['bytes'])} would be free; nothing was removed: add [bold]--yes[/] to do it")
 
 
 def pin(event: dict[str, Any]) -> None:
     if event["action"] == "pin":
-        _print(Text.assemble((event["ref"], "bold"), _text(f" stays, whatever is collected: {event['reason']}")))
+        print_out(Text.assemble((event["ref"], "bold"), text_of(f" stays, whatever is collected: {event['reason']}")))
     else:
-        _print(Text.assemble((event["ref"], "bold"), " goes when nothing else keeps it"))
+        print_out(Text.assemble((event["ref"], "bold"), " goes when nothing else keeps it"))
 
 
 def copied(result: dict[str, Any]) -> None:
     rest = f", {result['present']:,} were there" if result["present"] else ""
-    _print(f"{result['copied']:,} versions and records copied, {result['bytes']:,} bytes{rest}")
+    print_out(f"{result['copied']:,} versions and records copied, {result['bytes']:,} bytes{rest}")
 
 
 def export(result: dict[str, Any]) -> None:
     facts = {
         "weights": result["weights"],
-        "graph": _text(result["path"]),
+        "graph": text_of(result["path"]),
         "beside it": "labels.txt, lookbook.json",
         "checked": f"{result['images']:,} test images: the same labels, probabilities differ by at most "
         f"{result['max_difference']:.1e}",
         "size": f"{result['bytes']:,} bytes",
         "seconds": f"{result['seconds']:.1f}",
     }
-    _print(Panel(_facts(facts), title=f"exported as {result['format']}", expand=False))
+    print_out(Panel(_facts(facts), title=f"exported as {result['format']}", expand=False))
 
 
 def backbone(result: dict[str, Any]) -> None:
     facts = {"backbone": f"[bold]{result['ref']}[/]"}
-    told = {name: _text(result[name]) for name in ("source", "licence", "citation")}
-    _print(Panel(_facts({**facts, **told}), title="pretrained network", expand=False))
+    told = {name: text_of(result[name]) for name in ("source", "licence", "citation")}
+    print_out(Panel(_facts({**facts, **told}), title="pretrained network", expand=False))
 
 
 def backbones(result: list[dict[str, Any]]) -> None:
     if not result:
-        _print("no pretrained network yet; [bold]lookbook backbone add efficientnet-lite0[/] takes one over")
+        print_out("no pretrained network yet; [bold]lookbook backbone add efficientnet-lite0[/] takes one over")
         return
-    table = _table("backbone", "licence", "source")
+    table = table_of("backbone", "licence", "source")
     for each in result:
-        table.add_row(each["ref"], _text(each["licence"]), _text(each["source"]))
-    _print(table)
+        table.add_row(each["ref"], text_of(each["licence"]), text_of(each["source"]))
+    print_out(table)
 
 
 def operation(result: dict[str, Any]) -> None:
     facts = {
         "page": f"[bold]{result['url']}[/]",
+        **({"labelling": f"[bold]{result['review']}[/]"} if result["review"] else {}),
         "pools": "cpu (retrain, score), gpu (train), with a worker each",
         "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly, collect/store",
-        "logs": _text(result["logs"]),
+        "logs": text_of(result["logs"]),
     }
     following = "Open the page, then Deployments, a deployment, Run, Custom run."
     ending = "Ctrl-C ends it." if result["ours"] else "It was up already; the `lookbook up` that brought it ends it."
-    _print(Panel(Group(_facts(facts), "", following, ending), title="lookbook is up", expand=False))
+    print_out(Panel(Group(_facts(facts), "", following, ending), title="lookbook is up", expand=False))
 
 
-def _text(value: object, style: str = "") -> Text:
+def text_of(value: object, style: str = "") -> Text:
     """Text from a store or a folder: no markup, and nothing that a terminal would obey."""
     return Text(printable(value), style)
 
@@ -287,14 +294,14 @@ def _facts(facts: dict[str, Any]) -> Table:
     return table
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def _print(*parts: Any) -> None:
+def print_out(*parts: Any) -> None:
     console = Console()
     if not console.is_terminal:  # a pipe has no width to wrap for
         console = Console(width=240)

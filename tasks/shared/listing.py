@@ -57,6 +57,26 @@ def allow_folder(folder: Path | str) -> str:
     return text
 
 
+def allow_place(where: str) -> str:
+    """The same for a folder that is on record, a `real_path`."""
+    return allow_folder(where if is_url(where) else Path(os.fsdecode(to_bytes(where))))
+
+
+def on_record(settings: Settings, where: str) -> str:
+    """The text for `opened` of a folder that is on record, a `real_path`, where this process may read it: it is below a
+    root, or was allowed. Raises FolderError."""
+    if where in _ALLOWED:
+        return where
+    for name, root in settings.image_roots.items():
+        top = str(root).rstrip("/") if is_url(root) else to_text(os.fsencode(os.path.realpath(Path(root).expanduser())))
+        if where == top or where.startswith(f"{top.rstrip('/')}/"):
+            return f"{name}:{os.fsdecode(to_bytes(where[len(top) :].strip('/')))}"
+    raise FolderError(
+        f"expected a folder below one of LOOKBOOK_IMAGE_ROOTS, found {where}, where pictures were labelled; make it a "
+        "root, or a folder above it"
+    )
+
+
 def folder_place(settings: Settings, text: str) -> str:
     """Where `root:sub/path` is, root one of LOOKBOOK_IMAGE_ROOTS; or what `allow_folder` was given: a path or a URL.
 

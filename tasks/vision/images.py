@@ -32,7 +32,8 @@ class ImageSpec:
 
     height, width: pixels of the array; channels: 1 (grey, ITU-R 601-2 luma) or 3 (RGB). The picture is turned upright
     by its EXIF orientation and stretched to the size with an antialiased bilinear filter. `invert` turns a dark object
-    on a light background into a light one on black; transparent pixels become `background` (0-255) after that.
+    on a light background into a light one on black; transparent pixels become `background` (0-255) after that. With
+    `fit` it keeps its shape, in the middle of as much `background` as the size has left: for people to look at.
     """
 
     height: int
@@ -41,9 +42,11 @@ class ImageSpec:
     resample: Literal["bilinear"] = "bilinear"
     background: int = 0
     invert: bool = False
+    fit: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """With `fit` only where it is set: no model sees pictures so, and the rest is in the identities of versions."""
+        return {name: value for name, value in asdict(self).items() if name != "fit" or value}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "ImageSpec":
@@ -205,6 +208,7 @@ def _upright(picture: Image.Image) -> Image.Image:
 def _pixels(picture: Image.Image, spec: ImageSpec) -> np.ndarray:
     """A loaded, upright picture as an array."""
     mode = "L" if spec.channels == 1 else "RGB"
+    ground = spec.background if mode == "L" else (spec.background,) * 3
     alpha = None
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -213,8 +217,10 @@ def _pixels(picture: Image.Image, spec: ImageSpec) -> np.ndarray:
     if spec.invert:
         picture = ImageOps.invert(picture)
     if alpha is not None:
-        ground = Image.new(mode, picture.size, spec.background if mode == "L" else (spec.background,) * 3)
-        picture = Image.composite(picture, ground, alpha)
-    if picture.size != (spec.width, spec.height):
-        picture = picture.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
+        picture = Image.composite(picture, Image.new(mode, picture.size, ground), alpha)
+    size = (spec.width, spec.height)
+    if spec.fit:
+        picture = ImageOps.pad(picture, size, Image.Resampling.BILINEAR, color=ground)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
     return np.frombuffer(picture.tobytes(), np.uint8).reshape(spec.height, spec.width, spec.channels)

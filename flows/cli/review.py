@@ -1,0 +1,111 @@
+"""Verbs about what people say of pictures: review, labels."""
+
+import click
+
+from flows.cli.verb import Result, open_store, say, verb
+
+
+@verb(show="labelling.review")
+@click.argument("name", required=False)
+@click.option("--audit", type=click.IntRange(1, 100_000), help="Draw a random sample of the table's rows, this large.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of that draw.")
+def review(name: str | None, audit: int | None, seed: int) -> Result:
+    """Open a page on which people label what a model was least sure of, until Ctrl-C.
+
+    NAME is that of a table of predictions, as `lookbook score` made it. The labels are in the store at once, and a
+    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead: it tells how
+    good the predictions are, and `lookbook show predictions/NAME@latest` with it.
+
+    \b
+    Example:
+      lookbook review shoes
+      lookbook review shoes --audit 200
+    """
+    from flows.review import address, listening, serve
+
+    if audit and not name:
+        raise click.UsageError("expected a NAME with --audit, found none")
+    settings, store = open_store()
+    page = "/"
+    if name:
+        from artifacts import predictions
+        from tasks.reviewing.production import draw_audit
+
+        table = predictions.load(store, store.resolve(f"predictions/{name}@latest"))
+        page = f"/review/{name}"
+        if audit:
+            drawn = draw_audit(store, table, audit, seed)
+            say(f"drew {len(drawn.pictures):,} rows of {drawn.table}")
+            page += "?mode=audit"
+    with listening(settings) as sockets:
+        yield {"url": address(settings, sockets) + page}
+        serve(settings, sockets)
+
+
+@click.group()
+def labels() -> None:
+    """Write out, read in and look up what people said of pictures (`lookbook review`).
+
+    \b
+    Example:
+      lookbook labels export shoes labels.csv
+      lookbook labels import shoes corrections.csv
+      lookbook labels history shoes a/b.jpg
+    """
+
+
+@verb(show="labelling.written", name="export")
+@click.argument("name")
+@click.argument("file", type=click.Path(dir_okay=False))
+def export_labels(name: str, file: str) -> Result:
+    """Write what counts of each picture into FILE: .csv or .parquet.
+
+    \b
+    Example:
+      lookbook labels export shoes labels.csv
+    """
+    from tasks.shared.labels import export
+
+    _, store = open_store()
+    return {"file": file, "labels": export(store, name, file)}
+
+
+@verb(show="labelling.read", name="import")
+@click.argument("name")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--new-classes", is_flag=True, help="Take classes that the weights of the newest table don't know.")
+def import_labels(name: str, file: str, new_classes: bool) -> Result:
+    """Read labels from FILE, .csv or .parquet, as other tools have them.
+
+    It has a column `label`, and `sha256` (of the picture's file) or `path` (as in the newest table called NAME); where
+    there is a column `verdict`, it says class, none (of these classes) or bad (a bad picture). Read twice, a file
+    changes nothing.
+
+    \b
+    Example:
+      lookbook labels import shoes corrections.csv
+    """
+    from tasks.shared.labels import read_in
+
+    _, store = open_store()
+    return read_in(store, name, file, new_classes=new_classes)
+
+
+@verb(show="labelling.events", name="history")
+@click.argument("name")
+@click.argument("picture")
+def label_history(name: str, picture: str) -> Result:
+    """Tell all that was said of a PICTURE, oldest first: its path, or the first digits of its content's SHA-256.
+
+    \b
+    Example:
+      lookbook labels history shoes a/b.jpg
+    """
+    from tasks.shared.labels import told_of
+
+    _, store = open_store()
+    return told_of(store, name, picture)
+
+
+for each in (export_labels, import_labels, label_history):
+    labels.add_command(each)

@@ -1,0 +1,400 @@
+"use strict";
+
+// What a person says goes into an outbox in the browser's storage first, and leaves it when the server has it on record:
+// a closed tab, a server that ended or a lost connection only delays it. The server writes nothing twice under one id.
+
+const name = decodeURIComponent(location.pathname.split("/")[2] || "");
+const place = id => document.getElementById(id);
+const AHEAD = 12, GRID = 50, FEW = 40, WINDOW_MS = 180000, RETRY_MS = 300;
+const RESERVED = "uxbsg";
+const KEYS = [..."1234567890", ..."abcdefghijklmnopqrstuvwxyz"].filter(key => !RESERVED.includes(key));
+const OUTBOX = `lookbook-outbox-${name}`;
+
+let token = "", mode = new URLSearchParams(location.search).get("mode") || "unsure";
+let state = null;          // the newest answer of the server
+let queue = [];            // what is still to be labelled, the next one first
+let asked = false, ended = false, grid = false;
+let visible = null;        // the item whose picture is on the screen: nothing is said of another one
+let said = [];             // what this tab said, the newest last: {id, items}
+let times = [];            // when, for labels a minute
+const skipped = new Set(), handled = new Set(), wrong = new Set();
+const pictures = new Map();  // key -> a promise of an <img> or of a reason why there is none
+
+const keyOf = item => `${state.version}/${item.part}/${item.row}`;
+const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map(byte => byte.toString(16).padStart(2, "0")).join("");
+const wait = ms => new Promise(done => setTimeout(done, ms));
+const percent = share => `${(100 * share).toFixed(1)} %`;
+
+function element(kind, text, parent) {
+  const made = document.createElement(kind);
+  made.textContent = text;
+  parent?.append(made);
+  return made;
+}
+
+function complain(text) {
+  place("problem").textContent = text;
+  place("problem").hidden = !text;
+}
+
+async function answerOf(url, options) {
+  // Repeats until the server answers: it may be started again just now.
+  for (let tries = 0; ; tries++) {
+    try {
+      const answer = await fetch(url, options);
+      if (tries > 3) complain("");
+      return answer;
+    } catch {
+      if (tries === 3) complain("The server does not answer. What you said is kept in this browser, and sent when it does.");
+      await wait(RETRY_MS);
+    }
+  }
+}
+
+async function json(url) {
+  const answer = await answerOf(url);
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(typeof found.detail === "string" ? found.detail : JSON.stringify(found.detail));
+  return found;
+}
+
+// --- the outbox
+
+const outbox = () => JSON.parse(localStorage.getItem(OUTBOX) || "[]");
+const keep = messages => localStorage.setItem(OUTBOX, JSON.stringify(messages));
+
+function send(kind, body) {
+  keep([...outbox(), { kind, body }]);
+  flush();
+}
+
+let flushing = false;
+async function flush() {
+  if (flushing) return;
+  flushing = true;
+  try {
+    for (let first = outbox()[0]; first; first = outbox()[0]) {
+      const headers = { "Content-Type": "application/json", "X-Lookbook-Token": token };
+      const url = `/api/tables/${encodeURIComponent(name)}/${first.kind}`;
+      const answer = await answerOf(url, { method: "POST", headers, body: JSON.stringify(first.body) });
+      const found = await answer.json().catch(() => ({ detail: answer.statusText }));
+      if (answer.status === 403 && found.detail === "stale token") {
+        token = (await json("/api/session")).token;
+        continue;
+      }
+      keep(outbox().filter(each => each.body.id !== first.body.id));
+      if (answer.ok) {
+        Object.assign(state, { progress: found.progress, production: found.production || state.production });
+        addClasses(found.progress.new_classes);
+        tell();
+      } else {
+        refused(first, typeof found.detail === "string" ? found.detail : JSON.stringify(found.detail));
+      }
+    }
+  } finally {
+    flushing = false;
+  }
+}
+
+function refused(message, why) {
+  complain(why);
+  const mine = said.findIndex(each => each.id === message.body.id);
+  if (mine >= 0) putBack(said.splice(mine, 1)[0].items);
+}
+
+function addClasses(names) {
+  const more = names.filter(each => !state.classes.includes(each));
+  if (more.length) {
+    state.classes.push(...more);
+    drawClasses();
+  }
+}
+
+// --- what is shown
+
+async function load() {
+  const found = await json(`/api/tables/${encodeURIComponent(name)}?mode=${encodeURIComponent(mode)}&count=${100 + skipped.size}`);
+  if (state && state.version !== found.version) {
+    queue = [];
+    handled.clear();
+  }
+  const first = !state || state.version !== found.version;
+  state = found;
+  if (first) {
+    drawModes();
+    drawClasses();
+  }
+  const there = new Set(queue.map(keyOf));
+  const fresh = found.items.filter(each => !there.has(keyOf(each)) && !handled.has(keyOf(each)) && !skipped.has(keyOf(each)));
+  queue.push(...fresh);
+  ended = fresh.length === 0;
+}
+
+async function more() {
+  if (asked || ended || queue.length >= FEW) return;
+  asked = true;
+  try {
+    const empty = queue.length === 0;
+    await load();
+    if (empty) show();
+  } catch (error) {
+    complain(error.message);
+  } finally {
+    asked = false;
+  }
+}
+
+function picture(item, size) {
+  const key = `${keyOf(item)}?size=${size}`;
+  if (!pictures.has(key)) pictures.set(key, fetched(item, size, key));
+  if (pictures.size > 300) pictures.delete(pictures.keys().next().value);
+  return pictures.get(key);
+}
+
+async function fetched(item, size) {
+  const url = `/api/tables/${encodeURIComponent(name)}/${state.version}/pictures/${item.part}/${item.row}?size=${size}`;
+  const answer = await answerOf(url);
+  if (!answer.ok) return element("p", (await answer.json().catch(() => ({}))).detail || answer.statusText);
+  const image = new Image();
+  image.alt = item.path;
+  image.src = URL.createObjectURL(await answer.blob());
+  await image.decode().catch(() => {});
+  return image;
+}
+
+function show() {
+  place("one").hidden = grid;
+  place("grid").hidden = !grid;
+  place("view").firstChild.textContent = grid ? "One by one " : "Grid ";
+  if (grid) showGrid(); else showOne();
+  tell();
+  more();
+}
+
+function showOne() {
+  const item = queue[0];
+  for (const each of ["accept", "none", "bad", "skip"]) place(each).disabled = !item;
+  place("likely").replaceChildren();
+  if (!item) {
+    place("picture").replaceChildren(element("p", asked ? "Loading ..." : `Nothing is left to label here.${skipped.size ? " What you put off comes back when the page is loaded again." : ""}`));
+    place("what").textContent = "";
+    return;
+  }
+  const waiting = setTimeout(() => {
+    visible = null;
+    place("picture").replaceChildren();
+  }, 150);
+  picture(item, "whole").then(shown => {
+    clearTimeout(waiting);
+    if (queue[0] !== item || grid) return;
+    visible = item;
+    place("picture").replaceChildren(shown);
+    const seen = shown.tagName === "IMG";
+    for (const each of ["accept", "none"]) place(each).disabled = !seen || (each === "accept" && !item.label);
+    for (const each of place("classes").children) each.disabled = !seen;
+  });
+  place("what").textContent = item.error ? `${item.path} (${item.error})` : item.path;
+  place("likely").textContent = item.likely.map(([label, share]) => `${label} ${percent(share)}`).join(" · ");
+  for (const each of place("classes").children) each.classList.toggle("said", each.dataset.label === item.label);
+  for (const each of queue.slice(1, AHEAD)) picture(each, "whole");
+}
+
+function showGrid() {
+  const items = queue.filter(each => each.label).slice(0, GRID);
+  place("pictures").replaceChildren(...items.map(item => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = item.path;
+    button.setAttribute("aria-pressed", wrong.has(keyOf(item)));
+    button.classList.toggle("wrong", wrong.has(keyOf(item)));
+    button.onclick = () => {
+      if (!wrong.delete(keyOf(item))) wrong.add(keyOf(item));
+      button.classList.toggle("wrong", wrong.has(keyOf(item)));
+      button.setAttribute("aria-pressed", wrong.has(keyOf(item)));
+    };
+    picture(item, "small").then(shown => {
+      button.prepend(shown);
+      if (shown.tagName !== "IMG") wrong.add(keyOf(item)), button.classList.add("wrong");
+    });
+    element("span", item.label, button);
+    return button;
+  }));
+}
+
+function drawModes() {
+  const modes = [["unsure", "the least certain"]];
+  if (state.has_audit) modes.push(["audit", "the audit"]);
+  for (const each of ["0-0.5", "0.5-0.7", "0.7-0.9", "0.9-1"]) modes.push([`confidence:${each}`, `confidence ${each}`]);
+  for (const each of state.known) modes.push([`class:${each}`, `called ${each}`]);
+  for (const each of Object.keys(state.errors)) modes.push([`error:${each}`, `error ${each}`]);
+  if (!modes.some(([value]) => value === mode)) modes.push([mode, mode]);
+  place("mode").replaceChildren(...modes.map(([value, text]) => Object.assign(element("option", text), { value })));
+  place("mode").value = mode;
+}
+
+function drawClasses() {
+  place("classes").replaceChildren(...state.classes.map((label, index) => {
+    const button = element("button", `${label} `);
+    button.type = "button";
+    button.dataset.label = label;
+    button.onclick = () => say("class", label);
+    if (KEYS[index]) element("kbd", KEYS[index], button);
+    return button;
+  }));
+}
+
+function tell() {
+  if (!state) return;
+  const { labelled, right, corrected, none, bad, new_classes } = state.progress;
+  const recent = times.filter(each => each > Date.now() - WINDOW_MS);
+  const minutes = recent.length > 1 ? Math.max((Date.now() - recent[0]) / 60000, 1 / 60) : 0;
+  const unsent = outbox().length;
+  place("done").textContent = `${labelled} labelled, ${times.length} of them now${minutes ? `, ${Math.round(recent.length / minutes)} a minute` : ""}${unsent > 3 ? `; ${unsent} not sent yet` : ""}`;
+  place("next").textContent = `The next retraining with --labels ${name} has ${right} that the model named rightly, ${corrected} corrected; ${none + bad} are left out${new_classes.length ? `; new classes: ${new_classes.join(", ")}` : ""}.`;
+  const found = state.production;
+  place("audit").textContent = found && found.accuracy
+    ? `Audit of ${found.table}: ${percent(found.accuracy.value)} right (95 % interval ${percent(found.accuracy.low)} to ${percent(found.accuracy.high)}), ${found.labelled} of ${found.drawn} labelled${found.test_accuracy === null ? "" : `; on the test images ${percent(found.test_accuracy)}`}.`
+    : "";
+  place("table").textContent = `${state.table}, ${state.rows.toLocaleString("en")} rows, of ${state.folder}`;
+}
+
+// --- what a person says
+
+const kindOfMode = () => mode.split(":")[0];
+
+function say(verdict, label = null, isNew = false) {
+  const item = queue[0];
+  if (!item || item !== visible || (verdict !== "bad" && place("picture").firstChild.tagName !== "IMG")) return;
+  queue.shift();
+  write([item], [{ part: item.part, row: item.row, verdict, label, new: isNew }]);
+}
+
+function write(items, rows) {
+  const id = newId();
+  for (const each of items) {
+    handled.add(keyOf(each));
+    times.push(Date.now());
+  }
+  said.push({ id, items });
+  send("labels", { id, version: state.version, chosen: kindOfMode(), said: rows });
+  complain("");
+  show();
+}
+
+function acceptAll() {
+  const items = queue.filter(each => each.label).slice(0, GRID).filter(each => !wrong.has(keyOf(each)));
+  const left = queue.filter(each => wrong.has(keyOf(each)));
+  if (!items.length) return;
+  queue = queue.filter(each => !items.includes(each));
+  write(items, items.map(each => ({ part: each.part, row: each.row, verdict: "class", label: each.label, new: false })));
+  if (left.length) {  // those that were clicked come next, one by one
+    queue = [...left, ...queue.filter(each => !left.includes(each))];
+    wrong.clear();
+    grid = false;
+    show();
+  }
+}
+
+function undo() {
+  const last = said.pop();
+  if (!last) return;
+  send("undo", { id: newId(), undone: last.id });
+  putBack(last.items);
+}
+
+function putBack(items) {
+  for (const each of items) {
+    handled.delete(keyOf(each));
+    times.pop();
+  }
+  queue.unshift(...items);
+  show();
+}
+
+function skip() {
+  const item = queue.shift();
+  if (item) skipped.add(keyOf(item));
+  show();
+}
+
+function matching() {
+  const wanted = place("find").value.trim().toLowerCase();
+  return wanted ? state.classes.filter(each => each.toLowerCase().includes(wanted)) : [];
+}
+
+function look() {
+  const found = new Set(matching()), wanted = place("find").value.trim();
+  for (const each of place("classes").children) each.hidden = wanted !== "" && !found.has(each.dataset.label);
+  place("add").hidden = !wanted || state.classes.includes(wanted);
+  place("add").textContent = `Add the new class "${wanted}"`;
+}
+
+function leaveFind() {
+  place("find").value = "";
+  place("find").blur();
+  look();
+}
+
+place("accept").onclick = () => queue[0]?.label && say("class", queue[0].label);
+place("none").onclick = () => say("none");
+place("bad").onclick = () => say("bad");
+place("skip").onclick = skip;
+place("undo").onclick = place("undo-all").onclick = undo;
+place("accept-all").onclick = acceptAll;
+place("view").onclick = () => { grid = !grid; show(); };
+place("mode").onchange = () => { location.search = `?mode=${encodeURIComponent(place("mode").value)}`; };
+place("find").oninput = look;
+place("add").onclick = () => {
+  const wanted = place("find").value.trim();
+  leaveFind();
+  say("class", wanted, true);
+};
+document.addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || !state || !name) return;
+  if (event.target === place("find")) {
+    if (event.key === "Escape") leaveFind();
+    if (event.key === "Enter" && matching().length === 1) {
+      const [label] = matching();
+      leaveFind();
+      say("class", label);
+    }
+    return;
+  }
+  if (event.target.tagName === "SELECT") return;
+  const actions = grid
+    ? { Enter: acceptAll, u: undo, g: place("view").onclick }
+    : { Enter: place("accept").onclick, u: undo, x: place("none").onclick, b: place("bad").onclick, s: skip,
+        g: place("view").onclick, "/": () => place("find").focus() };
+  const index = grid ? -1 : KEYS.indexOf(event.key);
+  const action = actions[event.key] || (index >= 0 && state.classes[index] && (() => say("class", state.classes[index])));
+  if (action) {
+    event.preventDefault();
+    document.activeElement?.blur();
+    action();
+  }
+});
+
+async function start() {
+  place("name").textContent = name;
+  if (!name) {
+    for (const each of ["mode", "view"]) place(each).hidden = true;
+    document.querySelector("header label").hidden = true;
+    const names = await json("/api/names");
+    place("names").hidden = false;
+    for (const each of names) {
+      const link = element("a", each.name, element("li", "", place("names")));
+      link.href = `/review/${encodeURIComponent(each.name)}`;
+    }
+    if (!names.length) complain("There is no table of predictions yet: lookbook score FOLDER makes one.");
+    return;
+  }
+  document.title = `${name}: review`;
+  token = (await json("/api/session")).token;
+  asked = true;
+  await load();
+  asked = false;
+  show();
+  flush();
+}
+
+start().catch(error => complain(error.message));

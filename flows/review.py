@@ -1,0 +1,74 @@
+"""The page on which people label pictures: `lookbook review`, and beside Prefect's in `lookbook up`.
+
+`python -m flows.review` is the program of the latter; its sockets come from its parent.
+"""
+
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from artifacts.settings import Settings
+from flows.guard import in_url
+from flows.ports import listen
+from flows.serving import LOOPBACK, ServerError
+
+
+def command(sockets: Sequence[socket.socket]) -> list[str]:
+    """What starts it beside Prefect's server. Pass it the descriptors of the sockets."""
+    return [sys.executable, "-P", "-m", "flows.review", *(str(each.fileno()) for each in sockets)]
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Sockets for the page: at the port that is configured, or else at a free one. Raises ServerError."""
+    host, password = settings.review_host, settings.review_password
+    if host not in LOOPBACK and not password:
+        raise ServerError(
+            f"expected a password (LOOKBOOK_REVIEW_PASSWORD) for a page that listens on {host}, found none: whoever "
+            "reaches it sees the pictures, and labels them; set one, or unset LOOKBOOK_REVIEW_HOST"
+        )
+    try:
+        sockets = listen(host, settings.review_port)
+    except OSError:
+        try:
+            sockets = listen(host, 0)
+        except OSError as error:
+            raise ServerError(f"expected to listen on {host} (LOOKBOOK_REVIEW_HOST), found: {error}") from None
+    try:
+        yield sockets[:1]  # `localhost` has two addresses, and at a free port these differ
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def address(settings: Settings, sockets: Sequence[socket.socket]) -> str:
+    """`http://127.0.0.1:4201`."""
+    return f"http://{in_url(settings.review_host)}:{sockets[0].getsockname()[1]}"
+
+
+def serve(
+    settings: Settings, sockets: list[socket.socket], on_labels: Callable[[str, int], None] = lambda *_: None
+) -> None:
+    """Answer until a signal ends it."""
+    import uvicorn
+
+    from flows.review_app import guarded, make_app
+
+    port = sockets[0].getsockname()[1]
+    password = settings.review_password.get_secret_value() if settings.review_password else None
+    app = guarded(make_app(settings, on_labels), settings.review_host, port, password)
+    with suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on
+        uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=3)).run(sockets=sockets)
+
+
+def _main() -> None:
+    from flows.wishes import wish_for_labels
+
+    sockets = [socket.socket(fileno=int(each)) for each in sys.argv[1:]]
+    settings = Settings()
+    serve(settings, sockets, wish_for_labels(settings))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,257 @@
+"""The page on which people label pictures, as an application: whom it answers, and in which words. What it may do
+stands in `tasks/reviewing`."""
+
+import base64
+import binascii
+import hmac
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from threading import RLock
+from typing import Any, Literal
+
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from artifacts.errors import Corrupt, LookbookError, NotFound
+from artifacts.provenance import user_at_host
+from artifacts.settings import Settings
+from artifacts.store import Store
+from flows.guard import App, Guard, Receive, Scope, Send, own_origins
+from tasks.reviewing.pictures import NoPicture
+from tasks.reviewing.review import AUDIT, Review, Said, reviewable
+from tasks.reviewing.rows import Place, Seen
+
+_PAGES = Path(__file__).with_name("pages")
+_TYPES = {"review.html": "text/html", "review.js": "text/javascript", "review.css": "text/css"}
+_MOST_BYTES = 1 << 20  # of what a page sends
+_MOST_ITEMS, _MOST_SAID = 1000, 500
+_SHOWN_CLASSES = 3  # of a picture, the most probable ones
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_STATUS: tuple[tuple[type[LookbookError], int], ...] = ((NotFound, 404), (NoPicture, 404), (Corrupt, 500))
+
+
+OnLabels = Callable[[str, int], None]
+
+
+class SaidRow(BaseModel):
+    """What was said of one row."""
+
+    part: int = Field(ge=0)
+    row: int = Field(ge=0)
+    verdict: Literal["class", "none", "bad"]
+    label: str | None = Field(None, max_length=200)
+    new: bool = False
+
+
+class Saying(BaseModel):
+    """What was said at once. id: chosen by the page, which sends it again until it hears that it is on record."""
+
+    id: str = Field(min_length=8, max_length=64)
+    version: str = Field(max_length=64)
+    chosen: Literal["unsure", "class", "error", "confidence", "audit"]
+    said: list[SaidRow] = Field(min_length=1, max_length=_MOST_SAID)
+
+
+class Undoing(BaseModel):
+    """id: of the undoing; undone: of what is taken back."""
+
+    id: str = Field(min_length=8, max_length=64)
+    undone: str = Field(min_length=8, max_length=64)
+
+
+class Reviews:
+    """The reviews of a store, opened as pages ask for them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self.store = settings, Store(settings.store)
+        self._open: dict[str, Review] = {}
+        self._turn = RLock()
+
+    def of(self, name: str) -> Review:
+        """Raises NotFound and Corrupt."""
+        with self._turn:
+            if name not in self._open:
+                self._open[name] = Review(self.store, self._settings, name)
+            return self._open[name]
+
+    def close(self) -> None:
+        for each in self._open.values():
+            each.close()
+
+
+def make_app(settings: Settings, on_labels: OnLabels = lambda *_: None) -> FastAPI:
+    """The application, without what guards it. on_labels: hears the name, and how many contents are labelled, after
+    each label."""
+    reviews, token = Reviews(settings), secrets.token_urlsafe(24)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
+        yield
+        reviews.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
+
+    def may_change(x_lookbook_token: str = Header("")) -> None:
+        if not hmac.compare_digest(x_lookbook_token.encode(), token.encode()):
+            raise HTTPException(403, "stale token")  # the page asks for the new one, and sends it again
+
+    @app.exception_handler(LookbookError)
+    def told(request: Request, error: LookbookError) -> Response:  # noqa: ARG001
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 422)
+        return JSONResponse({"detail": str(error)}, status)
+
+    @app.get("/")
+    @app.get("/review/{name}")
+    def page() -> Response:
+        return _file("review.html")
+
+    @app.get("/static/{name}")
+    def static(name: str) -> Response:
+        if name not in _TYPES:
+            raise HTTPException(404, "no such file")
+        return _file(name)
+
+    @app.get("/api/session")
+    def session(request: Request) -> dict[str, Any]:
+        return {"token": token, "by": _who(request)}
+
+    @app.get("/api/names")
+    def names() -> list[dict[str, Any]]:
+        return list(reviewable(reviews.store))
+
+    @app.get("/api/tables/{name}")
+    def table(name: str, mode: str = "unsure", count: int = 100) -> dict[str, Any]:
+        review = reviews.of(name)
+        shown, rows = review.to_label(mode, max(1, min(count, _MOST_ITEMS)))
+        facts = shown.predictions.artifact.facts
+        return {
+            "table": str(shown.ref),
+            "version": shown.ref.version,
+            "folder": shown.where,
+            "rows": facts["rows"],
+            "known": facts["classes"],
+            "classes": review.classes(),
+            "errors": facts["errors"],
+            "has_audit": review.audit() is not None,
+            "items": [_item(row, facts["classes"]) for row in rows],
+            **_progress(review, mode == AUDIT),
+        }
+
+    @app.get("/api/tables/{name}/{version}/pictures/{part}/{row}")
+    def picture(name: str, version: str, part: int, row: int, size: Literal["whole", "small"] = "whole") -> Response:
+        content = reviews.of(name).picture(version, Place(part, row), size)
+        return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
+
+    @app.post("/api/tables/{name}/labels", dependencies=[Depends(may_change)])
+    def say(name: str, saying: Saying, request: Request) -> dict[str, Any]:
+        review = reviews.of(name)
+        said = [Said(Place(each.part, each.row), each.verdict, each.label, each.new) for each in saying.said]
+        event = review.say(saying.id, _who(request), saying.version, said, saying.chosen)
+        answer = {"number": event.number, **_progress(review, saying.chosen == AUDIT)}
+        on_labels(name, answer["progress"]["labelled"])
+        return answer
+
+    @app.post("/api/tables/{name}/undo", dependencies=[Depends(may_change)])
+    def undo(name: str, undoing: Undoing, request: Request) -> dict[str, Any]:
+        review = reviews.of(name)
+        event = review.undo(undoing.id, _who(request), undoing.undone)
+        return {"number": event.number, **_progress(review, True)}
+
+    return app
+
+
+def guarded(app: App, host: str, port: int, password: str | None) -> App:
+    """`app` behind what guards it: its own pages, its own names and this user's processes, or a password."""
+    return Guard(_Doorkeeper(app, password), own_origins(host, port), password is not None)
+
+
+class _Doorkeeper:
+    """Asks for the password, keeps out what is too long, and says in every answer what browsers may do with it."""
+
+    def __init__(self, app: App, password: str | None) -> None:
+        self._app, self._password = app, password
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+        async def passed_on(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                given = {name for name, _ in message["headers"]}
+                ours = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+                ours += [] if b"cache-control" in given else [(b"cache-control", b"no-store")]
+                message["headers"] = [*message["headers"], *ours]
+            await send(message)
+
+        refusal = self._refusal(scope, headers)
+        await (refusal or self._app)(scope, receive, passed_on)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+        if self._password is not None:
+            name, given = _credentials(headers.get("authorization", ""))
+            if not hmac.compare_digest(given.encode(), self._password.encode()):
+                return Response("a password is asked for", 401, {"WWW-Authenticate": 'Basic realm="Lookbook"'})
+            scope["lookbook.user"] = name
+        length = headers.get("content-length", "")
+        if scope["method"] not in ("GET", "HEAD") and not (length.isdecimal() and int(length) <= _MOST_BYTES):
+            return Response(f"expected a Content-Length up to {_MOST_BYTES:,}", 413)
+        return None
+
+
+def _credentials(header: str) -> tuple[str, str]:
+    """Name and password of HTTP's basic authentication; empty where there are none."""
+    kind, _, encoded = header.partition(" ")
+    if kind.lower() == "basic":
+        with suppress(binascii.Error, UnicodeDecodeError):
+            name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+            return name, password
+    return "", ""
+
+
+def _who(request: Request) -> str:
+    """Who is at work: the name that was given with the password, or this process's user."""
+    name = str(request.scope.get("lookbook.user") or "")[:100]
+    return "".join(each for each in name if each.isprintable()) or user_at_host()
+
+
+def _item(row: Seen, classes: Sequence[str]) -> dict[str, Any]:
+    likely: list[tuple[str, float]] = []
+    if row.probabilities is not None:
+        top = sorted(enumerate(row.probabilities.tolist()), key=lambda each: -each[1])[:_SHOWN_CLASSES]
+        likely = [(classes[place], round(share, 4)) for place, share in top]
+    return {
+        "part": row.place.part,
+        "row": row.place.row,
+        "path": row.path,
+        "label": row.label,
+        "confidence": row.confidence,
+        "likely": likely,
+        "error": row.error and f"{row.error}: {row.detail}",
+    }
+
+
+def _progress(review: Review, with_audit: bool) -> dict[str, Any]:
+    found = review.production() if with_audit else None
+    return {"progress": asdict(review.progress()), "production": found and found.to_dict()}
+
+
+@lru_cache
+def _content(name: str) -> bytes:
+    return (_PAGES / name).read_bytes()
+
+
+def _file(name: str) -> Response:
+    return Response(_content(name), media_type=_TYPES[name])

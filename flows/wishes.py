@@ -1,0 +1,102 @@
+"""A retraining that is wished for: because what is scored has drifted for two nights, or because people have labelled
+much. Prefect hears it as an event; the automation that then starts `retrain/weekly` is off until somebody switches it
+on.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from artifacts import aliases
+from artifacts import dataset as datasets
+from artifacts.documents import seal
+from artifacts.errors import AlreadyExists, Corrupt, NotFound
+from artifacts.predictions import Predictions
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.store import Store
+from tasks.scoring.drift import exceeded, numbers_of
+
+SCORED = "lookbook.scored"
+WISHED = "lookbook.retraining.wished"
+_NIGHTS = timedelta(days=3)  # a night that was left out is none between
+_LOOK_AGAIN_SECONDS = 60.0
+_IN_WORDS = {
+    "low_confidence": "share of predictions below 50 % confidence",
+    "class_shift": "shift of the classes",
+    "confidence_shift": "shift of the confidences",
+    "distance": "distance from the training pictures",
+    "errors": "share of errors",
+}
+
+
+def tell_of_scoring(store: Store, settings: Settings, published: Predictions) -> None:
+    """Emit a table's numbers, and a wish where they are beyond their limits for the second night."""
+    from prefect.events import emit_event
+
+    ref = published.artifact.ref
+    numbers = numbers_of(published.artifact)
+    emit_event(event=SCORED, resource=_resource(ref.name), payload={"table": str(ref), **numbers})
+    now = exceeded(numbers, settings.retrain_when)
+    before = exceeded(_night_before(store, ref), settings.retrain_when) if now else {}
+    if both := [name for name in now if name in before]:
+        figures = ", ".join(f"{_IN_WORDS[name]} {before[name]:g} and {now[name]:g}" for name in both)
+        _wish(store, ref.name, f"{ref.name} drifted two nights: {figures}")
+
+
+def wish_for_labels(settings: Settings) -> Callable[[str, int], None]:
+    """What hears how many contents of a name are labelled, after each label: it wishes for a retraining when so many
+    are new to the newest dataset that learned from them."""
+    store = Store(settings.store)
+    learned: dict[str, tuple[float, int]] = {}
+
+    def heard(name: str, labelled: int) -> None:
+        looked, count = learned.get(name, (0.0, 0))
+        if time.monotonic() - looked > _LOOK_AGAIN_SECONDS or not looked:
+            learned[name] = (time.monotonic(), count := _learned_from(store, name))
+        if labelled - count == settings.retrain_when.get("labels"):
+            because = f"{name} has {labelled - count} new labels"
+            threading.Thread(target=_wish, args=[store, name, because], daemon=True).start()
+
+    return heard
+
+
+def _night_before(store: Store, ref: Ref) -> Mapping[str, float | None]:
+    """The numbers of the newest table of an earlier day; none where it is too long ago."""
+    today = datetime.now(UTC).date()
+    for event in reversed(aliases.history(store.disk, "predictions", ref.name, "latest")):
+        day = datetime.fromisoformat(event.at).date()
+        if event.action != "keep" and day < today:
+            with suppress(NotFound, Corrupt):
+                return numbers_of(store.open(Ref.parse(event.ref))) if today - day <= _NIGHTS else {}
+            return {}
+    return {}
+
+
+def _learned_from(store: Store, name: str) -> int:
+    """How many labels of this name the newest dataset that knows any has."""
+    newest: tuple[str, int] = ("", 0)
+    for ref in store.refs("datasets"):
+        with suppress(NotFound, Corrupt):
+            artifact = store.open(ref)
+            created = str(artifact.manifest["provenance"]["created"])
+            if artifact.identity["settings"].get("labels") == name and created > newest[0]:
+                newest = (created, len(datasets.load(store, ref).labels))
+    return newest[1]
+
+
+def _wish(store: Store, name: str, because: str) -> None:
+    """Emit it, unless there was a wish today: whoever writes the day down first does."""
+    from prefect.events import emit_event
+
+    with suppress(AlreadyExists):
+        day = datetime.now(UTC).strftime("%Y-%m-%d")
+        store.disk.create(f"runs/wished-{day}.json", seal({"name": name, "because": because}))
+        emit_event(event=WISHED, resource=_resource(name), payload={"because": because})
+
+
+def _resource(name: str) -> dict[str, Any]:
+    return {"prefect.resource.id": f"lookbook.predictions.{name}", "prefect.resource.name": name}

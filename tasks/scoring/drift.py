@@ -1,0 +1,128 @@
+"""How far a table of predictions is from what its weights have learned from, in a few numbers."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from artifacts import dataset as datasets
+from artifacts.documents import canonical
+from artifacts.errors import Corrupt, NotFound
+from artifacts.features import Features
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.shards import Part
+from artifacts.store import Artifact, Store
+from tasks.reports.scoring import Summary
+from tasks.scoring.job import Job
+from tasks.shared.embedding import Embedding, contents_of
+from tasks.shared.looks import Picture, embedding_of, features_of, stands_on_backbone
+from tasks.vision.lite0 import FEATURES
+from tasks.vision.stability import Shift
+
+NUMBERS = "numbers.json"
+_UNSURE_BINS = 5  # of ten: a confidence below one half
+_LOOKED_AT, _LEARNED_FROM = 200, 5000  # pictures of the table, and of the training set
+
+
+def drift(
+    store: Store,
+    settings: Settings,
+    job: Job,
+    parts: Sequence[Part],
+    summary: Summary,
+    read: Callable[[Part], pa.Table],
+) -> bytes:
+    """A document of a table. Each number is 0 where nothing is odd, and None where nothing is known.
+
+    low_confidence: share of the predictions with a confidence below 0.5.
+    class_shift, confidence_shift: the population stability index against the test split, where that is beyond chance.
+    distance: how far pictures are from those that the weights learned from, 1 being as far as those of the test split.
+    errors: share of the rows.
+    """
+    scored = sum(summary.confidence)
+    return canonical(
+        {
+            "low_confidence": _rounded(sum(summary.confidence[:_UNSURE_BINS]) / scored) if scored else None,
+            "class_shift": _beyond_chance(summary.class_shift),
+            "confidence_shift": _beyond_chance(summary.confidence_shift),
+            "distance": _distance(store, settings, job, parts, read) if scored else None,
+            "errors": _rounded(sum(summary.errors.values()) / summary.rows),
+        }
+    )
+
+
+def exceeded(numbers: Mapping[str, float | None], limits: Mapping[str, float]) -> dict[str, float]:
+    """The numbers that are above their limit."""
+    return {name: value for name, value in numbers.items() if value is not None and value > limits.get(name, np.inf)}
+
+
+def _beyond_chance(found: Shift | None) -> float | None:
+    return None if found is None else _rounded(found.index) if found.index > found.chance else 0.0
+
+
+def _distance(
+    store: Store, settings: Settings, job: Job, parts: Sequence[Part], read: Callable[[Part], pa.Table]
+) -> float | None:
+    """The median distance from a picture to the nearest one that was learned from, over that of the test split's (after
+    Sun and others, Out-of-Distribution Detection with Deep Nearest Neighbors, 2022). Only features that are on record
+    are looked at, beside those of the sample. None without a backbone, or without such features."""
+    if not stands_on_backbone(store, str(job.weights)):
+        return None
+    embedding = embedding_of(store, str(job.weights), job.spec)
+    try:
+        data = datasets.load(store, Ref.parse(job.dataset))
+        learned = _on_record(store, embedding, data.train.images)
+        tested = _on_record(store, embedding, data.test.images)
+    except (NotFound, Corrupt):
+        return None
+    sample = _sample(parts, read)
+    found = [features for _, features in features_of(store, settings, job.request.folder, embedding, sample)]
+    if not (len(learned) and len(tested) and found):
+        return None
+    usual = float(np.median(_nearest(tested, learned)))
+    return _rounded(float(np.median(_nearest(np.concatenate(found), learned))) / max(usual, 1e-6))
+
+
+def _on_record(store: Store, embedding: Embedding, images: np.ndarray) -> np.ndarray:
+    """Features of some of a side's pictures, the same ones each time: float32 [some, FEATURES]."""
+    items = np.sort(np.random.default_rng(0).permutation(len(images))[:_LEARNED_FROM])
+    contents = contents_of(images[items])
+    with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES) as features:
+        known = [each for each in contents if each in features]
+        gathered = np.empty((len(known), FEATURES), np.float32)
+        features.gather(known, gathered)
+    return gathered
+
+
+def _sample(parts: Sequence[Part], read: Callable[[Part], pa.Table]) -> list[Picture]:
+    """Predicted rows of up to ten parts, the same ones for the same table."""
+    random = np.random.default_rng(int.from_bytes(hashlib.sha256(parts[0].digest.encode()).digest()[:4]))
+    chosen = [parts[place] for place in random.permutation(len(parts))[:10]]
+    found: list[Picture] = []
+    for part in chosen:
+        rows = read(part).select(["path", "bytes", "mtime_ns", "sha256", "error"])
+        rows = rows.filter(pa.compute.is_null(rows.column("error")))
+        items = np.sort(random.permutation(len(rows))[: -(-_LOOKED_AT // len(chosen))])
+        found += [Picture(*row.values()) for row in rows.select(range(4)).take(items).to_pylist()]
+    return found
+
+
+def _nearest(features: np.ndarray, learned: np.ndarray) -> np.ndarray:
+    """Euclidean distance from each to the nearest of `learned`, both of length one: float64 [features]."""
+    ours, theirs = (
+        each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-12) for each in (features, learned)
+    )
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * (ours @ theirs.T).max(axis=1), 0)), np.float64)
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)
+
+
+def numbers_of(artifact: Artifact) -> dict[str, Any]:
+    """The numbers of a published table; none of an earlier Lookbook's. Raises Corrupt."""
+    return dict(json.loads(artifact.read(NUMBERS))) if NUMBERS in artifact.files else {}

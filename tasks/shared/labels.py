@@ -1,0 +1,191 @@
+"""Labels as files: written out, and read in from other tools."""
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from artifacts import aliases, predictions
+from artifacts.errors import LookbookError, NotFound
+from artifacts.labels import LabelEvent, Labels, Statement, label_names
+from artifacts.predictions import Predictions
+from artifacts.provenance import user_at_host
+from artifacts.store import Store
+from tasks.shared.class_names import known_class
+
+_AT_ONCE = 1000  # statements of an event
+_SHOWN = 5
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_VERDICTS = ("class", "none", "bad")
+_EXPORTED = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("sha256", "verdict", "label", "path", "folder", "table")),
+        pa.field("predicted", pa.string()),
+        pa.field("confidence", pa.float64()),
+        *(pa.field(name, pa.string()) for name in ("chosen", "at", "by")),
+    ]
+)
+
+
+class LabelFileError(LookbookError):
+    """A file of labels that can't be read as one."""
+
+
+def export(store: Store, name: str, file: str) -> int:
+    """Write what counts of each content, sorted by content, as CSV or Parquet. Returns how many there are. Raises
+    NotFound, Corrupt and LabelFileError."""
+    words = sorted(_labels(store, name).words().items())
+    rows = [{**asdict(word.statement), "at": word.event.at, "by": word.event.by} for _, word in words]
+    table = pa.Table.from_pylist(rows, _EXPORTED)
+    try:
+        if file.lower().endswith(".parquet"):
+            pq.write_table(table, file, compression="zstd")
+        elif file.lower().endswith(".csv"):
+            pyarrow.csv.write_csv(table, file)
+        else:
+            raise LabelFileError(f"expected a file .csv or .parquet, found {file}")
+    except OSError as error:
+        raise LabelFileError(f"can't write {file}: {error.strerror}") from None
+    return len(rows)
+
+
+def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) -> dict[str, Any]:
+    """Put the labels of a file on record: all of them, or, where one can't be right, none.
+
+    Returns how many there are (labels), how many of their contents no row of the newest table has (unseen), and the
+    paths that it has not, which are left out (unknown).
+
+    Raises LabelFileError, ClassNameError and Corrupt.
+    """
+    content = Path(file).read_bytes()
+    rows = list(_rows(content, file))
+    table = _newest(store, name)
+    classes = (
+        list(table.artifact.facts["classes"]) if table else sorted({str(each.label) for each in rows if each.label})
+    )
+    checked = [
+        replace(each, label=known_class(each.label, classes, new=new_classes)) if each.label else each for each in rows
+    ]
+    seen = _seen_of(table, checked)
+    given, unknown, unseen = [], [], 0
+    for each in checked:
+        row = seen.get(each.sha256 or str(each.path))
+        if row:
+            given.append(replace(each, **row))
+        elif each.sha256:
+            unseen += 1
+            given.append(each)
+        else:
+            unknown.append(str(each.path))
+    log, digest = Labels(store.disk, name), hashlib.sha256(content).hexdigest()
+    for start in range(0, len(given), _AT_ONCE):
+        log.say(f"{digest}-{start}", user_at_host(), given[start : start + _AT_ONCE])
+    return {"labels": len(given), "unseen": unseen, "unknown": unknown}
+
+
+def told_of(store: Store, name: str, picture: str) -> list[dict[str, Any]]:
+    """All that was said of a content (by the first digits of its SHA-256) or of what was seen under a path. Raises
+    NotFound."""
+    events = _labels(store, name).events
+    undone = {each.undoes: each for each in events}
+    found = [
+        _told(each, statement, undone)
+        for each in events
+        for statement in each.statements
+        if statement.path == picture or (len(picture) >= 4 and statement.sha256.startswith(picture))
+    ]
+    if not found:
+        raise NotFound(f"expected a picture that somebody has labelled as {name}, found no word about {picture!r}")
+    return found
+
+
+def _told(event: LabelEvent, statement: Statement, undone: dict[int | None, LabelEvent]) -> dict[str, Any]:
+    gone = undone.get(event.number)
+    taken_back = {"at": gone.at, "by": gone.by} if gone else None
+    return {"number": event.number, **asdict(statement), "at": event.at, "by": event.by, "taken_back": taken_back}
+
+
+def _labels(store: Store, name: str) -> Labels:
+    found = Labels(store.disk, name)
+    if not found.events:
+        known = ", ".join(label_names(store.disk)) or "none"
+        raise NotFound(
+            f"expected labels of {name}, found none (there are: {known}); `lookbook review {name}` makes them"
+        )
+    return found
+
+
+def _newest(store: Store, name: str) -> Predictions | None:
+    ref = aliases.current(store.disk, "predictions", name, "latest")
+    return predictions.load(store, ref) if ref else None
+
+
+def _rows(content: bytes, file: str) -> Iterator[Statement]:
+    """The statements of a file; those by path have no content yet."""
+    for number, row in enumerate(_table(content, file), start=1):
+        given = {key: (value or "").strip() for key, value in row.items() if key in ("label", "verdict", "sha256")}
+        verdict = given.get("verdict") or "class"
+        sha256, path, label = given.get("sha256", "").lower(), row.get("path") or "", given.get("label", "")
+        found = (
+            f"found {', '.join(f'{key} {value!r}' for key, value in row.items() if value)} in row {number} of {file}"
+        )
+        if verdict not in _VERDICTS:
+            raise LabelFileError(f"expected class, none or bad as the verdict, {found}")
+        if (verdict == "class") != bool(label):
+            raise LabelFileError(f"expected a label with the verdict class, and with no other, {found}")
+        if sha256 and not _SHA256.fullmatch(sha256):
+            raise LabelFileError(f"expected a SHA-256 of 64 hexadecimal digits, {found}")
+        if not sha256 and not path:
+            raise LabelFileError(f"expected a sha256 or a path, {found}")
+        yield Statement(sha256, verdict, label or None, path or None)  # type: ignore[arg-type]
+
+
+def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
+    try:
+        if file.lower().endswith(".parquet"):
+            table = pq.read_table(pa.BufferReader(content))
+            known = [name for name in ("sha256", "path", "label", "verdict") if name in table.column_names]
+            rows: list[dict[str, str | None]] = (
+                table.select(known).cast(pa.schema([(name, pa.string()) for name in known])).to_pylist()
+            )
+        else:
+            lines = content.decode("utf-8-sig").splitlines(keepends=True)
+            rows = list(csv.DictReader(lines, restkey="", restval="", strict=True))
+    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
+        raise LabelFileError(f"expected labels in {file} (.csv or .parquet), found: {error}") from None
+    columns = set(rows[0]) if rows else set()
+    if not rows or not columns & {"sha256", "path"} or not columns & {"label", "verdict"}:
+        found = ", ".join(map(str, sorted(columns))) or "none"
+        raise LabelFileError(f"expected the columns label, and sha256 or path, in {file}, found {found}")
+    return rows
+
+
+def _seen_of(table: Predictions | None, statements: Sequence[Statement]) -> dict[str, dict[str, Any]]:
+    """SHA-256, or a path -> what the newest table has of it, as fields of a Statement."""
+    if table is None:
+        return {}
+    wanted = {each.sha256 for each in statements if each.sha256}
+    paths = {str(each.path) for each in statements if not each.sha256}
+    where = str(table.artifact.manifest["provenance"]["folder"])
+    found: dict[str, dict[str, Any]] = {}
+    for part in range(len(table.parts)):
+        rows = table.read(part, ["path", "sha256", "label", "confidence"])
+        for path, sha256, label, confidence in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+            key = sha256 if sha256 in wanted else path if path in paths and sha256 else None
+            if key:
+                found[key] = {
+                    "sha256": sha256,
+                    "path": path,
+                    "folder": where,
+                    "table": str(table.artifact.ref),
+                    "predicted": label,
+                    "confidence": confidence,
+                }
+    return found

@@ -1,0 +1,198 @@
+"""pytest tests/test_labels.py: what people said of pictures, in the store and as files."""
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow.parquet as pq
+import pytest
+from reviewed import CLASSES, draw_folder, guesses, publish_table
+
+from artifacts.copying import copy
+from artifacts.errors import Corrupt, NotFound
+from artifacts.labels import Labels, Statement, label_names
+from artifacts.store import Store
+from tasks.shared.class_names import ClassNameError
+from tasks.shared.labels import LabelFileError, export, read_in, told_of
+
+A, B = "a" * 64, "b" * 64
+
+
+def said(sha256=A, label="circle", verdict="class", **more):
+    return Statement(sha256, verdict, label if verdict == "class" else None, **more)
+
+
+def counts(store, name="night"):
+    """SHA-256 -> what counts: a label, or a verdict."""
+    words = Labels(store.disk, name).words()
+    return {sha256: word.statement.label or word.statement.verdict for sha256, word in words.items()}
+
+
+def test_the_newest_word_counts_and_all_are_on_record(store):
+    log = Labels(store.disk, "night")
+    log.say("one-of-ann", "ann", [said(A, chosen="audit"), said(B, verdict="bad")])
+    log.say("two-of-bob", "bob", [said(A, "square", chosen="unsure")])
+    word = Labels(store.disk, "night").words()[A]
+    assert (word.statement.label, word.event.by, word.first.chosen) == ("square", "bob", "audit")
+    assert counts(store) == {A: "square", B: "bad"}
+    assert [each.by for each in Labels(store.disk, "night").events] == ["ann", "bob"]
+    assert label_names(store.disk) == ["night"]
+
+
+def test_what_is_taken_back_counts_no_more_and_what_was_before_does(store):
+    log = Labels(store.disk, "night")
+    log.say("one-of-ann", "ann", [said(A)])
+    second = log.say("two-of-bob", "bob", [said(A, "square"), said(B)])
+    log.undo("three-of-bob", "bob", second.number)
+    assert counts(store) == {A: "circle"}
+    with pytest.raises(NotFound):
+        log.undo("four-of-bob", "bob", 3)  # what takes back can't be taken back
+    with pytest.raises(NotFound):
+        log.undo("five-of-bob", "bob", 9)
+
+
+def test_nothing_is_written_twice_under_one_id(store):
+    first = Labels(store.disk, "night").say("one-of-ann", "ann", [said(A)])
+    again = Labels(store.disk, "night").say("one-of-ann", "ann", [said(A)])  # another process, after a lost answer
+    assert again == first
+    assert len(list(store.disk.list("labels"))) == 1
+
+
+def test_many_at_once_lose_nothing(store):
+    def work(who):
+        log = Labels(store.disk, "night")
+        for number in range(25):
+            log.say(f"{who}-{number:08d}", who, [said(f"{number:064x}", "square")])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, ["ann", "bob", "cid", "dee"]))
+    events = Labels(store.disk, "night").events
+    assert [each.number for each in events] == list(range(1, 101))
+    assert {each.by for each in events} == {"ann", "bob", "cid", "dee"}
+    assert len(counts(store)) == 25
+
+
+def test_what_others_write_is_there_after_a_look(store):
+    mine, other = Labels(store.disk, "night"), Labels(store.disk, "night")
+    other.say("one-of-ann", "ann", [said(A)])
+    assert mine.words() == {}
+    mine.refresh()
+    assert mine.words()[A].statement.label == "circle"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "not an event"])
+def test_a_damaged_log_is_told_and_nothing_guessed(store, damage):
+    log = Labels(store.disk, "night")
+    for number in range(3):
+        log.say(f"number-{number}", "ann", [said(A)])
+    path = store.disk.root / "labels/night/00000002.json"
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[:40])
+    elif damage == "flipped":
+        path.write_bytes(content.replace(b"circle", b"square"))
+    elif damage == "not an event":
+        path.write_bytes(b"{}")
+    with pytest.raises(Corrupt, match="labels/night/00000002.json"):
+        Labels(store.disk, "night")
+    assert any("labels/night/00000002.json" in each for each in store.verify().corrupt)
+
+
+def test_a_copy_has_the_labels(store, tmp_path):
+    store.prepare()
+    Labels(store.disk, "night").say("one-of-ann", "ann", [said(A)])
+    other = Store(tmp_path / "other")
+    copy(store, other)
+    assert counts(other) == {A: "circle"}
+
+
+@pytest.fixture
+def night(store, tmp_path):
+    """A table called night, of 20 pictures."""
+    draw_folder(tmp_path / "pictures", 20)
+    return publish_table(store, tmp_path / "pictures", "night", guesses(20), parts=3)
+
+
+def write(path, *rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return str(path)
+
+
+def test_labels_of_another_tool_come_in_by_path_and_by_content(store, night, tmp_path):
+    file = write(
+        tmp_path / "in.csv",
+        ("path", "sha256", "label", "verdict"),
+        ("000003.png", "", "square", ""),
+        ("", A, "line", "class"),
+        ("000004.png", "", "", "bad"),
+        ("nowhere.png", "", "circle", ""),
+    )
+    assert read_in(store, "night", file) == {"labels": 3, "unseen": 1, "unknown": ["nowhere.png"]}
+    assert sorted(counts(store).values()) == ["bad", "line", "square"]
+    [word] = [each for each in Labels(store.disk, "night").words().values() if each.statement.path == "000003.png"]
+    assert word.statement.table == str(night)
+    assert word.statement.predicted in CLASSES
+    assert read_in(store, "night", file)["labels"] == 3  # once more
+    assert len(Labels(store.disk, "night").events) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        (
+            [("path", "label"), ("000001.png", "oval")],
+            r"expected one of the classes circle, square, line, found 'oval'",
+        ),
+        ([("path", "label"), ("000001.png", "Circle ")], r"one name for one class, found 'Circle' beside 'circle'"),
+        ([("path", "label"), ("000001.png", "")], r"expected a label with the verdict class.* in row 1"),
+        ([("path", "label", "verdict"), ("000001.png", "", "odd")], r"expected class, none or bad as the verdict"),
+        ([("sha256", "label"), ("abc", "circle")], r"expected a SHA-256 of 64 hexadecimal digits"),
+        ([("file", "label"), ("000001.png", "circle")], r"expected the columns label, and sha256 or path"),
+        ([], r"expected the columns label"),
+    ],
+)
+def test_a_file_that_can_not_be_right_is_refused_whole(store, night, tmp_path, rows, complaint):
+    file = write(tmp_path / "in.csv", *rows)
+    with pytest.raises((LabelFileError, ClassNameError), match=complaint):
+        read_in(store, "night", file)
+    assert list(store.disk.list("labels")) == []
+
+
+def test_new_classes_need_a_word(store, night, tmp_path):
+    file = write(tmp_path / "in.csv", ("path", "label"), ("000001.png", "oval"))
+    assert read_in(store, "night", file, new_classes=True)["labels"] == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_is_written_out_comes_in_again(store, night, tmp_path, kind):
+    file = write(tmp_path / "in.csv", ("path", "label"), ("000001.png", "line"), ("000002.png", "circle"))
+    read_in(store, "night", file)
+    out = str(tmp_path / f"out.{kind}")
+    assert export(store, "night", out) == 2
+    if kind == "parquet":
+        assert set(pq.read_table(out).column("label").to_pylist()) == {"line", "circle"}
+    other = Store(tmp_path / "other")
+    other.prepare()
+    assert read_in(other, "night", out) == {"labels": 2, "unseen": 2, "unknown": []}
+    assert counts(other) == counts(store)
+
+
+def test_the_history_of_a_picture(store, night, tmp_path, lookbook):
+    log = Labels(store.disk, "night")
+    log.say("one-of-ann", "ann", [said(A, path="000001.png", predicted="line", confidence=0.4)])
+    second = log.say("two-of-bob", "bob", [said(A, "square", path="000001.png")])
+    log.undo("three-of-bob", "bob", second.number)
+    for picture in ("000001.png", "aaaa"):
+        told = told_of(store, "night", picture)
+        assert [(each["label"], each["by"], bool(each["taken_back"])) for each in told] == [
+            ("circle", "ann", False),
+            ("square", "bob", True),
+        ]
+    with pytest.raises(NotFound, match="no word about"):
+        told_of(store, "night", "000002.png")
+    with pytest.raises(NotFound, match=r"there are: night"):
+        told_of(store, "day", "000001.png")
+    ran = lookbook("labels", "history", "night", "000001.png", "--json", LOOKBOOK_STORE=str(store.disk.root))
+    assert [each["label"] for each in json.loads(ran.stdout.splitlines()[-1])] == ["circle", "square"]

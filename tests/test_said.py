@@ -1,0 +1,189 @@
+"""pytest tests/test_said.py: a dataset of a folder's labels and people's words, by content."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from reviewed import draw
+
+from artifacts import dataset as datasets
+from artifacts.errors import NotFound
+from artifacts.labels import Labels, Statement
+from artifacts.settings import Settings
+from tasks.prepare import prepare_folder
+from tasks.requests import PictureSettings
+from tasks.shared.deadline import Deadline
+
+
+class Shop:
+    """A folder with two classes of 40 pictures each, and one that was scored, with 30 others."""
+
+    def __init__(self, store, top):
+        self.store, self.top = store, top
+        self.sha = {}
+        for label, start in (("boot", 0), ("shoe", 100)):
+            for number in range(40):
+                path = f"{label}/{number}.png"
+                self.sha[path] = draw(top / "shop" / path, start + number)
+        self.night = {f"{number}.png": draw(top / "night" / f"{number}.png", 500 + number) for number in range(30)}
+        self.settings = Settings(store=str(store.disk.root), image_roots={"root": str(top)}, decoders=1)
+        self.said = 0
+
+    def say(self, sha256, label=None, verdict="class", **more):
+        self.said += 1
+        where = {"path": "x.png", "folder": str(self.top / "night"), "chosen": "unsure", "predicted": "boot"}
+        statement = Statement(sha256, verdict, label, **{**where, **more})
+        Labels(self.store.disk, "night").say(f"number-{self.said}", "ann", [statement])
+
+    def say_of_night(self, path, label, **more):
+        self.say(self.night[path], label, path=path, **more)
+
+    def prepare(self, **more):
+        asked = PictureSettings(image_size=8, labels="night", **more)
+        ref = prepare_folder(self.store, self.settings, "root:shop", asked, "shop", Deadline.after(1))
+        return datasets.load(self.store, ref)
+
+
+@pytest.fixture
+def shop(store, tmp_path):
+    return Shop(store, tmp_path)
+
+
+def sides(dataset):
+    """source -> (side, class)"""
+    return {
+        str(source): (name, dataset.classes[label])
+        for name, side in (("train", dataset.train), ("test", dataset.test))
+        for source, label in zip(side.sources, side.labels, strict=True)
+    }
+
+
+def uses(dataset):
+    return {row["source"]: row["use"] for row in dataset.labels}
+
+
+def test_without_a_word_nothing_is_different(shop):
+    plain = prepare_folder(
+        shop.store, shop.settings, "root:shop", PictureSettings(image_size=8), "shop", Deadline.after(1)
+    )
+    assert "labels" not in shop.store.open(plain).identity["settings"]
+    shop.say_of_night("1.png", "boot")
+    assert sides(datasets.load(shop.store, plain)).items() <= sides(shop.prepare()).items()
+
+
+def test_labelled_pictures_join_and_corrections_beat_the_folder(shop):
+    shop.say(shop.sha["boot/4.png"], "boot")
+    before = sides(shop.prepare())
+    shop.say_of_night("1.png", "shoe")
+    shop.say(shop.sha["boot/3.png"], "shoe")
+    made = shop.prepare()
+    now = sides(made)
+    assert now["labels:night/1.png"] == ("train", "shoe")
+    assert now["boot/3.png"] == (before["boot/3.png"][0], "shoe")
+    assert uses(made) == {"labels:night/1.png": "added", "boot/3.png": "corrected", "boot/4.png": "confirmed"}
+    assert {source: side for source, (side, _) in before.items()} == {
+        source: side for source, (side, _) in now.items() if source in before
+    }
+    [finding] = [each for each in made.findings if each["check"] == "labels"]
+    assert finding["examples"] == ["boot/3.png: boot -> shoe"]
+
+
+def test_what_shows_none_of_the_classes_or_is_bad_leaves(shop):
+    shop.say(shop.sha["boot/3.png"], verdict="none")
+    shop.say(shop.sha["shoe/3.png"], verdict="bad")
+    shop.say_of_night("1.png", None, verdict="bad")
+    made = shop.prepare(max_bad=0.0)  # a person's word is no bad file
+    assert not {"boot/3.png", "shoe/3.png", "labels:night/1.png"} & set(sides(made))
+    assert made.bad == {"boot/3.png": "labelled: none of the classes", "shoe/3.png": "labelled: a bad picture"}
+    assert set(uses(made).values()) == {"left out"}
+    assert shop.prepare(max_bad=0.0).artifact.ref == made.artifact.ref
+
+
+def test_pictures_chosen_by_the_model_are_never_tested_with_and_audits_may_be(shop):
+    for number in range(30):
+        chosen = "audit" if number < 15 else "unsure"
+        shop.say_of_night(f"{number}.png", ("boot", "shoe")[number % 2], chosen=chosen)
+    shop.say_of_night("1.png", "shoe", chosen="unsure")  # shown again later: at first it was drawn
+    shop.say_of_night("20.png", "boot", chosen="audit")  # and this one was chosen at first
+    found = sides(shop.prepare())
+    tested = {source for source, (side, _) in found.items() if side == "test" and source.startswith("labels:")}
+    assert tested
+    assert tested <= {f"labels:night/{number}.png" for number in range(15)}
+    assert sum(source.startswith("labels:") for source in found) == 30
+
+
+def test_new_classes_need_a_word(shop):
+    for number in range(6):
+        shop.say_of_night(f"{number}.png", "sandal", chosen="audit")
+    shop.say_of_night("7.png", "Boot")
+    made = shop.prepare()
+    assert made.classes == ["boot", "shoe"]
+    assert set(uses(made).values()) == {"no class"}
+    texts = " ".join(each["text"] for each in made.findings)
+    assert "--new-classes takes it" in texts
+    assert sides(made).keys() == sides(shop.prepare()).keys()
+    made = shop.prepare(new_classes=True)
+    assert made.classes == ["boot", "sandal", "shoe"]
+    assert uses(made)["labels:night/7.png"] == "no class"  # two names for one class
+    assert {side for source, (side, label) in sides(made).items() if label == "sandal"} == {"train", "test"}
+
+
+def test_what_is_not_there_any_more_is_told_and_what_was_learned_stays(shop):
+    shop.say_of_night("1.png", "boot")
+    shop.say_of_night("2.png", "boot")
+    first = shop.prepare()
+    for number, label in ((3, "boot"), (4, "shoe"), (5, "shoe")):
+        shop.say_of_night(f"{number}.png", label)
+    (shop.top / "night/3.png").unlink()
+    (shop.top / "night/1.png").unlink()
+    draw(shop.top / "night/4.png", 9999)
+    (shop.top / "night/5.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    made = shop.prepare()
+    assert uses(made) == {
+        "labels:night/1.png": "added",  # the version before has its pixels
+        "labels:night/2.png": "added",
+        "labels:night/3.png": "missing",
+        "labels:night/4.png": "changed",
+        "labels:night/5.png": "corrupt",
+    }
+    assert made.artifact.ref != first.artifact.ref
+    shutil.rmtree(shop.top / "night")
+    shop.say_of_night("6.png", "boot")
+    made = shop.prepare()
+    assert uses(made)["labels:night/6.png"] == "unreadable"
+    assert "labels:night/2.png" in sides(made)
+    assert str(shop.top) not in json.dumps(made.labels)  # a version holds no paths of a machine
+
+
+def test_a_folder_that_is_no_root_is_not_read(shop, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    sha256 = draw(elsewhere / "1.png", 700)
+    shop.say(sha256, "boot", path="1.png", folder=str(elsewhere))
+    made = shop.prepare()
+    assert uses(made) == {"labels:night/1.png": "unreadable"}
+    assert any("expected a folder below one of LOOKBOOK_IMAGE_ROOTS" in each["text"] for each in made.findings)
+
+
+def test_an_unknown_content_is_told_and_counts_once_it_is_there(shop):
+    sha256 = hashlib.sha256(b"nobody has seen this").hexdigest()
+    shop.say(sha256, "boot", path=None, folder=None)
+    assert uses(shop.prepare()) == {f"labels:night/{sha256[:12]}": "unknown"}
+    shop.say(draw(shop.top / "shop/boot/new.png", 800), "shoe", path=None, folder=None)
+    assert uses(shop.prepare())["boot/new.png"] == "corrected"
+
+
+def test_nothing_is_decoded_twice_and_the_same_words_are_the_same_version(shop):
+    for number in range(5):
+        shop.say_of_night(f"{number}.png", "boot")
+    first = shop.prepare()
+    assert shop.prepare().artifact.ref == first.artifact.ref
+    shop.say_of_night("5.png", "boot")
+    made = shop.prepare()
+    assert made.artifact.manifest["provenance"]["decoded"] == 1
+    assert not list(shop.store.disk.list("staging/decoded"))
+
+
+def test_a_name_that_nobody_knows_is_refused(shop):
+    with pytest.raises(NotFound, match="expected labels, or a table of predictions, called night; found neither"):
+        shop.prepare()
