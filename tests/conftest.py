@@ -48,6 +48,7 @@ from tasks.vision.images import ImageSpec
 
 CLASSES = ["circle", "square", "line"]
 SPEC = ImageSpec(height=8, width=8, channels=1)
+WARDROBE = {0: "t-shirt", 2: "pullover", 4: "coat", 6: "shirt"}  # label of Fashion-MNIST -> what a test calls it
 
 SHARED = ("up", "first")  # fixtures that a session has once, the slowest group of tests first
 BRINGS = {"up": "server", "server": "server", "first": "server", "page": "browser"}  # fixture -> marker
@@ -253,6 +254,19 @@ def draw_classes(top: Path, images: np.ndarray, labels: np.ndarray, items: int) 
         Image.fromarray(images[index, ..., 0]).save(folder / f"{index:05d}.png")
 
 
+def draw_wardrobe(top: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Clothes that are easily confused: few to train on, some to test with, and a night's pictures that nobody has
+    labelled, whose file names tell the truth."""
+    from PIL import Image
+
+    for label, name in WARDROBE.items():
+        items = np.flatnonzero(labels == label)
+        for number, item in enumerate(items[:300]):
+            folder = f"own/train/{name}" if number < 12 else f"own/test/{name}" if number < 132 else "night"
+            (top / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[item, ..., 0]).save(top / folder / f"{item:05d}-{label}.png")
+
+
 @pytest.fixture(scope="session")
 def listener():
     """A place that notices are sent to: the JSON bodies of what was posted."""
@@ -279,12 +293,14 @@ def upheld_environment(tmp_path_factory, fashion_mnist, listener) -> dict[str, s
     top = tmp_path_factory.mktemp("up")
     draw_classes(top / "photos/shapes", fashion_mnist["test"].images, fashion_mnist["test"].labels, 600)
     (top / "photos/shapes/circle/zz notes.txt").write_text("no picture")
+    draw_wardrobe(top / "photos/wardrobe", fashion_mnist["test"].images, fashion_mnist["test"].labels)
     (top / "photos/way out").symlink_to("/")
     return {
         **os.environ,
         "PREFECT_HOME": str(top / "prefect"),
         "PREFECT_SERVER_API_PORT": str(free_port()),
         "LOOKBOOK_STORE": str(top / "store"),
+        "LOOKBOOK_REVIEW_PORT": str(free_port()),
         "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(top / "photos")}),
         "LOOKBOOK_NOTIFY_URL": listener[0],
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # not once a minute

@@ -4,6 +4,7 @@ SCREENSHOTS=docs/images also draws the pictures of the docs.
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,15 @@ from browser import (
     submit,
     wait_for_state,
 )
+from conftest import WARDROBE
+from playwright.sync_api import expect
 
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
 
 @pytest.fixture
 def page(up):
-    with open_page(up.url) as page:
+    with open_page(up.url, up.review) as page:
         yield page
 
 
@@ -84,6 +87,60 @@ def test_a_retraining_and_then_a_scoring_with_the_mouse_alone(page):
     assert ["unsupported", "1", "circle/zz notes.txt"] in report["rows"]
     assert report["images"]
     assert all(report["images"])
+
+
+def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
+    """Train, score a night's pictures, label what the model was least sure of, train again, read why it is better."""
+    settings = {"images": "photos:wardrobe/own", "name": "wardrobe", "epochs": 30, "image_size": 28, "color": "grey"}
+    retrain(page, **settings)
+    open_deployment(page, "folder")
+    open_form(page)
+    for name, value in {"folder": "photos:wardrobe/night", "weights": "wardrobe@champion", "name": "looks"}.items():
+        fill(page, name, value)
+    submit(page)
+    assert wait_for_state(page) == "Completed"
+    read_report(page, "score-looks")
+    link = page.get_by_role("link", name="Label what it was least sure of")
+    assert link.get_attribute("href") == f"{up.review}/review/looks"
+
+    page.goto(link.get_attribute("href"))
+    labels = page.locator("#classes button")
+    expect(labels).to_have_count(4)
+    keys = dict(zip(labels.evaluate_all("all => all.map(each => each.dataset.label)"), "1234", strict=True))
+    for number in range(200):
+        path = page.locator("#what").inner_text()
+        expect(page.locator("figure img")).to_have_attribute("alt", path)
+        truth = WARDROBE[int(path.removesuffix(".png")[-1])]
+        page.keyboard.press(keys[truth])
+        expect(page.locator("#done")).to_contain_text(f"{number + 1} of them now")
+    expect(page.locator("#done")).to_contain_text("200 labelled")
+    expect(page.locator("#next")).to_contain_text("The next retraining with --labels looks has")
+    picture(page, "review")
+
+    page.goto(up.url)
+    report = retrain(page, **settings, labels="looks")
+    assert "Promoted. better: accuracy" in report["text"]
+    assert re.search(
+        r"Labels of looks: 200 added. Of \d+ labelled pictures that the model had named wrongly", report["text"]
+    )
+    report = read_report(page, "retrain-wardrobe")
+    picture(page, "labels-report")
+    assert "What people's labels changed" in report["text"]
+    assert ["the folder's own", "480"] in [row[:2] for row in report["rows"]]
+
+
+def retrain(page, **settings):
+    """A retraining by the form; the report of its decision."""
+    open_deployment(page, "weekly")
+    open_form(page)
+    for name, value in settings.items():
+        fill(page, name, value)
+    submit(page)
+    assert wait_for_state(page) == "Completed"
+    run = page.url
+    report = read_report(page, f"decision-{settings['name']}")
+    page.goto(run)
+    return report
 
 
 def test_a_forbidden_folder_is_refused_in_words_that_a_person_understands(page):

@@ -73,7 +73,9 @@ class Upheld:
         )
         said = process.stdout.readline()
         assert said, "lookbook up ended without a word"
-        assert json.loads(said)["api"] == self.api
+        told = json.loads(said)
+        assert told["api"] == self.api
+        self.review = told["review"]
         return process
 
     def bring_down(self) -> None:
