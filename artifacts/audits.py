@@ -3,7 +3,7 @@
 audits/<name>/00000001.json     which rows of which table, in the order in which they are shown
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -51,9 +51,9 @@ def write_audit(disk: Disk, name: str, table: str, rows: Mapping[str, int], seed
     return _audit_of(numbered.append(disk, f"{FOLDER}/{name}", document))
 
 
-def audits_of(disk: Disk, name: str) -> list[Audit]:
-    """The samples of all tables of this name, oldest first. Raises Corrupt."""
-    return [read_audit(disk, key) for key in disk.list(f"{FOLDER}/{name}")]
+def audits_of(disk: Disk, name: str) -> Iterator[Audit]:
+    """The samples of all tables of this name, newest first. Raises Corrupt."""
+    return (read_audit(disk, key) for key in reversed(list(disk.list(f"{FOLDER}/{name}"))))
 
 
 def read_audit(disk: Disk, key: str) -> Audit:

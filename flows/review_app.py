@@ -116,6 +116,10 @@ def make_app(settings: Settings, on_labels: OnLabels = lambda *_: None) -> FastA
     def page() -> Response:
         return _file("review.html")
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
+
     @app.get("/static/{name}")
     def static(name: str) -> Response:
         if name not in _TYPES:

@@ -29,6 +29,7 @@ from tasks.reports import scoring
 from tasks.reports.progress import report_key
 from tasks.requests import ScoreRequest
 from tasks.results import Scored, scored
+from tasks.reviewing.production import last_audit
 from tasks.score import score as score_shards
 from tasks.scoring.job import make_job
 from tasks.shared.deadline import Deadline
@@ -75,15 +76,17 @@ def score(request: ScoreRequest) -> dict[str, Any]:
         runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
     published = predictions.load(store, Ref.parse(ref))
     result = scored(published, outcome, time.perf_counter() - started - outcome.waited)
-    _report(job.name, published, result, settings)
+    _report(store, job.name, published, result, settings)
     if request.limit is None:
         tell_of_scoring(store, settings, published)
     return asdict(result)
 
 
-def _report(name: str, published: Predictions, result: Scored, settings: Settings) -> None:
+def _report(store: Store, name: str, published: Predictions, result: Scored, settings: Settings) -> None:
     """The run's report in Prefect's UI."""
     report = scoring.opening(name, result, settings.review_url)
+    if (audit := last_audit(store, name)) is not None:
+        report = f"{report}\n\n{scoring.audited(audit)}"
     with suppress(NotFound):  # a table of an earlier Lookbook
         report = f"{report}\n\n{published.artifact.read('report.md').decode()}"
     create_markdown_artifact(report, key=report_key("score", name), description=f"Predictions of {name}")

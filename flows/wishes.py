@@ -3,9 +3,9 @@ much. Prefect hears it as an event; the automation that then starts `retrain/wee
 on.
 """
 
-import threading
-import time
+import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +23,6 @@ from tasks.scoring.drift import exceeded, numbers_of
 SCORED = "lookbook.scored"
 WISHED = "lookbook.retraining.wished"
 _NIGHTS = timedelta(days=3)  # a night that was left out is none between
-_LOOK_AGAIN_SECONDS = 60.0
 _IN_WORDS = {
     "low_confidence": "share of predictions below 50 % confidence",
     "class_shift": "shift of the classes",
@@ -50,16 +49,18 @@ def tell_of_scoring(store: Store, settings: Settings, published: Predictions) ->
 def wish_for_labels(settings: Settings) -> Callable[[str, int], None]:
     """What hears how many contents of a name are labelled, after each label: it wishes for a retraining when so many
     are new to the newest dataset that learned from them."""
-    store = Store(settings.store)
-    learned: dict[str, tuple[float, int]] = {}
+    store, limit = Store(settings.store), settings.retrain_when.get("labels", math.inf)
+    learned: dict[str, int] = {}
+    later = ThreadPoolExecutor(1)
 
     def heard(name: str, labelled: int) -> None:
-        looked, count = learned.get(name, (0.0, 0))
-        if time.monotonic() - looked > _LOOK_AGAIN_SECONDS or not looked:
-            learned[name] = (time.monotonic(), count := _learned_from(store, name))
-        if labelled - count == settings.retrain_when.get("labels"):
-            because = f"{name} has {labelled - count} new labels"
-            threading.Thread(target=_wish, args=[store, name, because], daemon=True).start()
+        if labelled - learned.get(name, 0) < limit:
+            return
+        learned[name] = _learned_from(store, name)
+        if (new := labelled - learned[name]) >= limit:
+            learned[name] = labelled  # said once; as many more are said again
+            because = f"{name} has {new} new labels"
+            later.submit(_wish, store, name, because)  # Prefect's import takes a second
 
     return heard
 

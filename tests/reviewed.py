@@ -48,15 +48,22 @@ def dataset_of(store: Store, made_by: Ref) -> str:
 
 
 def publish_table(
-    store: Store, folder: Path, name: str, probabilities: np.ndarray, parts: int = 1, classes: Sequence[str] = CLASSES
+    store: Store,
+    folder: Path,
+    name: str,
+    probabilities: np.ndarray,
+    parts: int = 1,
+    classes: Sequence[str] = CLASSES,
+    made_by: Ref | None = None,
 ) -> Ref:
     """A table of the folder's files, in their order, as `lookbook score` would write it.
 
     probabilities: float32 [files, classes]; a row of NaN is a file that could not be decoded.
     """
-    made_by = publish_weights(store)
+    made_by = made_by or publish_weights(store)
+    spec = store.open(made_by).facts["image_spec"]
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    schema = predictions.schema(made_by, dataset_of(store, made_by), classes, SPEC.to_dict(), None)
+    schema = predictions.schema(made_by, dataset_of(store, made_by), classes, spec, None)
     shards, finished = Shards(store.disk), []
     for number, items in enumerate(np.array_split(np.arange(len(files)), parts)):
         rows = [_row(folder, files[item], probabilities[item], made_by, classes) for item in items]
@@ -64,7 +71,7 @@ def publish_table(
         finished.append(shards.finish(record_digest(digest, str(folder)), digest, pa.Table.from_pylist(rows, schema)))
     ref = predictions.save(
         store, name, parts=finished, weights=made_by, dataset=dataset_of(store, made_by), settings={},
-        classes=classes, image_spec=SPEC.to_dict(), report={}, made={"folder": str(folder)},
+        classes=classes, image_spec=spec, report={}, made={"folder": str(folder)},
     )  # fmt: skip
     choice = Choice("promote", str(ref), str(ref), "the newest")
     aliases.decide(store.disk, "predictions", name, "latest", lambda events: choice)

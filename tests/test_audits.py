@@ -176,4 +176,4 @@ def test_it_is_told_beside_the_test_split_of_the_same_weights(store, night):
     )  # fmt: skip
     draw_audit(store, night, 40, seed=0)
     assert in_production(store, night.artifact.ref).test_accuracy == 0.75
-    assert len(audits_of(store.disk, "night")) == 1
+    assert len(list(audits_of(store.disk, "night"))) == 1

@@ -8,7 +8,7 @@ const place = id => document.getElementById(id);
 const AHEAD = 12, GRID = 50, FEW = 40, WINDOW_MS = 180000, RETRY_MS = 300;
 const RESERVED = "uxbsg";
 const KEYS = [..."1234567890", ..."abcdefghijklmnopqrstuvwxyz"].filter(key => !RESERVED.includes(key));
-const OUTBOX = `lookbook-outbox-${name}`;
+const OUTBOX = `lookbook-outbox-${name}-`;
 
 let token = "", mode = new URLSearchParams(location.search).get("mode") || "unsure";
 let state = null;          // the newest answer of the server
@@ -60,11 +60,17 @@ async function json(url) {
 
 // --- the outbox
 
-const outbox = () => JSON.parse(localStorage.getItem(OUTBOX) || "[]");
-const keep = messages => localStorage.setItem(OUTBOX, JSON.stringify(messages));
+// Each message has a key of its own, so that tabs can't write over each other's. A tab sends its own, and those that were
+// there when it was opened: they may be another tab's, which sends them, too, and both are one word to the server.
+const inOutbox = () => Object.keys(localStorage).filter(key => key.startsWith(OUTBOX)).sort();
+const toSend = new Set();
+const outbox = () => inOutbox().filter(key => toSend.has(key));
+let sent = 0;
 
 function send(kind, body) {
-  keep([...outbox(), { kind, body }]);
+  const key = `${OUTBOX}${String(Date.now()).padStart(15, "0")}-${String(sent++).padStart(6, "0")}-${body.id}`;
+  toSend.add(key);
+  localStorage.setItem(key, JSON.stringify({ kind, body }));
   flush();
 }
 
@@ -73,7 +79,8 @@ async function flush() {
   if (flushing) return;
   flushing = true;
   try {
-    for (let first = outbox()[0]; first; first = outbox()[0]) {
+    for (let key = outbox()[0]; key; key = outbox()[0]) {
+      const first = JSON.parse(localStorage.getItem(key));
       const headers = { "Content-Type": "application/json", "X-Lookbook-Token": token };
       const url = `/api/tables/${encodeURIComponent(name)}/${first.kind}`;
       const answer = await answerOf(url, { method: "POST", headers, body: JSON.stringify(first.body) });
@@ -82,7 +89,8 @@ async function flush() {
         token = (await json("/api/session")).token;
         continue;
       }
-      keep(outbox().filter(each => each.body.id !== first.body.id));
+      localStorage.removeItem(key);
+      toSend.delete(key);
       if (answer.ok) {
         Object.assign(state, { progress: found.progress, production: found.production || state.production });
         addClasses(found.progress.new_classes);
@@ -113,7 +121,10 @@ function addClasses(names) {
 // --- what is shown
 
 async function load() {
-  const found = await json(`/api/tables/${encodeURIComponent(name)}?mode=${encodeURIComponent(mode)}&count=${100 + skipped.size}`);
+  // What was put off, and what the server has not heard yet, it shows again: that many more are asked for.
+  const unheard = outbox().flatMap(key => JSON.parse(localStorage.getItem(key)).body.said || []).length;
+  const count = Math.min(100 + skipped.size + unheard, 1000);
+  const found = await json(`/api/tables/${encodeURIComponent(name)}?mode=${encodeURIComponent(mode)}&count=${count}`);
   if (state && state.version !== found.version) {
     queue = [];
     handled.clear();
@@ -127,7 +138,7 @@ async function load() {
   const there = new Set(queue.map(keyOf));
   const fresh = found.items.filter(each => !there.has(keyOf(each)) && !handled.has(keyOf(each)) && !skipped.has(keyOf(each)));
   queue.push(...fresh);
-  ended = fresh.length === 0;
+  ended = found.items.length < count;
 }
 
 async function more() {
@@ -136,11 +147,13 @@ async function more() {
   try {
     const empty = queue.length === 0;
     await load();
-    if (empty) show();
-  } catch (error) {
-    complain(error.message);
-  } finally {
     asked = false;
+    if (empty && queue.length) show();
+    if (!queue.length && !ended) setTimeout(more, RETRY_MS);
+    if (empty && ended) show();
+  } catch (error) {
+    asked = false;
+    complain(error.message);
   }
 }
 
@@ -176,7 +189,7 @@ function showOne() {
   for (const each of ["accept", "none", "bad", "skip"]) place(each).disabled = !item;
   place("likely").replaceChildren();
   if (!item) {
-    place("picture").replaceChildren(element("p", asked ? "Loading ..." : `Nothing is left to label here.${skipped.size ? " What you put off comes back when the page is loaded again." : ""}`));
+    place("picture").replaceChildren(element("p", asked || !ended ? "Loading ..." : `Nothing is left to label here.${skipped.size ? " What you put off comes back when the page is loaded again." : ""}`));
     place("what").textContent = "";
     return;
   }
@@ -394,6 +407,7 @@ async function start() {
   await load();
   asked = false;
   show();
+  for (const key of inOutbox()) toSend.add(key);
   flush();
 }
 

@@ -9,8 +9,10 @@ from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.reports.numbers import many, shown, with_interval, without_copies
 from tasks.reports.pictures import data_uri
+from tasks.reports.scoring import audited
 from tasks.reports.tables import cell, table
 from tasks.results import Retrained
+from tasks.reviewing.production import last_audit
 
 _WORST = 5
 
@@ -44,7 +46,7 @@ def markdown(store: Store, result: Retrained, because: str | None) -> str:
         f"Accuracy is the share of the {numbers.items:,} test images{without_copies(numbers)} that the model names "
         "correctly, with its 95 % confidence interval. Loss is the mean of -log(probability of the right class): "
         "smaller is better.",
-        *_lessons(measured),
+        *_lessons(store, measured),
         *(["## Odd about the data", "\n".join(f"- {cell(each['text'])}" for each in findings)] if findings else []),
         "## Learning curve",
         "On the training images, one epoch at a time. Each image is counted before the step that learns from it."
@@ -63,7 +65,7 @@ def markdown(store: Store, result: Retrained, because: str | None) -> str:
     return "\n\n".join(parts)
 
 
-def _lessons(measured: metrics.Metrics) -> list[str]:
+def _lessons(store: Store, measured: metrics.Metrics) -> list[str]:
     found = measured.lessons
     if found is None:
         return []
@@ -73,6 +75,8 @@ def _lessons(measured: metrics.Metrics) -> list[str]:
     parts.append(table(("test images", "how many", "accuracy"), rows))
     if metrics.LESSONS_CHART in measured.artifact.files:
         parts += ["Right now, and wrong when somebody looked:", _chart(measured, metrics.LESSONS_CHART)]
+    if (audit := last_audit(store, found["name"])) is not None:
+        parts.append(audited(audit))
     return parts
 
 

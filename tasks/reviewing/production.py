@@ -58,14 +58,20 @@ def draw_audit(store: Store, table: Predictions, size: int, seed: int) -> Audit:
 
 def newest_audit(store: Store, name: str, table: Ref | None = None) -> Audit | None:
     """The audit that was drawn last, of all tables of the name or of one; None without any."""
-    found = [each for each in audits_of(store.disk, name) if table is None or each.table == str(table)]
-    return found[-1] if found else None
+    return next((each for each in audits_of(store.disk, name) if table is None or each.table == str(table)), None)
 
 
 def in_production(store: Store, table: Ref) -> Production | None:
     """What the newest audit of a table says by now; None without one. Raises Corrupt."""
     audit = newest_audit(store, table.name, table)
     return judged(store, audit, Labels(store.disk, table.name).words()) if audit else None
+
+
+def last_audit(store: Store, name: str) -> Production | None:
+    """What the newest audit of the tables called `name` says by now; None without a labelled one. Raises Corrupt."""
+    audit = newest_audit(store, name)
+    found = judged(store, audit, Labels(store.disk, name).words()) if audit else None
+    return found if found and found.accuracy else None
 
 
 def judged(store: Store, audit: Audit, words: Mapping[str, Word]) -> Production:

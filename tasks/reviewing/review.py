@@ -1,6 +1,8 @@
 """What the page of one name shows, and what it writes down: the newest table's rows, by what teaches most."""
 
+import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from tasks.shared.looks import stands_on_backbone
 from tasks.vision.teaching import spread_over_classes
 
 AUDIT = "audit"
+_NEWEST_SECONDS = 2.0  # a history of a thousand nights takes a while to read
 
 
 class ReviewError(LookbookError):
@@ -123,6 +126,7 @@ class Review:
         self.name, self._store, self._settings = name, store, settings
         self._labels = Labels(store.disk, name)
         self._tables: dict[str, Table] = {}
+        self._newest: tuple[float, Ref | None] = (-math.inf, None)
         self._turn = threading.RLock()
         self.newest()
 
@@ -131,8 +135,11 @@ class Review:
             table.pictures.close()
 
     def newest(self) -> Table:
-        """The newest table; a scoring may have made one since. Raises NotFound."""
-        ref = aliases.current(self._store.disk, "predictions", self.name, "latest")
+        """The newest table; a scoring may have made one since a few seconds ago. Raises NotFound."""
+        looked, ref = self._newest
+        if time.monotonic() - looked > _NEWEST_SECONDS:
+            ref = aliases.current(self._store.disk, "predictions", self.name, "latest")
+            self._newest = (time.monotonic(), ref)
         if ref is None:
             raise NotFound(
                 f"expected a table called {self.name}, found none; score a folder: lookbook score FOLDER --name "

@@ -1,0 +1,121 @@
+"""pytest tests/test_looks.py: what pictures look like to a backbone: which ones teach most, and how far they are from
+those that were learned from."""
+
+import hashlib
+import json
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from reviewed import CLASSES, publish_table
+
+from artifacts import backbones, predictions, weights
+from artifacts import dataset as datasets
+from artifacts.features import Features
+from artifacts.settings import Settings
+from artifacts.shards import Part
+from tasks.reports.scoring import Summary
+from tasks.requests import ScoreRequest
+from tasks.reviewing.looks import order_by_looks
+from tasks.reviewing.review import Review
+from tasks.reviewing.rows import Place
+from tasks.scoring.drift import drift
+from tasks.scoring.job import make_job
+from tasks.shared import backbones as pretrained
+from tasks.shared.embedding import Embedding, embed
+from tasks.shared.listing import allow_folder
+from tasks.vision.images import ImageSpec
+from tasks.vision.lite0 import FEATURES
+
+pytestmark = pytest.mark.slow
+
+SPEC = ImageSpec(height=64, width=64, channels=3)
+
+
+def stripes(angle, seed):
+    """A picture with stripes: uint8 [64, 64, 3]."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:64, :64]
+    wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 0.7 + random.uniform(0, 6))
+    colour = 128 + 100 * wave[..., None] * np.array([1.0, 0.6, -0.4])
+    return np.clip(colour + random.normal(0, 6, (64, 64, 3)), 0, 255).astype(np.uint8)
+
+
+def noise(seed):
+    return np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def on_backbone(store):
+    """Weights on a backbone, and what they learned from: stripes, whose features are on record."""
+    backbone = backbones.load(store, pretrained.add_package(store))
+    train = np.stack([stripes(number % 3, number) for number in range(24)])
+    test = np.stack([stripes(number % 3, 100 + number) for number in range(12)])
+    labels = np.arange(24, dtype=np.int32) % 3
+    sides = (
+        datasets.Split(images, labels[: len(images)], [str(each) for each in range(len(images))])
+        for images in (train, test)
+    )
+    train_side, test_side = sides
+    learned = datasets.save(
+        store, "stripes", train=train_side, test=test_side, classes=CLASSES, image_spec=SPEC.to_dict(), settings={},
+        inputs={}, made={},
+    )  # fmt: skip
+    for images in (train, test):
+        embed(store, Embedding(backbone, SPEC, "float32", "/CPU:0"), images)
+    return weights.save(
+        store, "stripes", tensors={"output/bias": np.zeros(3, np.float32)}, history=[], classes=CLASSES,
+        image_spec=SPEC.to_dict(), settings={"architecture": "transfer"}, dataset=learned, backbone=backbone.ref,
+        precision="float32", made={},
+    )  # fmt: skip
+
+
+def save(folder, pictures):
+    folder.mkdir(exist_ok=True)
+    for number, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+
+
+def test_what_teaches_most_is_uncertain_and_no_two_look_alike(store, on_backbone, tmp_path, monkeypatch):
+    """Ten copies of one picture, all less certain than five others: one copy comes first, then others."""
+    monkeypatch.setenv("LOOKBOOK_STORE", str(store.disk.root))
+    one = stripes(0, 0).astype(np.int16)
+    copies = [np.clip(one + seed, 0, 255).astype(np.uint8) for seed in range(10)]
+    save(tmp_path / "night", copies + [noise(seed) for seed in range(2)] + [stripes(1.5, seed) for seed in range(3)])
+    said = np.full((15, 3), [0.45, 0.4, 0.15], np.float32)
+    said[10:] = [0.55, 0.3, 0.15]
+    ref = publish_table(store, tmp_path / "night", "night", said, made_by=on_backbone)
+    order = order_by_looks(ref, [Place(0, row) for row in range(15)])
+    assert sorted(order) == [Place(0, row) for row in range(15)]
+    assert sum(place.row < 10 for place in order[:4]) == 1
+    review = Review(store, Settings(), "night")
+    before = [each.path for each in review.to_label("unsure", 15)[1]]
+    assert sorted(before) == [f"{number:03d}.png" for number in range(15)]
+    for _ in range(300):
+        now = [each.place for each in review.to_label("unsure", 15)[1]]
+        if now == order:
+            break
+        time.sleep(0.1)
+    assert now == order
+    review.close()
+    contents = [hashlib.sha256(noise(seed).tobytes()).digest() for seed in range(2)]
+    backbone = backbones.load(store, weights.load(store, on_backbone).backbone)
+    decided_by = Embedding(backbone, SPEC, "float32", "/CPU:0").decided_by(mirrored=False)
+    assert all(each in Features(store.disk, decided_by, FEATURES) for each in contents)  # kept for the next training
+
+
+@pytest.mark.parametrize(("drawn", "far"), [("stripes", False), ("noise", True)])
+def test_the_distance_tells_other_pictures_from_those_that_were_learned_from(store, on_backbone, tmp_path, drawn, far):
+    pictures = [stripes(seed % 3, 500 + seed) if drawn == "stripes" else noise(seed) for seed in range(20)]
+    save(tmp_path / "night", pictures)
+    settings = Settings(store=str(store.disk.root), decoders=1)
+    request = ScoreRequest(allow_folder(tmp_path / "night"), weights=str(on_backbone))
+    job = make_job(store, settings, request)
+    ref = publish_table(store, tmp_path / "night", "night", np.full((20, 3), [0.5, 0.3, 0.2], np.float32))
+    rows: pa.Table = predictions.load(store, ref).read(0)
+    part = Part("key", "sha", "digest", "000.png", 20, {"circle": 20}, {})
+    summary = Summary(rows=20, classes={"circle": 20}, confidence=[0, 0, 0, 0, 0, 20, 0, 0, 0, 0])
+    numbers = json.loads(drift(store, settings, job, [part], summary, lambda _: rows))
+    assert (numbers["distance"] > 1.5) is far

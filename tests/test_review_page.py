@@ -1,0 +1,296 @@
+"""pytest tests/test_review_page.py: people who label pictures, with keys, a mouse and a thumb, in a real browser."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from browser import open_page
+from commands import COMMAND
+from playwright.sync_api import expect
+from reviewed import CLASSES, draw, draw_folder, guesses, publish_table
+from upheld import ENDS_WITH_ITS_PARENT, free_port
+
+from artifacts.labels import Labels
+
+pytestmark = pytest.mark.browser
+PATIENT = 30_000  # ms: a server that was killed takes some seconds to be there again
+
+
+class Served:
+    """A `lookbook review night`, as a process that may be killed and started again at its port."""
+
+    def __init__(self, store, *asked):
+        self._asked = asked
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._environment = {
+            **os.environ,
+            "LOOKBOOK_STORE": str(store.disk.root),
+            "LOOKBOOK_REVIEW_PORT": str(self.port),
+        }
+        self.start()
+
+    def start(self):
+        command = [*ENDS_WITH_ITS_PARENT, *COMMAND, "review", "night", "--json", *self._asked]
+        self.process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True)
+        assert json.loads(self.process.stdout.readline())["url"].startswith(f"{self.url}/review/night")
+
+    def kill(self, by=signal.SIGKILL):
+        self.process.send_signal(by)
+        status = self.process.wait(20)
+        self.process.stdout.close()
+        return status
+
+
+@contextmanager
+def labelling(store, path="/review/night"):
+    served = Served(store)
+    try:
+        with open_page(f"{served.url}{path}", served.url) as page:
+            yield page, served
+    finally:
+        served.kill(signal.SIGINT)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    draw_folder(tmp_path / "pictures", 120)
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def night(store, folder):
+    return publish_table(store, folder, "night", guesses(120), parts=2)
+
+
+def shown(page):
+    """The path of the picture on the screen, once it is there."""
+    expect(page.locator("#what")).not_to_be_empty(timeout=PATIENT)
+    path = page.locator("#what").inner_text()
+    expect(page.locator("figure img")).to_have_attribute("alt", path, timeout=PATIENT)
+    return path
+
+
+def press(page, key):
+    path = shown(page)
+    page.keyboard.press(key)
+    return path
+
+
+def recorded(store):
+    """path -> a label or a verdict, as it counts now."""
+    words = Labels(store.disk, "night").words().values()
+    return {each.statement.path: each.statement.label or each.statement.verdict for each in words}
+
+
+def wait_for(page, text):
+    expect(page.locator("#done")).to_contain_text(text)
+
+
+def test_keys_label_and_take_back(store, night):
+    with labelling(store) as (page, _):
+        expect(page.locator("#classes button")).to_have_text(["circle 1", "square 2", "line 3"])
+        said = {press(page, "2"): "square", press(page, "x"): "none", press(page, "b"): "bad"}
+        predicted = page.locator("#classes button.said").inner_text().split()[0]
+        said[press(page, "Enter")] = predicted
+        skipped = press(page, "s")
+        undone = press(page, "1")
+        wait_for(page, "5 labelled")
+        page.keyboard.press("u")
+        wait_for(page, "4 labelled")
+        assert shown(page) == undone
+        said[press(page, "3")] = "line"
+        wait_for(page, "5 labelled, 5 of them now")
+        assert recorded(store) == said
+        assert skipped not in said
+        page.reload()
+        assert shown(page) not in said
+    events = Labels(store.disk, "night").events
+    assert len(events) == 7
+    assert [event.undoes for event in events if event.undoes] == [5]
+
+
+def test_a_grid_accepts_all_but_what_was_clicked(store, night):
+    with labelling(store) as (page, _):
+        shown(page)
+        page.keyboard.press("g")
+        pictures = page.locator("#pictures button")
+        expect(pictures).to_have_count(50)
+        expect(pictures.locator("img")).to_have_count(50)
+        titles = pictures.evaluate_all("all => all.map(each => each.title)")
+        labels = pictures.locator("span").all_inner_texts()
+        pictures.nth(3).click()
+        pictures.nth(7).click()
+        pictures.nth(9).click()
+        pictures.nth(9).click()  # it was right after all
+        page.keyboard.press("Enter")
+        wait_for(page, "48 labelled")
+        accepted = dict(zip(titles, labels, strict=True))
+        del accepted[titles[3]], accepted[titles[7]]
+        assert recorded(store) == accepted
+        assert len(Labels(store.disk, "night").events) == 1
+        assert [press(page, "1"), press(page, "2")] == [titles[3], titles[7]]  # what was clicked comes next, one by one
+        wait_for(page, "50 labelled")
+
+
+def test_a_new_class_by_the_mouse_and_an_old_one_found_by_its_name(store, night):
+    with labelling(store) as (page, _):
+        first = shown(page)
+        page.locator("#find").fill("oval")
+        page.get_by_role("button", name='Add the new class "oval"').click()
+        expect(page.locator("#classes button")).to_have_text(["circle 1", "square 2", "line 3", "oval 4"])
+        second = press(page, "/")
+        page.keyboard.type("qua")
+        page.keyboard.press("Enter")
+        wait_for(page, "2 labelled")
+        assert recorded(store) == {first: "oval", second: "square"}
+        expect(page.locator("#next")).to_contain_text("new classes: oval")
+        third = shown(page)
+        page.locator("#find").fill("Square")
+        page.get_by_role("button", name='Add the new class "Square"').click()
+        expect(page.locator("#problem")).to_contain_text("one name for one class, found 'Square' beside 'square'")
+        assert shown(page) == third  # it is there again
+
+
+def test_two_tabs_at_once_lose_nothing(store, night):
+    with labelling(store) as (page, served):
+        other = page.context.new_page()
+        other.goto(f"{served.url}/review/night")
+        said = {}
+        for _ in range(20):
+            said[press(page, "1")] = "circle"
+            said[press(other, "2")] = "square"  # the same pictures: the later word counts
+        wait_for(page, "20 of them now")
+        wait_for(other, "20 of them now")
+        while page.evaluate("Object.keys(localStorage).length"):  # until all is sent
+            page.wait_for_timeout(50)
+        events = Labels(store.disk, "night").events
+        assert len(events) == 40
+        assert recorded(store).keys() == said.keys()
+        assert len({event.id for event in events}) == 40
+
+
+def test_what_was_said_while_the_server_was_away_is_sent_by_the_next_page(store, night):
+    with labelling(store) as (page, served):
+        shown(page)
+        page.wait_for_timeout(1000)  # the next pictures are there already
+        served.kill()
+        said = {press(page, "1"): "circle", press(page, "2"): "square", press(page, "3"): "line"}
+        expect(page.locator("#problem")).to_contain_text("The server does not answer")
+        assert recorded(store) == {}
+        page.close()
+        served.start()
+        again = page.context.new_page()
+        again.goto(f"{served.url}/review/night")
+        wait_for(again, "3 labelled")
+        assert recorded(store) == said
+
+
+def test_what_can_not_be_shown_is_told_and_not_labelled(store, night, folder):
+    for path in folder.iterdir():
+        draw(path, 5000)
+    with labelling(store) as (page, _):
+        expect(page.locator("figure p")).to_contain_text("was changed since it was scored")
+        page.keyboard.press("1")
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(300)
+        assert recorded(store) == {}
+        folder.rename(folder.with_name("away"))
+    with labelling(store) as (page, _):
+        expect(page.locator("figure p")).to_contain_text("the folder that was scored can't be read")
+
+
+def test_a_damaged_log_is_told_on_the_page(store, night):
+    Labels(store.disk, "night").say("one-of-ann", "ann", [])
+    path = store.disk.root / "labels/night/00000001.json"
+    path.unlink()
+    path.write_text("{}")
+    with labelling(store) as (page, _):
+        expect(page.locator("#problem")).to_contain_text("labels/night/00000001.json is damaged")
+
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def test_names_of_strangers_are_text(store, tmp_path):
+    folder = tmp_path / "pictures"
+    for number in range(3):
+        draw(folder / f"{EVIL}{number}.png".replace("/", "_"), number)
+    publish_table(store, folder, "night", guesses(3), classes=[EVIL, "b & <b>", "${c}"])
+    with labelling(store, "/") as (page, _):
+        complaints = []
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.get_by_role("link", name="night").click()
+        assert EVIL in shown(page)
+        assert EVIL in page.locator("#classes").inner_text()
+        assert page.locator("#classes img, #what img, #likely img").count() == 0
+        press(page, "1")
+        wait_for(page, "1 labelled")
+        assert complaints == []
+
+
+def test_it_works_on_a_phone(store, night):
+    with labelling(store) as (page, _):
+        page.set_viewport_size({"width": 360, "height": 740})
+        shown(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        for button in page.locator("button:visible").all():
+            assert button.bounding_box()["height"] >= 40
+        page.get_by_role("button", name="square").click()
+        page.get_by_role("button", name="Bad picture").click()
+        wait_for(page, "2 labelled")
+        assert sorted(recorded(store).values()) == ["bad", "square"]
+
+
+def test_an_audit_from_the_command_to_the_answer(store, night):
+    served = Served(store, "--audit", "12")
+    try:
+        with open_page(f"{served.url}/review/night?mode=audit", served.url) as page:
+            for _ in range(12):
+                press(page, "Enter")
+            wait_for(page, "12 labelled")
+            expect(page.locator("#audit")).to_contain_text("100.0 % right (95 % interval")
+            expect(page.locator("#audit")).to_contain_text("12 of 12 labelled")
+            expect(page.locator("figure")).to_contain_text("Nothing is left to label here.")
+    finally:
+        served.kill(signal.SIGINT)
+
+
+@pytest.mark.long
+@pytest.mark.kill
+def test_a_thousand_pictures_and_five_kills_lose_no_label(store, tmp_path):
+    folder = tmp_path / "many"
+    draw_folder(folder, 1100)
+    publish_table(store, folder, "night", guesses(1100), parts=3)
+    with labelling(store) as (page, served):
+        done = threading.Event()
+        kills = []
+
+        def interfere():
+            while len(kills) < 5 and not done.wait(6):
+                served.kill()
+                kills.append(time.monotonic())
+                served.start()
+            done.wait()  # the server ends with the thread that has started it
+
+        killer = threading.Thread(target=interfere)
+        killer.start()
+        said = {}
+        random = np.random.default_rng(0)
+        for number in random.integers(0, 3, 1000).tolist():
+            said[press(page, str(number + 1))] = CLASSES[number]
+        expect(page.locator("#done")).to_contain_text("1000 labelled, 1000 of them now", timeout=3 * PATIENT)
+        done.set()
+        killer.join()
+    assert len(kills) == 5
+    assert len(said) == 1000
+    assert recorded(store) == said
+    events = Labels(store.disk, "night").events
+    assert len(events) == 1000  # none twice

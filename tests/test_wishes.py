@@ -1,0 +1,205 @@
+"""pytest tests/test_wishes.py: numbers of scorings as events, and retrainings that start by themselves."""
+
+import json
+import os
+import subprocess
+import time
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import numpy as np
+import pytest
+from commands import answer
+from conftest import draw_wardrobe
+from environment import DEAD_PROXIES
+from PIL import Image
+from reviewed import draw_folder, guesses, publish_table
+from upheld import ENDS_WITH_ITS_PARENT, PATIENCE, Upheld, asked, free_port
+
+from artifacts import aliases, predictions
+from artifacts.documents import seal, unseal
+from artifacts.labels import Labels, Statement
+from artifacts.refs import Ref
+from artifacts.store import Store
+from flows.ports import listen
+from flows.review import command
+from tasks.scoring.drift import exceeded, numbers_of
+
+
+def events(url, name, about, count, seconds=30):
+    """The events of this name about a name of tables, as the server has them; waits for so many."""
+    until = time.monotonic() + seconds
+    while True:
+        found = httpx.post(
+            f"{url}/events/filter", json={"filter": {"event": {"name": [name]}}}, timeout=PATIENCE
+        ).json()
+        ours = [each for each in found["events"] if each["resource"]["prefect.resource.name"] == about]
+        if len(ours) >= count or time.monotonic() > until:
+            return sorted(ours, key=lambda each: each["occurred"])
+        time.sleep(0.5)
+
+
+def a_day_earlier(store, name):
+    """The newest table of a name, as if yesterday's night had made it."""
+    number = len(aliases.history(store.disk, "predictions", name, "latest"))
+    key = aliases.event_key("predictions", name, "latest", number)
+    event = unseal(store.disk.read(key), key)
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    store.disk.remove(key)
+    store.disk.create(key, seal({**event, "at": yesterday.strftime("%Y-%m-%dT%H:%M:%SZ")}))
+
+
+def noise(folder, items, seed):
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(seed)
+    for item in range(items):
+        pixels = random.integers(0, 256, (28, 28), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed}-{item}.png")
+
+
+def test_a_number_is_exceeded_above_its_limit_alone():
+    numbers = {"low_confidence": 0.3, "class_shift": None, "errors": 0.2, "distance": 9.0}
+    assert exceeded(numbers, {"low_confidence": 0.3, "class_shift": 0.1, "errors": 0.1}) == {"errors": 0.2}
+
+
+@pytest.mark.slow
+def test_two_nights_of_drift_are_one_wish_a_day(lookbook, server, shared_environment, tmp_path):
+    store = Store(shared_environment["LOOKBOOK_STORE"])
+    for key in list(store.disk.list("runs")):
+        if "wished-" in key:
+            store.disk.remove(key)
+    settings = {**shared_environment, "PREFECT_API_URL": server}
+    settings["LOOKBOOK_RETRAIN_WHEN"] = json.dumps({"confidence_shift": 0.1, "low_confidence": 0.99})
+
+    def score(seed):
+        noise(tmp_path / "night", 60, seed)
+        return answer(lookbook("score", tmp_path / "night", "--name", "drifting", "--json", **settings))
+
+    first = score(1)
+    [event] = events(server, "lookbook.scored", "drifting", 1)
+    assert event["payload"]["table"] == first["predictions"]
+    numbers = numbers_of(predictions.load(store, Ref.parse(first["predictions"])).artifact)
+    assert {**numbers, "table": first["predictions"]} == event["payload"]
+    assert numbers["confidence_shift"] > 0.1
+    assert numbers["distance"] is None  # of a network without a backbone
+    assert numbers["errors"] == 0.0
+    a_day_earlier(store, "drifting")
+    score(2)
+    [wish] = events(server, "lookbook.retraining.wished", "drifting", 1)
+    assert wish["payload"]["because"].startswith("drifting drifted two nights: shift of the confidences ")
+    score(3)
+    assert len(events(server, "lookbook.scored", "drifting", 3)) == 3
+    assert len(events(server, "lookbook.retraining.wished", "drifting", 2, seconds=2)) == 1
+    assert store.verify().corrupt == []
+
+
+@pytest.mark.slow
+def test_so_many_new_labels_are_a_wish(store, server, tmp_path):
+    draw_folder(tmp_path / "pictures", 20)
+    publish_table(store, tmp_path / "pictures", "labelled", guesses(20))
+    [listening_on] = listen("127.0.0.1", 0)
+    environment = {**os.environ, "LOOKBOOK_STORE": str(store.disk.root), "PREFECT_API_URL": server}
+    environment["LOOKBOOK_RETRAIN_WHEN"] = json.dumps({"labels": 4})
+    process = subprocess.Popen(
+        [*ENDS_WITH_ITS_PARENT, *command([listening_on])], env=environment, pass_fds=[listening_on.fileno()]
+    )
+    try:
+        http = httpx.Client(base_url=f"http://127.0.0.1:{listening_on.getsockname()[1]}", timeout=60)
+        with http:
+            token = http.get("/api/session").json()["token"]
+            found = http.get("/api/tables/labelled").json()
+            for number, item in enumerate(found["items"][:9]):
+                body = {"id": f"a-word-{number}", "version": found["version"], "chosen": "unsure"}
+                body["said"] = [{"part": item["part"], "row": item["row"], "verdict": "bad"}]
+                http.post(
+                    "/api/tables/labelled/labels", json=body, headers={"X-Lookbook-Token": token}
+                ).raise_for_status()
+        [wish] = events(server, "lookbook.retraining.wished", "labelled", 1)
+        assert wish["payload"]["because"] == "labelled has 4 new labels"
+    finally:
+        process.terminate()
+        process.wait(20)
+        listening_on.close()
+
+
+@pytest.mark.long
+@pytest.mark.server
+def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(tmp_path, fashion_mnist):
+    draw_wardrobe(tmp_path / "photos/wardrobe", fashion_mnist["test"].images, fashion_mnist["test"].labels)
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_API_PORT": str(free_port()),
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        "LOOKBOOK_STORE": str(tmp_path / "store"),
+        "LOOKBOOK_REVIEW_PORT": str(free_port()),
+        "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(tmp_path / "photos")}),
+        "LOOKBOOK_RETRAIN_WHEN": json.dumps({"labels": 5}),
+        **DEAD_PROXIES,
+    }
+    up = Upheld(environment)
+    try:
+        own = {"images": "photos:wardrobe/own", "name": "wardrobe", "epochs": 3, "image_size": 28, "color": "grey"}
+        assert up.wait(up.start("retrain/weekly", **own))["state_type"] == "COMPLETED"
+        scored = up.start("score/folder", folder="photos:wardrobe/night", weights="wardrobe@champion", name="looks")
+        assert up.wait(scored)["state_type"] == "COMPLETED"
+        [ours] = [each for each in asked(up.api, "automations") if "new labels" in each["name"]]
+        assert ours["enabled"] is False
+        wish(up, "first")
+        time.sleep(10)
+        assert len([each for each in asked(up.api, "flow_runs") if each["name"].startswith("retrain")]) == 1
+
+        [weekly] = [each for each in asked(up.api, "deployments") if each["name"] == "weekly"]
+        changed = {"parameters": {**weekly["parameters"], **own, "labels": "looks", "if_unchanged": "train"}}
+        httpx.patch(f"{up.api}/deployments/{weekly['id']}", json=changed, timeout=PATIENCE).raise_for_status()
+        httpx.patch(f"{up.api}/automations/{ours['id']}", json={"enabled": True}, timeout=PATIENCE).raise_for_status()
+        for key in up.store.disk.list("runs"):
+            if "wished-" in key:
+                up.store.disk.remove(key)  # as on the next day
+        time.sleep(3)
+        wish(up, "second")
+        until = time.monotonic() + 60
+        while not (runs := [each for each in asked(up.api, "flow_runs") if each["parameters"].get("because")]):
+            assert time.monotonic() < until
+            time.sleep(1)
+        [run] = runs
+        assert up.wait(run["id"])["state_type"] == "COMPLETED", up.logs(run["id"])
+        name = httpx.get(f"{up.api}/flow_runs/{run['id']}", timeout=PATIENCE).json()["name"]
+        assert name.startswith("retrain-wardrobe-looks-has-")
+        reports = [each for each in asked(up.api, "artifacts") if each["flow_run_id"] == run["id"]]
+        [report] = [each["data"] for each in reports if each["key"] == "retrain-wardrobe"]
+        assert "Started because looks has" in report
+        assert "What people's labels changed" in report
+        up.bring_down()
+        up.bring_up_again()
+        [ours] = [each for each in asked(up.api, "automations") if "new labels" in each["name"]]
+        assert ours["enabled"] is True  # as somebody has switched it
+    finally:
+        up.bring_down()
+
+
+def wish(up, which):
+    """Label five more pictures on the page."""
+    with httpx.Client(base_url=up.review, timeout=60) as http:
+        token = http.get("/api/session").json()["token"]
+        found = http.get("/api/tables/looks").json()
+        for number, item in enumerate(found["items"][:5]):
+            said = [{"part": item["part"], "row": item["row"], "verdict": "class", "label": item["label"]}]
+            body = {"id": f"{which}-{number}-word", "version": found["version"], "chosen": "unsure", "said": said}
+            answer = http.post("/api/tables/looks/labels", json=body, headers={"X-Lookbook-Token": token})
+            answer.raise_for_status()
+
+
+def test_labels_that_a_dataset_has_learned_from_are_not_new(store, tmp_path):
+    from artifacts import dataset as datasets
+    from flows.wishes import _learned_from
+
+    log = Labels(store.disk, "night")
+    log.say("one-of-ann", "ann", [Statement("a" * 64, "bad")])
+    assert _learned_from(store, "night") == 0
+    side = datasets.Split(np.zeros((2, 8, 8, 3), np.uint8), np.array([0, 1], np.int32), ["a", "b"])
+    datasets.save(
+        store, "shop", train=side, test=side, classes=["a", "b"], image_spec={}, settings={"labels": "night"},
+        inputs={}, made={}, labels=[{"sha256": "a" * 64}],
+    )  # fmt: skip
+    assert _learned_from(store, "night") == 1
