@@ -40,7 +40,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
     bound: list[socket.socket] = []
     try:
         for address, family in found.items():
-            bound.append(socket.socket(family))
+            # by its protocol asyncio knows whose answers not to hold back: without it each takes 40 ms more
+            bound.append(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
             bound[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 bound[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
