@@ -65,6 +65,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/score.py
 	@$(BIN)/python benchmarks/cluster.py --kills
 	@$(BIN)/python benchmarks/collect.py --loop 10
+	@$(BIN)/python benchmarks/review.py
 	@$(BIN)/python benchmarks/prepare.py
 	@$(BIN)/python benchmarks/evaluate.py
 	@$(BIN)/python benchmarks/gate.py

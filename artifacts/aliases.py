@@ -50,6 +50,12 @@ def current(disk: Disk, kind: str, name: str, alias: str) -> Ref | None:
     return Ref.parse(events[-1].ref) if events else None
 
 
+def newest(disk: Disk, kind: str, name: str, alias: str) -> Event | None:
+    """The last event, without a look at those before it; None when nothing was ever decided. Raises Corrupt."""
+    keys = list(disk.list(_folder(kind, name, alias)))
+    return read_event(disk, keys[-1]) if keys else None
+
+
 def names(disk: Disk, kind: str, alias: str) -> list[str]:
     """The artifact names that have this alias, sorted."""
     keys = (key.split("/") for key in disk.list(f"aliases/{kind}"))

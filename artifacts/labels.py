@@ -69,11 +69,13 @@ class Word:
 
     statement: the newest one; event: in which it was made.
     first: the oldest statement that was not taken back: why the picture was shown at first decides how it is used.
+    audited: whether somebody said something of it as a part of an audit.
     """
 
     statement: Statement
     event: LabelEvent
     first: Statement
+    audited: bool
 
 
 class Labels:
@@ -84,6 +86,7 @@ class Labels:
         self.name = check_name(name)
         self._disk = disk
         self._ids: dict[str, LabelEvent] = {}
+        self._words: dict[str, Word] | None = None
         self.events: list[LabelEvent] = []
         keys = list(disk.list(f"{FOLDER}/{name}"))
         for number, (key, event) in enumerate(zip(keys, spread(disk.at_once, self._read, keys), strict=True), start=1):
@@ -115,14 +118,14 @@ class Labels:
                 return
 
     def words(self) -> dict[str, Word]:
-        """SHA-256 (hex) -> what counts of that content."""
-        gone = {event.undoes for event in self.events}
-        found: dict[str, Word] = {}
-        for event in self.events:
-            for statement in event.statements if event.number not in gone else ():
-                before = found.get(statement.sha256)
-                found[statement.sha256] = Word(statement, event, before.first if before else statement)
-        return found
+        """SHA-256 (hex) -> what counts of that content. Not to be changed."""
+        if self._words is None:
+            self._words = {}
+            gone = {event.undoes for event in self.events}
+            for event in self.events:
+                if event.number not in gone:
+                    _count(self._words, event)
+        return self._words
 
     def _append(self, event_id: str, by: str, said: Mapping[str, Any]) -> LabelEvent:
         self.refresh()
@@ -138,6 +141,10 @@ class Labels:
         return self._ids[event_id]
 
     def _add(self, event: LabelEvent) -> None:
+        if event.undoes:
+            self._words = None
+        elif self._words is not None:
+            _count(self._words, event)
         self.events.append(event)
         self._ids[event.id] = event
 
@@ -146,6 +153,14 @@ class Labels:
 
     def _key(self, number: int) -> str:
         return f"{FOLDER}/{self.name}/{number:08d}.json"
+
+
+def _count(words: dict[str, Word], event: LabelEvent) -> None:
+    """Let the statements of an event count, after all before it."""
+    for statement in event.statements:
+        before = words.get(statement.sha256)
+        audited = statement.chosen == "audit" or bool(before and before.audited)
+        words[statement.sha256] = Word(statement, event, before.first if before else statement, audited)
 
 
 def read_label_event(disk: Disk, key: str) -> LabelEvent:

@@ -218,7 +218,7 @@ def _restart_seconds(conductor: Any, task: dict[str, Any]) -> float:
 
 
 def kills(top: Path, environment: dict[str, str]) -> None:
-    """Kill random actors, up to 100 times, during one scoring of 100,000 JPEG, and compare its table with one process's."""
+    """Kill random actors, up to 100 times, while 100,000 JPEG are scored; is the table that of one process?"""
     large = np.random.default_rng(0).integers(0, 255, (1024, 1024), np.uint8)
     folder = top / "large"
     folder.mkdir()

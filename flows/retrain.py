@@ -37,6 +37,7 @@ from tasks.results import Retrained
 from tasks.shared.deadline import Deadline
 from tasks.shared.folders import check_folder
 from tasks.shared.listing import default_name
+from tasks.vision.errors import SettingsError
 from tasks.vision.recipes import IMAGE_SIZE, TRANSFER_IMAGE_SIZE, TrainingSettings, recommended
 
 
@@ -69,7 +70,7 @@ def retrain(request: RetrainRequest) -> Any:
     """
     deadline = Deadline.after(request.deadline_hours)
     configured = Settings()
-    called = _called(configured, request.data)
+    called = _called(configured, request.data, request.pictures.labels)
     request = _settled(configured, request)
     training_settings(request.training)
     data, computing = request.data, request.computing
@@ -118,9 +119,11 @@ def retrain(request: RetrainRequest) -> Any:
     return result.to_dict()
 
 
-def _called(configured: Settings, data: Data) -> str:
+def _called(configured: Settings, data: Data, labels: str | None) -> str:
     """The name of all that is made. Raises FolderError for a folder that can't be read, before there is any work."""
     if not data.images:
+        if labels:
+            raise SettingsError("expected images with labels: a folder of pictures that they join; found none")
         return check_name(data.name or data.dataset)
     folder = split_table(data.images)[0]
     check_folder(configured, folder)

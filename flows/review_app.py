@@ -2,7 +2,6 @@
 stands in `tasks/reviewing`."""
 
 import base64
-import binascii
 import hmac
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,7 +16,8 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from artifacts.errors import Corrupt, LookbookError, NotFound
+from artifacts.documents import digest
+from artifacts.errors import Corrupt, LookbookError, NotFound, StoreError
 from artifacts.provenance import user_at_host
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -25,6 +25,7 @@ from flows.guard import App, Guard, Receive, Scope, Send, own_origins
 from tasks.reviewing.pictures import NoPicture
 from tasks.reviewing.review import AUDIT, Review, Said, reviewable
 from tasks.reviewing.rows import Place, Seen
+from tasks.vision.errors import DecoderError
 
 _PAGES = Path(__file__).with_name("pages")
 _TYPES = {"review.html": "text/html", "review.js": "text/javascript", "review.css": "text/css"}
@@ -38,7 +39,10 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_STATUS: tuple[tuple[type[LookbookError], int], ...] = ((NotFound, 404), (NoPicture, 404), (Corrupt, 500))
+_STATUS: tuple[tuple[type[LookbookError], int], ...] = (
+    (NotFound, 404), (NoPicture, 404), (Corrupt, 500), (StoreError, 503), (DecoderError, 503)
+)  # fmt: skip
+"""Of all else that was asked for and can't be: 422. Only what is refused so does the page not send again."""
 
 
 OnLabels = Callable[[str, int], None]
@@ -128,7 +132,7 @@ def make_app(settings: Settings, on_labels: OnLabels = lambda *_: None) -> FastA
 
     @app.get("/api/session")
     def session(request: Request) -> dict[str, Any]:
-        return {"token": token, "by": _who(request)}
+        return {"token": token, "by": _who(request), "store": digest(str(reviews.store.disk.root))[:12]}
 
     @app.get("/api/names")
     def names() -> list[dict[str, Any]]:
@@ -148,7 +152,7 @@ def make_app(settings: Settings, on_labels: OnLabels = lambda *_: None) -> FastA
             "classes": review.classes(),
             "errors": facts["errors"],
             "has_audit": review.audit() is not None,
-            "items": [_item(row, facts["classes"]) for row in rows],
+            "items": [_item(shown.ref.version, row, facts["classes"]) for row in rows],
             **_progress(review, mode == AUDIT),
         }
 
@@ -162,9 +166,11 @@ def make_app(settings: Settings, on_labels: OnLabels = lambda *_: None) -> FastA
         review = reviews.of(name)
         said = [Said(Place(each.part, each.row), each.verdict, each.label, each.new) for each in saying.said]
         event = review.say(saying.id, _who(request), saying.version, said, saying.chosen)
-        answer = {"number": event.number, **_progress(review, saying.chosen == AUDIT)}
-        on_labels(name, answer["progress"]["labelled"])
-        return answer
+        with suppress(LookbookError):  # it is on record, whatever follows
+            answer = _progress(review, saying.chosen == AUDIT)
+            on_labels(name, answer["progress"]["labelled"])
+            return {"number": event.number, **answer}
+        return {"number": event.number, "progress": None, "production": None}
 
     @app.post("/api/tables/{name}/undo", dependencies=[Depends(may_change)])
     def undo(name: str, undoing: Undoing, request: Request) -> dict[str, Any]:
@@ -219,7 +225,7 @@ def _credentials(header: str) -> tuple[str, str]:
     """Name and password of HTTP's basic authentication; empty where there are none."""
     kind, _, encoded = header.partition(" ")
     if kind.lower() == "basic":
-        with suppress(binascii.Error, UnicodeDecodeError):
+        with suppress(ValueError):  # binascii's and Unicode's errors are such
             name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
             return name, password
     return "", ""
@@ -231,7 +237,7 @@ def _who(request: Request) -> str:
     return "".join(each for each in name if each.isprintable()) or user_at_host()
 
 
-def _item(row: Seen, classes: Sequence[str]) -> dict[str, Any]:
+def _item(version: str, row: Seen, classes: Sequence[str]) -> dict[str, Any]:
     likely: list[tuple[str, float]] = []
     if row.probabilities is not None:
         top = sorted(enumerate(row.probabilities.tolist()), key=lambda each: -each[1])[:_SHOWN_CLASSES]
@@ -239,6 +245,7 @@ def _item(row: Seen, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "part": row.place.part,
         "row": row.place.row,
+        "version": version,
         "path": row.path,
         "label": row.label,
         "confidence": row.confidence,

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from prefect.utilities.annotations import quote
 
 from artifacts import predictions, runs
-from artifacts.errors import NotFound
+from artifacts.errors import Corrupt, NotFound
 from artifacts.predictions import Predictions
 from artifacts.refs import Ref
 from artifacts.settings import Settings
@@ -85,8 +85,9 @@ def score(request: ScoreRequest) -> dict[str, Any]:
 def _report(store: Store, name: str, published: Predictions, result: Scored, settings: Settings) -> None:
     """The run's report in Prefect's UI."""
     report = scoring.opening(name, result, settings.review_url)
-    if (audit := last_audit(store, name)) is not None:
-        report = f"{report}\n\n{scoring.audited(audit)}"
+    with suppress(Corrupt):  # it only stands beside; `lookbook verify` tells
+        if (audit := last_audit(store, name)) is not None:
+            report = f"{report}\n\n{scoring.audited(audit)}"
     with suppress(NotFound):  # a table of an earlier Lookbook
         report = f"{report}\n\n{published.artifact.read('report.md').decode()}"
     create_markdown_artifact(report, key=report_key("score", name), description=f"Predictions of {name}")

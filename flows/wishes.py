@@ -90,12 +90,12 @@ def _learned_from(store: Store, name: str) -> int:
 
 
 def _wish(store: Store, name: str, because: str) -> None:
-    """Emit it, unless there was a wish today: whoever writes the day down first does."""
+    """Emit it, unless there was a wish of this name today: whoever writes the day down first does."""
     from prefect.events import emit_event
 
     with suppress(AlreadyExists):
         day = datetime.now(UTC).strftime("%Y-%m-%d")
-        store.disk.create(f"runs/wished-{day}.json", seal({"name": name, "because": because}))
+        store.disk.create(f"runs/wished-{name}-{day}.json", seal({"name": name, "because": because}))
         emit_event(event=WISHED, resource=_resource(name), payload={"because": because})
 
 

@@ -1,7 +1,7 @@
 """The stage that makes a dataset artifact: out of a data set's own files, or of a folder of pictures."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
-from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, read_files
+from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, places_in, read_files
 from tasks.preparing.remote import read_on_cluster
 from tasks.preparing.said import LEFT_OUT, findings, teach, words_of
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
@@ -103,7 +103,7 @@ def prepare_folder(
     preparations = Preparations(store.disk, decided_by)
     earlier = preparations.newest()
     before = _published(store, earlier.dataset) if earlier else None
-    passed = not any(why.partition(":")[0] in PASSING_ERRORS for why in before.bad.values()) if before else False
+    passed = not any(kind in PASSING_ERRORS for kind in _reasons(before)) if before else False
     if earlier and before and passed and earlier.listed == listed:
         items = sum(side["items"] for side in before.artifact.facts["counts"].values())
         check_bad(settings, images, _not_said(before.bad), items, pictures.max_bad)
@@ -132,7 +132,10 @@ def prepare_folder(
             def decoded_of(where: str) -> Decoded:
                 return Decoded(store.disk, {**decided_by, "folder": where}, (spec.height, spec.width, spec.channels))
 
-            taught = teach(settings, said, labelled, read, spec, pictures.new_classes, decoded_of, on_rows)
+            learned = _newest(store, name, {"labels": said.name})
+            same = learned and learned.image_spec == spec.to_dict()
+            known = {**(places_in(learned) if learned and same else {}), **read.places}
+            taught = teach(settings, said, labelled, read, spec, pictures.new_classes, known, decoded_of, on_rows)
             labelled, read, rows, reasons = taught.labelled, taught.read, taught.rows, taught.reasons
             kept += taught.decoded
     sides = assign(labelled, read, spec, pictures.split_seed)
@@ -208,6 +211,12 @@ def prepare_dataset(store: Store, source: IdxDataset, settings: Settings, name: 
     return ref
 
 
+def _reasons(dataset: Dataset) -> Iterator[str]:
+    """Why files, and labels of people's, could not be learned from, in a word each."""
+    yield from (why.partition(":")[0] for why in dataset.bad.values())
+    yield from (str(row["use"]) for row in dataset.labels)
+
+
 def _not_said(bad: Mapping[str, str]) -> dict[str, str]:
     """Without the files that people's words keep out."""
     return {path: why for path, why in bad.items() if not why.startswith(f"{LEFT_OUT}:")}
@@ -218,12 +227,15 @@ def _published(store: Store, ref: Ref) -> Dataset | None:
     return datasets.load(store, ref) if store.claim(ref) else None
 
 
-def _newest(store: Store, name: str) -> Dataset | None:
-    """The version of the dataset that was published last; None when there is none that can be read."""
+def _newest(store: Store, name: str, settings: Mapping[str, str] | None = None) -> Dataset | None:
+    """The version of the dataset that was published last, of those with these settings; None when there is none that
+    can be read."""
     found: list[Dataset] = []
     for ref in store.refs("datasets", name):
         with suppress(NotFound, Corrupt):
-            found.append(datasets.load(store, ref))
+            data = datasets.load(store, ref)
+            if (settings or {}).items() <= data.artifact.identity["settings"].items():
+                found.append(data)
     return _sound(max(found, key=lambda each: str(each.artifact.manifest["provenance"]["created"]), default=None))
 
 

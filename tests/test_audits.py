@@ -177,3 +177,14 @@ def test_it_is_told_beside_the_test_split_of_the_same_weights(store, night):
     draw_audit(store, night, 40, seed=0)
     assert in_production(store, night.artifact.ref).test_accuracy == 0.75
     assert len(list(audits_of(store.disk, "night"))) == 1
+
+
+def test_what_was_labelled_because_the_model_was_unsure_does_not_bend_an_audit(store, night):
+    log = Labels(store.disk, "night")
+    audit = draw_audit(store, night, 40, seed=0)
+    for number, each in enumerate(audit.pictures[:20]):
+        log.say(f"unsure-{number:04d}", "ann", [Statement(each.sha256, "none", chosen="unsure")])
+    assert in_production(store, night.artifact.ref).labelled == 0
+    label(store, audit, lambda each, number: each.label if number >= 10 else None)
+    found = in_production(store, night.artifact.ref)
+    assert (found.labelled, found.accuracy.value) == (30, 1.0)

@@ -196,3 +196,12 @@ def test_the_history_of_a_picture(store, night, tmp_path, lookbook):
         told_of(store, "day", "000001.png")
     ran = lookbook("labels", "history", "night", "000001.png", "--json", LOOKBOOK_STORE=str(store.disk.root))
     assert [each["label"] for each in json.loads(ran.stdout.splitlines()[-1])] == ["circle", "square"]
+
+
+def test_a_file_that_was_read_before_brings_what_it_could_not_then(store, night, tmp_path):
+    file = write(tmp_path / "in.csv", ("path", "label"), ("000001.png", "line"), ("000025.png", "circle"))
+    assert read_in(store, "night", file)["unknown"] == ["000025.png"]
+    draw_folder(tmp_path / "pictures", 30)
+    publish_table(store, tmp_path / "pictures", "night", guesses(30))
+    assert read_in(store, "night", file) == {"labels": 2, "unseen": 0, "unknown": []}
+    assert sorted(counts(store).values()) == ["circle", "line"]

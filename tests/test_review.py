@@ -293,6 +293,29 @@ def test_an_audit_is_shown_in_its_order_and_judged(asked, store, table):
     assert len(asked.table("audit").json()["items"]) == 10
 
 
+def test_an_audit_shows_again_what_was_labelled_before(asked, store, table):
+    from artifacts import predictions
+
+    audit = draw_audit(store, predictions.load(store, table), 20, seed=1)
+    time.sleep(2.1)
+    items = asked.table("audit").json()["items"]
+    asked.say((items[0], "none"), chosen="unsure")
+    assert len(asked.table("audit").json()["items"]) == 20
+    asked.say((items[0], "none"), chosen="audit")
+    assert len(asked.table("audit").json()["items"]) == len(audit.pictures) - 1
+
+
+def test_a_table_that_is_not_the_newest_any_more_is_still_labelled(asked, store, folder, table):
+    old = asked.table().json()
+    publish_table(store, folder, "night", guesses(ITEMS, seed=9), classes=["disc", "box", "stroke"])
+    time.sleep(2.1)
+    assert asked.table().json()["classes"] == ["disc", "box", "stroke"]
+    item = old["items"][0]
+    assert asked.picture(item, version=old["version"]).status_code == 200
+    assert asked.say((item, item["label"]), version=old["version"]).status_code == 200
+    assert asked.say((asked.table().json()["items"][0], "disc")).status_code == 200
+
+
 def test_a_change_needs_the_token_and_the_pages_own_origin(asked, store):
     [item] = asked.table(count=1).json()["items"]
     body = {"id": "a-strange-page", "version": asked.table().json()["version"], "chosen": "unsure"}
@@ -331,6 +354,7 @@ def test_every_answer_says_what_a_browser_may_do_with_it(asked):
 def test_with_a_password_the_name_that_is_given_is_on_record(settings, table, store):
     with served(settings, password="open sesame") as url:
         assert httpx.get(f"{url}/").status_code == 401
+        assert httpx.get(f"{url}/", headers={"Authorization": "Basic \u00e9".encode("latin-1")}).status_code == 401
         for wrong in ("ann:wrong", "ann", ":"):
             header = {"Authorization": f"Basic {base64.b64encode(wrong.encode()).decode()}"}
             assert httpx.get(f"{url}/", headers=header).status_code == 401

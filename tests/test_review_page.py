@@ -139,6 +139,65 @@ def test_a_grid_accepts_all_but_what_was_clicked(store, night):
         wait_for(page, "50 labelled")
 
 
+def test_a_grid_accepts_nothing_that_was_not_on_the_screen(store, night):
+    with labelling(store) as (page, _):
+        for _ in range(30):
+            press(page, "1")
+        wait_for(page, "30 labelled")
+        page.keyboard.press("g")
+        page.keyboard.press("Enter")  # at once: nobody has seen them
+        pictures = page.locator("#pictures button")
+        expect(pictures.locator("img")).to_have_count(50)
+        titles = set(pictures.evaluate_all("all => all.map(each => each.title)"))
+        before = set(recorded(store))
+        page.keyboard.press("Enter")
+        wait_for(page, f"{len(before | titles)} labelled")
+        assert set(recorded(store)) - before <= titles
+
+
+def test_a_key_that_is_held_says_one_thing(store, night):
+    with labelling(store) as (page, _):
+        shown(page)
+        page.keyboard.down("1")
+        for _ in range(5):
+            page.keyboard.down("1")  # as a keyboard repeats it
+        page.keyboard.up("1")
+        wait_for(page, "1 labelled, 1 of them now")
+        page.wait_for_timeout(300)
+        assert len(recorded(store)) == 1
+
+
+def test_enter_on_a_button_that_was_reached_by_tab_is_that_button(store, night):
+    with labelling(store) as (page, _):
+        path = shown(page)
+        page.keyboard.press("Tab")
+        page.locator("#bad").focus()
+        page.keyboard.press("Enter")
+        wait_for(page, "1 labelled")
+        assert recorded(store) == {path: "bad"}
+
+
+def test_a_new_table_under_an_open_page_is_shown_and_undo_keeps_to_its_own(store, night, folder):
+    with labelling(store) as (page, _):
+        first = press(page, "1")
+        new = publish_table(store, folder, "night", guesses(120, seed=5))
+        page.wait_for_timeout(2200)
+        while new.version not in page.locator("#table").inner_text():  # until the page asks for more
+            press(page, "2")
+            page.wait_for_timeout(50)
+        press(page, "3")
+        wait_for(page, " labelled, ")
+        assert recorded(store)[first] == "circle"
+        said = int(page.locator("#done").inner_text().split(", ")[1].split()[0])
+        for _ in range(said):
+            page.keyboard.press("u")
+        wait_for(page, "0 labelled")
+        assert shown(page) == first
+        press(page, "2")
+        wait_for(page, "1 labelled")
+        assert recorded(store) == {first: "square"}
+
+
 def test_a_new_class_by_the_mouse_and_an_old_one_found_by_its_name(store, night):
     with labelling(store) as (page, _):
         first = shown(page)

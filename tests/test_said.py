@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -11,9 +12,11 @@ from artifacts import dataset as datasets
 from artifacts.errors import NotFound
 from artifacts.labels import Labels, Statement
 from artifacts.settings import Settings
+from artifacts.store import Store
 from tasks.prepare import prepare_folder
 from tasks.requests import PictureSettings
 from tasks.shared.deadline import Deadline
+from tasks.shared.listing import allow_place, to_text
 
 
 class Shop:
@@ -115,7 +118,7 @@ def test_pictures_chosen_by_the_model_are_never_tested_with_and_audits_may_be(sh
 
 def test_new_classes_need_a_word(shop):
     for number in range(6):
-        shop.say_of_night(f"{number}.png", "sandal", chosen="audit")
+        shop.say_of_night(f"{number}.png", "sandal")
     shop.say_of_night("7.png", "Boot")
     made = shop.prepare()
     assert made.classes == ["boot", "shoe"]
@@ -124,7 +127,7 @@ def test_new_classes_need_a_word(shop):
     assert "--new-classes takes it" in texts
     assert sides(made).keys() == sides(shop.prepare()).keys()
     made = shop.prepare(new_classes=True)
-    assert made.classes == ["boot", "sandal", "shoe"]
+    assert made.classes == ["boot", "sandal", "shoe"]  # though none of them was drawn at random
     assert uses(made)["labels:night/7.png"] == "no class"  # two names for one class
     assert {side for source, (side, label) in sides(made).items() if label == "sandal"} == {"train", "test"}
 
@@ -187,3 +190,51 @@ def test_nothing_is_decoded_twice_and_the_same_words_are_the_same_version(shop):
 def test_a_name_that_nobody_knows_is_refused(shop):
     with pytest.raises(NotFound, match="expected labels, or a table of predictions, called night; found neither"):
         shop.prepare()
+
+
+def test_what_a_person_says_is_of_no_class_of_the_folder_is_not_learned_from_as_another(shop):
+    shop.say(shop.sha["boot/3.png"], "sandal")
+    made = shop.prepare()
+    assert "boot/3.png" not in sides(made)
+    assert made.bad["boot/3.png"] == "labelled: a class that the folder has not"
+
+
+def test_equal_pictures_and_labels_are_the_same_version_however_they_came(shop, tmp_path):
+    """Taken over, decoded now, or in another order."""
+    for number in (3, 1, 2):
+        shop.say_of_night(f"{number}.png", "boot")
+    shop.prepare()
+    for number in (7, 0, 5):
+        shop.say_of_night(f"{number}.png", "shoe")
+    made = shop.prepare()
+    other = Shop(Store(tmp_path / "other-store"), shop.top)
+    for number, label in ((5, "shoe"), (2, "boot"), (0, "shoe"), (3, "boot"), (7, "shoe"), (1, "boot")):
+        other.say_of_night(f"{number}.png", label)
+    assert other.prepare().artifact.ref == made.artifact.ref
+
+
+def test_what_could_not_be_read_is_tried_again(shop):
+    shop.say_of_night("1.png", "boot")
+    (shop.top / "night").rename(shop.top / "away")
+    assert uses(shop.prepare()) == {"labels:night/1.png": "unreadable"}
+    (shop.top / "away").rename(shop.top / "night")
+    assert uses(shop.prepare()) == {"labels:night/1.png": "added"}
+
+
+def test_what_was_learned_from_stays_beside_preparations_without_labels(shop):
+    shop.say_of_night("1.png", "boot")
+    shop.prepare()
+    plain = PictureSettings(image_size=8)
+    prepare_folder(shop.store, shop.settings, "root:shop", plain, "shop", Deadline.after(1))
+    (shop.top / "night/1.png").unlink()
+    assert uses(shop.prepare()) == {"labels:night/1.png": "added"}
+
+
+@pytest.mark.parametrize("name", ["50% off", "caf\udce9"])
+def test_a_folder_with_an_odd_name_is_read_where_it_was_allowed(shop, tmp_path_factory, name):
+    folder = tmp_path_factory.mktemp("odd") / name
+    sha256 = draw(folder / "1.png", 700)
+    where = to_text(os.fsencode(folder))
+    shop.say(sha256, "boot", path="1.png", folder=where)
+    allow_place(where)
+    assert uses(shop.prepare()) == {"labels:night/1.png": "added"}

@@ -1,5 +1,7 @@
 """Verbs about what people say of pictures: review, labels."""
 
+import secrets
+
 import click
 
 from flows.cli.verb import Result, open_store, say, verb
@@ -8,8 +10,8 @@ from flows.cli.verb import Result, open_store, say, verb
 @verb(show="labelling.review")
 @click.argument("name", required=False)
 @click.option("--audit", type=click.IntRange(1, 100_000), help="Draw a random sample of the table's rows, this large.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of that draw.")
-def review(name: str | None, audit: int | None, seed: int) -> Result:
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of that draw; by default another one each time.")
+def review(name: str | None, audit: int | None, seed: int | None) -> Result:
     """Open a page on which people label what a model was least sure of, until Ctrl-C.
 
     NAME is that of a table of predictions, as `lookbook score` made it. The labels are in the store at once, and a
@@ -34,7 +36,7 @@ def review(name: str | None, audit: int | None, seed: int) -> Result:
         table = predictions.load(store, store.resolve(f"predictions/{name}@latest"))
         page = f"/review/{name}"
         if audit:
-            drawn = draw_audit(store, table, audit, seed)
+            drawn = draw_audit(store, table, audit, secrets.randbelow(2**31) if seed is None else seed)
             say(f"drew {len(drawn.pictures):,} rows of {drawn.table}")
             page += "?mode=audit"
     with listening(settings) as sockets:

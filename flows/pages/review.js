@@ -5,22 +5,23 @@
 
 const name = decodeURIComponent(location.pathname.split("/")[2] || "");
 const place = id => document.getElementById(id);
-const AHEAD = 12, GRID = 50, FEW = 40, WINDOW_MS = 180000, RETRY_MS = 300;
+const AHEAD = 12, GRID = 50, FEW = 40, WINDOW_MS = 180000, RETRY_MS = 300, TROUBLE_MS = 2000;
 const RESERVED = "uxbsg";
 const KEYS = [..."1234567890", ..."abcdefghijklmnopqrstuvwxyz"].filter(key => !RESERVED.includes(key));
-const OUTBOX = `lookbook-outbox-${name}-`;
 
+let OUTBOX = "";           // what keys of messages begin with: of this store and name
 let token = "", mode = new URLSearchParams(location.search).get("mode") || "unsure";
 let state = null;          // the newest answer of the server
 let queue = [];            // what is still to be labelled, the next one first
 let asked = false, ended = false, grid = false;
+let drawn = [];            // the grid that is on the screen: {item, seen}
 let visible = null;        // the item whose picture is on the screen: nothing is said of another one
 let said = [];             // what this tab said, the newest last: {id, items}
 let times = [];            // when, for labels a minute
 const skipped = new Set(), handled = new Set(), wrong = new Set();
 const pictures = new Map();  // key -> a promise of an <img> or of a reason why there is none
 
-const keyOf = item => `${state.version}/${item.part}/${item.row}`;
+const keyOf = item => `${item.version}/${item.part}/${item.row}`;
 const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map(byte => byte.toString(16).padStart(2, "0")).join("");
 const wait = ms => new Promise(done => setTimeout(done, ms));
 const percent = share => `${(100 * share).toFixed(1)} %`;
@@ -89,14 +90,20 @@ async function flush() {
         token = (await json("/api/session")).token;
         continue;
       }
+      const why = typeof found.detail === "string" ? found.detail : JSON.stringify(found.detail);
+      if (!answer.ok && answer.status !== 422) {  // it may pass: the message stays until it is on record, or refused
+        complain(`Not on record yet: ${why}`);
+        await wait(TROUBLE_MS);
+        continue;
+      }
       localStorage.removeItem(key);
       toSend.delete(key);
-      if (answer.ok) {
+      if (!answer.ok) {
+        refused(first, why);
+      } else if (found.progress) {
         Object.assign(state, { progress: found.progress, production: found.production || state.production });
         addClasses(found.progress.new_classes);
         tell();
-      } else {
-        refused(first, typeof found.detail === "string" ? found.detail : JSON.stringify(found.detail));
       }
     }
   } finally {
@@ -125,13 +132,10 @@ async function load() {
   const unheard = outbox().flatMap(key => JSON.parse(localStorage.getItem(key)).body.said || []).length;
   const count = Math.min(100 + skipped.size + unheard, 1000);
   const found = await json(`/api/tables/${encodeURIComponent(name)}?mode=${encodeURIComponent(mode)}&count=${count}`);
-  if (state && state.version !== found.version) {
-    queue = [];
-    handled.clear();
-  }
-  const first = !state || state.version !== found.version;
+  const isNew = !state || state.version !== found.version;
+  if (isNew) queue = [];
   state = found;
-  if (first) {
+  if (isNew) {
     drawModes();
     drawClasses();
   }
@@ -139,6 +143,7 @@ async function load() {
   const fresh = found.items.filter(each => !there.has(keyOf(each)) && !handled.has(keyOf(each)) && !skipped.has(keyOf(each)));
   queue.push(...fresh);
   ended = found.items.length < count;
+  if (isNew || grid) show();
 }
 
 async function more() {
@@ -164,15 +169,25 @@ function picture(item, size) {
   return pictures.get(key);
 }
 
-async function fetched(item, size) {
-  const url = `/api/tables/${encodeURIComponent(name)}/${state.version}/pictures/${item.part}/${item.row}?size=${size}`;
-  const answer = await answerOf(url);
-  if (!answer.ok) return element("p", (await answer.json().catch(() => ({}))).detail || answer.statusText);
-  const image = new Image();
-  image.alt = item.path;
-  image.src = URL.createObjectURL(await answer.blob());
-  await image.decode().catch(() => {});
-  return image;
+async function fetched(item, size, key) {
+  const url = `/api/tables/${encodeURIComponent(name)}/${item.version}/pictures/${item.part}/${item.row}?size=${size}`;
+  for (;;) {
+    const answer = await answerOf(url);
+    try {
+      if (!answer.ok) {
+        setTimeout(() => pictures.delete(key), TROUBLE_MS);  // its folder may come back
+        return element("p", (await answer.json()).detail);
+      }
+      const image = new Image(), source = URL.createObjectURL(await answer.blob());
+      image.alt = item.path;
+      image.src = source;
+      await image.decode();
+      URL.revokeObjectURL(source);
+      return image;
+    } catch {
+      await wait(RETRY_MS);  // the server ended while it answered
+    }
+  }
 }
 
 function show() {
@@ -214,7 +229,9 @@ function showOne() {
 
 function showGrid() {
   const items = queue.filter(each => each.label).slice(0, GRID);
-  place("pictures").replaceChildren(...items.map(item => {
+  drawn = items.map(item => ({ item, seen: false }));
+  place("pictures").replaceChildren(...drawn.map(entry => {
+    const { item } = entry;
     const button = document.createElement("button");
     button.type = "button";
     button.title = item.path;
@@ -227,7 +244,7 @@ function showGrid() {
     };
     picture(item, "small").then(shown => {
       button.prepend(shown);
-      if (shown.tagName !== "IMG") wrong.add(keyOf(item)), button.classList.add("wrong");
+      entry.seen = shown.tagName === "IMG";
     });
     element("span", item.label, button);
     return button;
@@ -289,13 +306,13 @@ function write(items, rows) {
     times.push(Date.now());
   }
   said.push({ id, items });
-  send("labels", { id, version: state.version, chosen: kindOfMode(), said: rows });
+  send("labels", { id, version: items[0].version, chosen: kindOfMode(), said: rows });
   complain("");
   show();
 }
 
 function acceptAll() {
-  const items = queue.filter(each => each.label).slice(0, GRID).filter(each => !wrong.has(keyOf(each)));
+  const items = drawn.filter(({ item, seen }) => seen && !wrong.has(keyOf(item)) && queue.includes(item)).map(each => each.item);
   const left = queue.filter(each => wrong.has(keyOf(each)));
   if (!items.length) return;
   queue = queue.filter(each => !items.includes(each));
@@ -363,7 +380,7 @@ place("add").onclick = () => {
   say("class", wanted, true);
 };
 document.addEventListener("keydown", event => {
-  if (event.ctrlKey || event.metaKey || event.altKey || !state || !name) return;
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || !state || !name) return;
   if (event.target === place("find")) {
     if (event.key === "Escape") leaveFind();
     if (event.key === "Enter" && matching().length === 1) {
@@ -373,7 +390,7 @@ document.addEventListener("keydown", event => {
     }
     return;
   }
-  if (event.target.tagName === "SELECT") return;
+  if (event.target.tagName === "SELECT" || (event.key === "Enter" && event.target.matches?.("button:focus-visible"))) return;
   const actions = grid
     ? { Enter: acceptAll, u: undo, g: place("view").onclick }
     : { Enter: place("accept").onclick, u: undo, x: place("none").onclick, b: place("bad").onclick, s: skip,
@@ -385,6 +402,10 @@ document.addEventListener("keydown", event => {
     document.activeElement?.blur();
     action();
   }
+});
+
+document.addEventListener("click", event => {
+  if (event.detail && event.target.tagName !== "INPUT") document.activeElement?.blur();  // by a mouse: keys are the page's
 });
 
 async function start() {
@@ -402,12 +423,25 @@ async function start() {
     return;
   }
   document.title = `${name}: review`;
-  token = (await json("/api/session")).token;
+  const session = await json("/api/session");
+  token = session.token;
+  OUTBOX = `lookbook-outbox-${session.store}-${name}-`;
+  for (const key of inOutbox()) {
+    toSend.add(key);
+    const { version, said: rows } = JSON.parse(localStorage.getItem(key)).body;
+    for (const each of rows || []) handled.add(keyOf({ version, ...each }));
+  }
   asked = true;
-  await load();
+  try {
+    await load();
+  } catch (error) {
+    if (mode === "unsure") throw error;
+    mode = "unsure";
+    await load();
+    complain(error.message);
+  }
   asked = false;
   show();
-  for (const key of inOutbox()) toSend.add(key);
   flush();
 }
 

@@ -137,18 +137,21 @@ def read_files(
     return FilesRead([file for file in files if file], {**known.places, **decoded.places}, count)
 
 
+def places_in(dataset: Dataset) -> dict[str, Place]:
+    """SHA-256 (hex) of a file -> where its image is."""
+    return {
+        sha256: (side.images, place)
+        for side in (dataset.train, dataset.test)
+        if side.sha256 is not None
+        for place, sha256 in enumerate(map(str, side.sha256))
+    }
+
+
 class _Known:
     """What was read before, as far as the pixels of it are there. places: SHA-256 -> where."""
 
     def __init__(self, before: Sequence[Read], dataset: Dataset | None, decoded: Decoded) -> None:
-        sides = [dataset.train, dataset.test] if dataset else []
-        published: dict[str, Place] = {
-            sha256: (side.images, place)
-            for side in sides
-            if side.sha256 is not None
-            for place, sha256 in enumerate(map(str, side.sha256))
-        }
-        self.places = published | decoded.places
+        self.places = (places_in(dataset) if dataset else {}) | decoded.places
         self._files = {
             each.path: each
             for each in (*before, *decoded.files)

@@ -22,7 +22,7 @@ from tasks.shared.watching import OnRows
 from tasks.vision.images import ImageSpec
 
 LEFT_OUT = "labelled"  # what begins the reason why a person's word keeps a picture out: it is no bad file
-_WHY = {"none": "none of the classes", "bad": "a bad picture"}
+_WHY = {"none": "none of the classes", "bad": "a bad picture", "class": "a class that the folder has not"}
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,17 @@ def teach(
     read: FilesRead,
     spec: ImageSpec,
     new_classes: bool,
+    known: Mapping[str, Place],
     decoded_of: Callable[[str], Decoded],
     on_rows: OnRows,
 ) -> Taught:
     """Let people's words count: they beat the folder's labels, and bring in pictures that the folder has not.
 
     What was shown because the model was unsure is only trained on, as it would bend the measure: to test with are the
-    folder's own pictures, and of those from elsewhere the ones that were drawn at random (an audit).
+    folder's own pictures, and of those from elsewhere the ones that were drawn at random (an audit), and those of
+    classes that the folder has not.
 
+    known: SHA-256 -> pixels that are there already.
     decoded_of: where to keep what is decoded of another folder.
     """
     classes, rows = labelled.classes, []
@@ -93,16 +96,19 @@ def teach(
         met.add(str(file.sha256))
         before, verdict, why = labels[item], word.statement.verdict, usable[str(file.sha256)]
         use = _kind(why) if why else ("left out" if verdict != "class" else "confirmed")
-        if verdict != "class":
+        if verdict != "class" or why:
             files[item] = file._replace(bad=f"{LEFT_OUT}: {_WHY[verdict]}")
-        elif not why and word.statement.label != before:
+        elif word.statement.label != before:
             labels[item], use = str(word.statement.label), "corrected"
         rows.append(_row(word, to_text(paths[item]), before, use))
-    more, places, decoded, count = _elsewhere(settings, said, met, usable, read.places, spec, decoded_of, on_rows)
+    more, places, decoded, count = _elsewhere(settings, said, met, usable, known, spec, decoded_of, on_rows)
+    more.sort(key=lambda each: (each[1], each[0].statement.sha256))  # not by what happened to be known before
     for word, source, file in more:
         rows.append(_row(word, source, None, _kind(file.bad) if file.bad else "added"))
     added = [(word, source, file) for word, source, file in more if not file.bad]
-    sides: list[SideName | None] = [None if word.first.chosen == "audit" else "train" for word, _, _ in added]
+    sides: list[SideName | None] = [
+        None if word.first.chosen == "audit" or word.statement.label not in classes else "train" for word, _, _ in added
+    ]
     together = replace(
         labelled,
         entries=labelled.entries + [Entry(to_bytes(source), 0, 0, True) for _, source, _ in added],
@@ -118,7 +124,7 @@ def teach(
     rows.sort(key=lambda row: (row["source"], row["sha256"]))
     reasons = {sha256: why for sha256, why in usable.items() if why}
     reasons |= {word.statement.sha256: file.bad for word, _, file in more if file.bad}
-    return Taught(together, FilesRead(files, {**read.places, **places}, read.decoded + count), rows, reasons, decoded)
+    return Taught(together, FilesRead(files, {**known, **places}, read.decoded + count), rows, reasons, decoded)
 
 
 def source_of(name: str, path: str) -> str:

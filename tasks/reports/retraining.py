@@ -1,10 +1,12 @@
 """The report of a retraining in Prefect's UI: what came out, in short. The whole page is in the metrics artifact."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from artifacts import dataset as datasets
 from artifacts import metrics, weights
+from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.reports.numbers import many, shown, with_interval, without_copies
@@ -75,8 +77,9 @@ def _lessons(store: Store, measured: metrics.Metrics) -> list[str]:
     parts.append(table(("test images", "how many", "accuracy"), rows))
     if metrics.LESSONS_CHART in measured.artifact.files:
         parts += ["Right now, and wrong when somebody looked:", _chart(measured, metrics.LESSONS_CHART)]
-    if (audit := last_audit(store, found["name"])) is not None:
-        parts.append(audited(audit))
+    with suppress(Corrupt):  # it only stands beside; `lookbook verify` tells
+        if (audit := last_audit(store, found["name"])) is not None:
+            parts.append(audited(audit))
     return parts
 
 

@@ -47,11 +47,11 @@ class Pictures:
             raise NoPicture(f"{row.path} could not be read when it was scored ({row.error}: {row.detail})")
         key = (row.sha256, size)
         with self._turns[size]:
-            if key not in self._kept:
-                self._kept[key] = self._drawn(row, size)
+            if (found := self._kept.get(key)) is None:
+                found = self._kept[key] = self._drawn(row, size)
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
-            return self._kept[key]
+            return found
 
     def close(self) -> None:
         for size in list(self._open):
@@ -90,8 +90,10 @@ class Pictures:
                 seconds = self._settings.max_image_seconds
                 pool = stack.enter_context(DecoderPool(folder.descriptor, spec, limits, seconds, 1))
             except FolderError as error:
-                stack.close()
                 raise NoPicture(f"the folder that was scored can't be read: {error}") from None
+            except BaseException:
+                stack.close()
+                raise
             self._open[size] = (stack, folder, pool)
         _, folder, pool = self._open[size]
         return folder, pool

@@ -1,14 +1,15 @@
 """How good a table's predictions are, by what people said of a random sample of its rows."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from artifacts.audits import Audit, Drawn, audits_of, write_audit
-from artifacts.errors import LookbookError
+from artifacts.errors import Corrupt, LookbookError, NotFound
 from artifacts.labels import Labels, Word
 from artifacts.metrics import load as load_metrics
 from artifacts.predictions import Predictions
@@ -74,12 +75,18 @@ def last_audit(store: Store, name: str) -> Production | None:
     return found if found and found.accuracy else None
 
 
-def judged(store: Store, audit: Audit, words: Mapping[str, Word]) -> Production:
-    """What an audit says, with these words about contents."""
+def judged(
+    store: Store,
+    audit: Audit,
+    words: Mapping[str, Word],
+    on_test_split: Callable[[Store, Ref], float | None] | None = None,
+) -> Production:
+    """What an audit says, with these words about contents. on_test_split: for whoever asks often, and remembers."""
     drawn, labelled, right = Counter[str](), Counter[str](), Counter[str]()
     bad = 0
     for each in audit.pictures:
-        if word := words.get(each.sha256):
+        # What was labelled because the model was unsure says nothing before the whole sample is labelled.
+        if (word := words.get(each.sha256)) and word.audited:
             drawn[each.label] += 1
             if word.statement.verdict == "bad":
                 bad += 1
@@ -100,7 +107,7 @@ def judged(store: Store, audit: Audit, words: Mapping[str, Word]) -> Production:
         bad,
         _estimated(names, rows, labelled, right),
         {name: share for name in names if (share := _estimated([name], rows, labelled, right))},
-        _on_test_split(store, Ref.parse(audit.table)),
+        (on_test_split or test_accuracy)(store, Ref.parse(audit.table)),
     )
 
 
@@ -111,11 +118,13 @@ def _estimated(
     return estimate(*counts) if names else None
 
 
-def _on_test_split(store: Store, table: Ref) -> float | None:
+def test_accuracy(store: Store, table: Ref) -> float | None:
+    """Of the weights that made a table, on their own test split; None where that is not in the store."""
     if not store.has(table):
         return None
-    inputs = store.open(table).identity["inputs"]
-    for ref in store.refs("metrics", Ref.parse(inputs["weights"]).name):
-        if store.open(ref).identity["inputs"] == inputs:
-            return load_metrics(store, ref).numbers.accuracy
+    with suppress(NotFound, Corrupt):  # it only stands beside; `lookbook verify` tells
+        inputs = store.open(table).identity["inputs"]
+        for ref in store.refs("metrics", Ref.parse(inputs["weights"]).name):
+            if store.open(ref).identity["inputs"] == inputs:
+                return load_metrics(store, ref).numbers.accuracy
     return None

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +20,15 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.reviewing.looks import LOOKED_AT, order_by_looks
 from tasks.reviewing.pictures import Pictures, Size
-from tasks.reviewing.production import Production, judged, newest_audit
+from tasks.reviewing.production import Production, judged, newest_audit, test_accuracy
 from tasks.reviewing.rows import Place, Seen, Wanted, pick, read
 from tasks.shared.class_names import known_class
 from tasks.shared.looks import stands_on_backbone
 from tasks.vision.teaching import spread_over_classes
 
 AUDIT = "audit"
-_NEWEST_SECONDS = 2.0  # a history of a thousand nights takes a while to read
+_LOOK_SECONDS = 2.0  # so often it is looked whether there is a newer table, or audit
+_MODES, _TABLES = 16, 3  # that are kept: queues of a table, and tables with their open folders
 
 
 class ReviewError(LookbookError):
@@ -69,10 +70,11 @@ class Table:
         self.ref, self._store = ref, store
         self.predictions: Predictions = predictions.load(store, ref)
         self.where = str(self.predictions.artifact.manifest["provenance"]["folder"])
+        self.classes: list[str] = self.predictions.artifact.facts["classes"]
         self.pictures = Pictures(settings, self.where)
         self.has_looks = stands_on_backbone(store, self.predictions.artifact.identity["inputs"]["weights"])
         self._rows: dict[Place, Seen] = {}
-        self._queues: dict[str, list[Place]] = {}
+        self._queues: OrderedDict[str, list[Place]] = OrderedDict()
         self._turn = threading.Lock()
 
     def row(self, place: Place) -> Seen:
@@ -94,6 +96,8 @@ class Table:
                 if wanted.kind != "error":
                     rows = [rows[place] for place in self._spread(rows)]
                 self._queues[mode] = [each.place for each in rows]
+                if len(self._queues) > _MODES:
+                    self._queues.popitem(last=False)
                 if self.has_looks and wanted.kind != "error" and rows:
                     threading.Thread(target=self._reorder, args=[mode], daemon=True).start()
             return [self._rows[place] for place in self._queues[mode]]
@@ -112,10 +116,13 @@ class Table:
 
     def _reorder(self, mode: str) -> None:
         """By what the pictures look like, once that is known; what is left over stays behind it."""
-        least = sorted(self._queues[mode], key=lambda place: self._rows[place].margin)
+        places = self._queues.get(mode, [])
+        least = sorted(places, key=lambda place: self._rows[place].margin)
         if order := order_by_looks(self.ref, least[:LOOKED_AT]):
             ahead = set(order)
-            self._queues[mode] = order + [place for place in self._queues[mode] if place not in ahead]
+            with self._turn:
+                if mode in self._queues:
+                    self._queues[mode] = order + [place for place in places if place not in ahead]
 
 
 class Review:
@@ -125,8 +132,10 @@ class Review:
         """Raises NotFound where there is no table of that name, and Corrupt for a damaged log."""
         self.name, self._store, self._settings = name, store, settings
         self._labels = Labels(store.disk, name)
-        self._tables: dict[str, Table] = {}
-        self._newest: tuple[float, Ref | None] = (-math.inf, None)
+        self._tables: OrderedDict[str, Table] = OrderedDict()
+        self._looked, self._newest = -math.inf, ""
+        self._audit: Audit | None = None
+        self._tested: dict[Ref, float | None] = {}
         self._turn = threading.RLock()
         self.newest()
 
@@ -136,16 +145,21 @@ class Review:
 
     def newest(self) -> Table:
         """The newest table; a scoring may have made one since a few seconds ago. Raises NotFound."""
-        looked, ref = self._newest
-        if time.monotonic() - looked > _NEWEST_SECONDS:
-            ref = aliases.current(self._store.disk, "predictions", self.name, "latest")
-            self._newest = (time.monotonic(), ref)
-        if ref is None:
+        self._look()
+        if not self._newest:
             raise NotFound(
                 f"expected a table called {self.name}, found none; score a folder: lookbook score FOLDER --name "
                 f"{self.name}"
             )
-        return self.table(ref.version)
+        return self.table(Ref.parse(self._newest).version)
+
+    def _look(self) -> None:
+        with self._turn:
+            if time.monotonic() - self._looked > _LOOK_SECONDS:
+                event = aliases.newest(self._store.disk, "predictions", self.name, "latest")
+                self._newest = event.ref if event else ""
+                self._audit = newest_audit(self._store, self.name)
+                self._looked = time.monotonic()
 
     def table(self, version: str) -> Table:
         """Any table of this name. Raises NotFound, InvalidRef and Corrupt."""
@@ -153,19 +167,25 @@ class Review:
             if version not in self._tables:
                 ref = Ref.parse(f"predictions/{self.name}@{version}")
                 self._tables[version] = Table(self._store, self._settings, ref)
+                if len(self._tables) > _TABLES:
+                    self._tables.popitem(last=False)[1].pictures.close()
+            self._tables.move_to_end(version)
             return self._tables[version]
 
     def audit(self) -> Audit | None:
         """The newest sample."""
-        return newest_audit(self._store, self.name)
+        self._look()
+        return self._audit
 
     def to_label(self, mode: str, most: int) -> tuple[Table, list[Seen]]:
-        """The table, and of its rows the first `most` whose contents nobody has labelled, each content once. Raises
+        """The table, and of its rows the first `most` whose contents nobody has labelled, each content once. Of an
+        audit those that nobody has labelled as a part of one: otherwise the hard ones would be known first. Raises
         SettingsError and ReviewError."""
         table, rows = self._rows_of(mode)
         with self._turn:
             self._labels.refresh()
-            known = set(self._labels.words())
+            words = self._labels.words()
+            known = {sha256 for sha256, word in words.items() if word.audited or mode != AUDIT}
         found: list[Seen] = []
         for row in rows:
             if len(found) == most:
@@ -189,15 +209,15 @@ class Review:
 
     def classes(self) -> list[str]:
         """The classes of the newest table's weights, then those that people have added."""
-        known = list(self.newest().predictions.artifact.facts["classes"])
-        return known + [name for name in self.progress().new_classes if name not in known]
+        return list(dict.fromkeys([*self.newest().classes, *self.progress().new_classes]))
 
     def say(self, event_id: str, by: str, version: str, given: Sequence[Said], chosen: str) -> LabelEvent:
         """Write down what a person said of rows of a table. Under an `event_id` that is on record nothing is written.
 
         Raises ClassNameError for a class that nobody knows, unless it is meant to be new, and ReviewError.
         """
-        table, classes = self.table(version), self.classes()
+        table = self.table(version)
+        classes = list(dict.fromkeys([*table.classes, *self.classes()]))
         statements = tuple(self._statement(table, each, classes, chosen) for each in given)
         with self._turn:
             return self._labels.say(event_id, by, statements)
@@ -220,7 +240,7 @@ class Review:
             each.statement.verdict == "class" and each.statement.label == each.statement.predicted
             for each in words.values()
         )
-        known = set(self.newest().predictions.artifact.facts["classes"])
+        known = set(self.newest().classes)
         return Progress(
             len(words),
             right,
@@ -234,7 +254,12 @@ class Review:
     def production(self) -> Production | None:
         """What the newest audit says by now."""
         audit = self.audit()
-        return judged(self._store, audit, self.words()) if audit else None
+        return judged(self._store, audit, self.words(), self._test_accuracy) if audit else None
+
+    def _test_accuracy(self, store: Store, table: Ref) -> float | None:
+        if table not in self._tested:
+            self._tested[table] = test_accuracy(store, table)
+        return self._tested[table]
 
     def words(self) -> Mapping[str, Word]:
         """SHA-256 (hex) -> what counts of that content."""

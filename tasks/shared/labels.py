@@ -1,7 +1,6 @@
 """Labels as files: written out, and read in from other tools."""
 
 import csv
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -13,6 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from artifacts import aliases, predictions
+from artifacts.documents import digest
 from artifacts.errors import LookbookError, NotFound
 from artifacts.labels import LabelEvent, Labels, Statement, label_names
 from artifacts.predictions import Predictions
@@ -84,9 +84,10 @@ def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) ->
             given.append(each)
         else:
             unknown.append(str(each.path))
-    log, digest = Labels(store.disk, name), hashlib.sha256(content).hexdigest()
+    log = Labels(store.disk, name)
     for start in range(0, len(given), _AT_ONCE):
-        log.say(f"{digest}-{start}", user_at_host(), given[start : start + _AT_ONCE])
+        some = given[start : start + _AT_ONCE]
+        log.say(f"import-{digest([asdict(each) for each in some])}", user_at_host(), some)
     return {"labels": len(given), "unseen": unseen, "unknown": unknown}
 
 

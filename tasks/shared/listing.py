@@ -65,8 +65,9 @@ def allow_place(where: str) -> str:
 def on_record(settings: Settings, where: str) -> str:
     """The text for `opened` of a folder that is on record, a `real_path`, where this process may read it: it is below a
     root, or was allowed. Raises FolderError."""
-    if where in _ALLOWED:
-        return where
+    text = where if is_url(where) else os.fsencode(os.fsdecode(to_bytes(where))).decode(errors="replace")
+    if text in _ALLOWED:
+        return text
     for name, root in settings.image_roots.items():
         top = str(root).rstrip("/") if is_url(root) else to_text(os.fsencode(os.path.realpath(Path(root).expanduser())))
         if where == top or where.startswith(f"{top.rstrip('/')}/"):
