@@ -88,8 +88,8 @@ def lessons_sentence(found: Mapping[str, Any]) -> str:
     uses = ", ".join(f"{count:,} {cell(use)}" for use, count in found["uses"].items())
     return (
         f"Labels of `{found['name']}`: {uses}. Of {many(found['wrong_before'], 'labelled picture')} that the model had "
-        f"named wrongly when somebody looked, the new one names **{found['right_now']:,}** rightly "
-        f"({found['learned']:,} of them it has learned from)."
+        f"named wrongly when somebody looked ({found['learned']:,} of which the new one has learned from), it names "
+        f"**{found['right_now']:,}** rightly."
     )
 
 
