@@ -107,6 +107,17 @@ def test_a_copy_has_the_labels(store, tmp_path):
     assert counts(other) == {A: "circle"}
 
 
+def test_a_log_in_a_bucket_is_the_same(bucket):
+    store = Store(bucket)
+    mine, other = Labels(store.disk, "night"), Labels(store.disk, "night")
+    first = mine.say("one-of-ann", "ann", [said(A)])
+    other.say("two-of-bob", "bob", [said(A, "square"), said(B)])
+    assert other.say("one-of-ann", "ann", [said(A)]) == first
+    mine.undo("three-of-ann", "ann", 2)
+    assert counts(store) == {A: "circle"}
+    assert [each.number for each in Labels(store.disk, "night").events] == [1, 2, 3]
+
+
 @pytest.fixture
 def night(store, tmp_path):
     """A table called night, of 20 pictures."""

@@ -9,14 +9,15 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import numpy as np
 import pytest
-from commands import answer
-from conftest import draw_wardrobe
+from commands import answer, complaint
+from conftest import WARDROBE, draw_wardrobe
 from environment import DEAD_PROXIES
 from PIL import Image
 from reviewed import draw_folder, guesses, publish_table
 from upheld import ENDS_WITH_ITS_PARENT, PATIENCE, Upheld, asked, free_port
 
 from artifacts import aliases, predictions
+from artifacts import dataset as datasets
 from artifacts.documents import seal, unseal
 from artifacts.labels import Labels, Statement
 from artifacts.refs import Ref
@@ -122,6 +123,36 @@ def test_so_many_new_labels_are_a_wish(store, server, tmp_path):
         listening_on.close()
 
 
+@pytest.mark.slow
+def test_the_command_learns_from_labels_of_a_folder_that_its_user_scored(
+    lookbook, server, shared_environment, tmp_path, fashion_mnist
+):
+    draw_wardrobe(tmp_path / "wardrobe", fashion_mnist["test"].images, fashion_mnist["test"].labels)
+    settings = {**shared_environment, "PREFECT_API_URL": server}
+    asked_for = (
+        "--images",
+        tmp_path / "wardrobe/own",
+        "--name",
+        "wardrobe-by-hand",
+        "--epochs",
+        "3",
+        "--color",
+        "grey",
+    )
+    lookbook("retrain", *asked_for, **settings)
+    night = ("score", tmp_path / "wardrobe/night", "--weights", "wardrobe-by-hand@champion", "--name", "by-hand")
+    answer(lookbook(*night, "--json", **settings))
+    truth = tmp_path / "truth.csv"
+    names = [path.name for path in sorted((tmp_path / "wardrobe/night").iterdir())[:50]]
+    truth.write_text("path,label\n" + "".join(f"{name},{WARDROBE[int(name[-5])]}\n" for name in names))
+    assert answer(lookbook("labels", "import", "by-hand", truth, "--json", **settings))["labels"] == 50
+    made = answer(lookbook("retrain", *asked_for, "--labels", "by-hand", "--json", **settings))
+    rows = datasets.load(Store(settings["LOOKBOOK_STORE"]), Ref.parse(made["dataset"])).labels
+    assert [row["use"] for row in rows] == ["added"] * 50
+    said = complaint(lookbook("retrain", "--labels", "by-hand", **settings), 2)
+    assert "--labels is about pictures of your own: it goes with --images" in said
+
+
 @pytest.mark.long
 @pytest.mark.server
 def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(tmp_path, fashion_mnist):
@@ -191,7 +222,6 @@ def wish(up, which):
 
 
 def test_labels_that_a_dataset_has_learned_from_are_not_new(store, tmp_path):
-    from artifacts import dataset as datasets
     from flows.wishes import _learned_from
 
     log = Labels(store.disk, "night")

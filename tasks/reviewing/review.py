@@ -265,7 +265,7 @@ class Review:
         """SHA-256 (hex) -> what counts of that content."""
         with self._turn:
             self._labels.refresh()
-            return self._labels.words()
+            return dict(self._labels.words())  # other threads go on adding to the log's own
 
     def picture(self, version: str, place: Place, size: Size) -> bytes:
         """A JPEG. Raises NoPicture and ReviewError."""
