@@ -9,14 +9,14 @@ from flows.cli.verb import Result, open_store, say, verb
 
 @verb(show="labelling.review")
 @click.argument("name", required=False)
-@click.option("--audit", type=click.IntRange(1, 100_000), help="Draw a random sample of the table's rows, this large.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Of that draw; by default another one each time.")
+@click.option("--audit", type=click.IntRange(1, 100_000), help="Draw a random sample of this many rows.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Seed of that sample; by default a new one each time.")
 def review(name: str | None, audit: int | None, seed: int | None) -> Result:
-    """Open a page on which people label what a model was least sure of, until Ctrl-C.
+    """Open a page where people label what a model was least sure of, until Ctrl-C.
 
-    NAME is that of a table of predictions, as `lookbook score` made it. The labels are in the store at once, and a
-    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead: it tells how
-    good the predictions are, and `lookbook show predictions/NAME@latest` with it.
+    NAME is the name of a table of predictions that `lookbook score` made. The labels are in the store at once, and a
+    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead. The page and
+    `lookbook show predictions/NAME@latest` then tell how good the predictions are.
 
     \b
     Example:
@@ -46,7 +46,7 @@ def review(name: str | None, audit: int | None, seed: int | None) -> Result:
 
 @click.group()
 def labels() -> None:
-    """Write out, read in and look up what people said of pictures (`lookbook review`).
+    """Export, import and look up what people said about pictures (`lookbook review`).
 
     \b
     Example:
@@ -60,7 +60,7 @@ def labels() -> None:
 @click.argument("name")
 @click.argument("file", type=click.Path(dir_okay=False))
 def export_labels(name: str, file: str) -> Result:
-    """Write what counts of each picture into FILE: .csv or .parquet.
+    """Write the label that counts for each picture to FILE: .csv or .parquet.
 
     \b
     Example:
@@ -75,13 +75,13 @@ def export_labels(name: str, file: str) -> Result:
 @verb(show="labelling.read", name="import")
 @click.argument("name")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--new-classes", is_flag=True, help="Take classes that the weights of the newest table don't know.")
+@click.option("--new-classes", is_flag=True, help="Accept classes that the weights of the newest table don't know.")
 def import_labels(name: str, file: str, new_classes: bool) -> Result:
-    """Read labels from FILE, .csv or .parquet, as other tools have them.
+    """Read labels from another tool in FILE: .csv or .parquet.
 
-    It has a column `label`, and `sha256` (of the picture's file) or `path` (as in the newest table called NAME); where
-    there is a column `verdict`, it says class, none (of these classes) or bad (a bad picture). Read twice, a file
-    changes nothing.
+    FILE has a column `label`, and a column `sha256` (of the picture's file) or `path` (as in the newest table called
+    NAME). It may have a column `verdict`: class, none (of these classes) or bad (a bad picture). Reading the same file
+    again changes nothing.
 
     \b
     Example:
@@ -97,7 +97,7 @@ def import_labels(name: str, file: str, new_classes: bool) -> Result:
 @click.argument("name")
 @click.argument("picture")
 def label_history(name: str, picture: str) -> Result:
-    """Tell all that was said of a PICTURE, oldest first: its path, or the first digits of its content's SHA-256.
+    """Show all that was said about PICTURE (a path, or the first digits of a content's SHA-256), oldest first.
 
     \b
     Example:
