@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup retrain up test test-quick test-long browser check bench lock
+.PHONY: help setup retrain up test test-quick test-long faults browser check bench lock
 
 help:
 	@echo "make setup       create .venv with what requirements.lock says"
@@ -13,6 +13,7 @@ help:
 	@echo "make test        the tests (the pages' need Debian's chromium: installed when it is missing)"
 	@echo "make test-quick  those without servers, browsers, kills and trainings: under a minute"
 	@echo "make test-long   kills, and runs side by side, that take longer"
+	@echo "make faults      kills and errors at each call that changes a file: two hours, and a C compiler"
 	@echo "make check       ruff and mypy"
 	@echo "make bench       the benchmarks, against their baselines"
 	@echo "make lock        resolve requirements.lock anew from pyproject.toml"
@@ -48,6 +49,9 @@ test-quick: $(READY)
 
 test-long: $(READY) browser
 	@$(TEST) -m long
+
+faults: $(READY)
+	@$(BIN)/python tests/faults/campaign.py
 
 browser:
 	@command -v chromium >/dev/null || { echo "installing chromium, for the tests of the pages" && \

@@ -38,6 +38,7 @@ FAULTS = {
     "short write": (SHORT, 0),
 }
 DONE, REFUSED, BROKE = 0, 3, 4  # how an operation ends: well, by an error of Lookbook's, by another one
+KINDS = ("datasets/", "weights/", "metrics/", "predictions/", "backbones/")
 _NEVER = 10**9
 _DAY = 86400
 
@@ -146,12 +147,14 @@ def sound(folder: Path) -> None:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """key -> what it holds, of all that is not on its way; without times and names of people."""
+    """key -> what it holds, of all that is not on its way; without times and names of people. A version is there when
+    its manifest is."""
     store = folder / "store"
     found: dict[str, Any] = {}
     for path in sorted(store.rglob("*")):
         key = path.relative_to(store).as_posix()
-        if path.is_file() and not key.startswith(("staging/", "runs/living/")):
+        published = not key.startswith(KINDS) or (store.joinpath(*key.split("/")[:3]) / "manifest.json").exists()
+        if path.is_file() and published and not key.startswith(("staging/", "runs/living/")):
             found[key] = without_times(json.loads(path.read_bytes())) if path.suffix == ".json" else path.read_bytes()
     return found
 

@@ -74,7 +74,7 @@ def prepare(folder: Path) -> str:
 def train(folder: Path) -> str:
     store = Store(settings_of(folder).store)
     [dataset] = store.refs("datasets", "own")
-    recipe = settings_for(architecture="dense", epochs=2)
+    recipe = settings_for(architecture="dense", epochs=2, batch_size=8)
     with TrainingProgress(recipe.epochs, lambda _: None, None) as progress:
         return str(train_weights(store, dataset, recipe, "graph", "cpu", progress, Deadline.after(1)))
 
