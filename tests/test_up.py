@@ -44,6 +44,7 @@ def test_what_up_makes(up):
     assert automations == {
         "Lookbook: a run whose process died is marked crashed",
         "Lookbook: a scheduled run that failed sends word",
+        "Lookbook: retrain when predictions drift, or when there are enough new labels",
     }
 
 
