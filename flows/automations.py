@@ -1,4 +1,5 @@
-"""What Prefect does by itself: a run whose machine died is marked crashed, a scheduled run that failed sends word."""
+"""What Prefect does by itself: a run whose machine died is marked crashed, a scheduled run that failed sends word, and a
+retraining that is wished for starts, once somebody has switched that on."""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -41,7 +42,8 @@ def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) 
     Without a `notify_url` the notices are removed with its address: names and errors of runs go nowhere unasked.
     """
     _put(client, _crashed())
-    _put(client, _wished(client.read_deployment_by_name(RETRAINING).id))
+    with suppress(ObjectNotFound):  # a prefect.yaml of somebody's own may not have it
+        _put(client, _wished(client.read_deployment_by_name(RETRAINING).id))
     if notify_url is not None:
         block: Any = Webhook(method="POST", url=notify_url)
         _put(client, _notify(block.save(_BLOCK, overwrite=True)))
