@@ -1,5 +1,5 @@
-"""What Prefect does by itself: a run whose machine died is marked crashed, a scheduled run that failed sends word, and a
-retraining that is wished for starts, once somebody has switched that on."""
+"""What Prefect does by itself: a run whose machine died is marked crashed, a scheduled run that failed sends word, and
+a retraining that is wished for starts, once somebody has switched that on."""
 
 from contextlib import suppress
 from datetime import timedelta
