@@ -14,7 +14,7 @@ from conftest import WARDROBE, draw_wardrobe
 from environment import DEAD_PROXIES
 from PIL import Image
 from reviewed import draw_folder, guesses, publish_table
-from upheld import ENDS_WITH_ITS_PARENT, PATIENCE, Upheld, asked, free_port
+from upheld import ENDS_WITH_ITS_PARENT, PATIENCE, Upheld, asked, free_port, patch
 
 from artifacts import aliases, predictions
 from artifacts import dataset as datasets
@@ -182,8 +182,8 @@ def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(t
 
         [weekly] = [each for each in asked(up.api, "deployments") if each["name"] == "weekly"]
         changed = {"parameters": {**weekly["parameters"], **own, "labels": "looks", "if_unchanged": "train"}}
-        httpx.patch(f"{up.api}/deployments/{weekly['id']}", json=changed, timeout=PATIENCE).raise_for_status()
-        httpx.patch(f"{up.api}/automations/{ours['id']}", json={"enabled": True}, timeout=PATIENCE).raise_for_status()
+        patch(f"{up.api}/deployments/{weekly['id']}", changed)
+        patch(f"{up.api}/automations/{ours['id']}", {"enabled": True})
         for key in up.store.disk.list("runs"):
             if "wished-" in key:
                 up.store.disk.remove(key)  # as on the next day

@@ -36,6 +36,10 @@ def post(url: str, asking: Any) -> httpx.Response:
     return _answered("POST", url, json=asking)
 
 
+def patch(url: str, change: Any) -> None:
+    _answered("PATCH", url, json=change)
+
+
 def delete(url: str) -> None:
     _answered("DELETE", url)
 
