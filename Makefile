@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup retrain up test test-quick test-long faults browser check bench lock
+.PHONY: help setup retrain up test test-quick test-long faults browser compiler check bench lock
 
 help:
 	@echo "make setup       create .venv with what requirements.lock says"
@@ -47,16 +47,21 @@ test: $(READY) browser
 test-quick: $(READY)
 	@$(TEST) -m "not server and not browser and not kill and not slow and not long"
 
-test-long: $(READY) browser
+test-long: $(READY) browser compiler
 	@$(TEST) -m long
 
-faults: $(READY)
+faults: $(READY) compiler
 	@$(BIN)/python tests/faults/campaign.py
 
 browser:
 	@command -v chromium >/dev/null || { echo "installing chromium, for the tests of the pages" && \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
 		{ echo "expected chromium, found none; on Debian, as root: apt-get install chromium"; exit 1; }
+
+compiler:
+	@command -v cc >/dev/null || { echo "installing a C compiler, for the campaign of faults" && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gcc libc6-dev >/dev/null; } || \
+		{ echo "expected a C compiler (cc), found none; on Debian, as root: apt-get install gcc libc6-dev"; exit 1; }
 
 check: $(READY)
 	@$(BIN)/ruff check .
