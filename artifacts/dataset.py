@@ -19,6 +19,7 @@ from artifacts.store import Artifact, Store
 
 _CHECKS = "checks.json"
 _LABELS = "labels.json"
+LABELLED = "labels:"  # what the source of a picture begins with that people labelled elsewhere
 _WRITTEN = 1 << 20  # bytes at a time
 
 

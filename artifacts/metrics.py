@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifacts.documents import canonical
+from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref
 from artifacts.store import Artifact, Store
 
@@ -206,6 +208,15 @@ def save(
         rendered=report,
         made=made,
     )
+
+
+def find(store: Store, weights: Ref, dataset: str) -> Metrics | None:
+    """The evaluation of weights on the test split of a dataset; None where there is none that can be read."""
+    for ref in store.refs("metrics", weights.name):
+        with suppress(NotFound, Corrupt):  # who asks shows it beside something else; `lookbook verify` tells
+            if store.open(ref).identity["inputs"] == {"weights": str(weights), "dataset": dataset}:
+                return load(store, ref)
+    return None
 
 
 def load(store: Store, ref: Ref) -> Metrics:

@@ -1,12 +1,13 @@
 """Settings: where things are and how large a picture may be, from `LOOKBOOK_...` environment variables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-RETRAIN_WHEN = {
+RetrainWhen = Literal["low_confidence", "class_shift", "confidence_shift", "distance", "errors", "labels"]
+RETRAIN_WHEN: dict[RetrainWhen, float] = {
     "low_confidence": 0.3,
     "class_shift": 0.25,
     "confidence_shift": 0.25,
@@ -72,7 +73,7 @@ class Settings(BaseSettings):
         str | None, Field(description="Its address in reports; `lookbook up` sets it for its workers.")
     ] = None
     retrain_when: Annotated[
-        dict[str, Annotated[float, Field(ge=0)]],
+        dict[RetrainWhen, Annotated[float, Field(ge=0)]],
         Field(
             description="Above what a retraining is wished for, as JSON: low_confidence, class_shift, "
             "confidence_shift, distance, errors (of two nights), labels (new ones)."

@@ -25,6 +25,7 @@ from flows.wishes import tell_of_scoring
 from tasks.cluster.conducting import check_cluster
 from tasks.commit import commit
 from tasks.plan import plan
+from tasks.reports import audit as audits
 from tasks.reports import scoring
 from tasks.reports.progress import report_key
 from tasks.requests import ScoreRequest
@@ -87,7 +88,7 @@ def _report(store: Store, name: str, published: Predictions, result: Scored, set
     report = scoring.opening(name, result, settings.review_url)
     with suppress(Corrupt):  # it only stands beside; `lookbook verify` tells
         if (audit := last_audit(store, name)) is not None:
-            report = f"{report}\n\n{scoring.audited(audit)}"
+            report = f"{report}\n\n{audits.markdown(audit)}"
     with suppress(NotFound):  # a table of an earlier Lookbook
         report = f"{report}\n\n{published.artifact.read('report.md').decode()}"
     create_markdown_artifact(report, key=report_key("score", name), description=f"Predictions of {name}")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from artifacts import aliases
-from artifacts import dataset as datasets
+from artifacts.dataset import Dataset
 from artifacts.documents import seal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
 from artifacts.predictions import Predictions
@@ -39,8 +39,9 @@ def tell_of_scoring(store: Store, settings: Settings, published: Predictions) ->
     ref = published.artifact.ref
     numbers = numbers_of(published.artifact)
     emit_event(event=SCORED, resource=_resource(ref.name), payload={"table": str(ref), **numbers})
-    now = exceeded(numbers, settings.retrain_when)
-    before = exceeded(_night_before(store, ref), settings.retrain_when) if now else {}
+    limits = {str(name): limit for name, limit in settings.retrain_when.items()}
+    now = exceeded(numbers, limits)
+    before = exceeded(_night_before(store, ref), limits) if now else {}
     if both := [name for name in now if name in before]:
         figures = ", ".join(f"{_IN_WORDS[name]} {before[name]:g} and {now[name]:g}" for name in both)
         _wish(store, ref.name, f"{ref.name} drifted two nights: {figures}")
@@ -85,7 +86,7 @@ def _learned_from(store: Store, name: str) -> int:
             artifact = store.open(ref)
             created = str(artifact.manifest["provenance"]["created"])
             if artifact.identity["settings"].get("labels") == name and created > newest[0]:
-                newest = (created, len(datasets.load(store, ref).labels))
+                newest = (created, len(Dataset(artifact).labels))
     return newest[1]
 
 

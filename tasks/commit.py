@@ -126,5 +126,5 @@ def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> dict
     return {
         "report.html": scoring.page(job.name, str(job.weights), job.dataset, summary, drawn),
         "report.md": scoring.markdown(summary, drawn).encode(),
-        NUMBERS: drift(store, settings, job, parts, summary, lambda part: scoring.read_part(store, part)),
+        NUMBERS: drift(store, settings, job, parts, summary),
     }

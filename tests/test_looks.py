@@ -6,7 +6,6 @@ import json
 import time
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 from reviewed import CLASSES, publish_table
@@ -114,8 +113,8 @@ def test_the_distance_tells_other_pictures_from_those_that_were_learned_from(sto
     request = ScoreRequest(allow_folder(tmp_path / "night"), weights=str(on_backbone))
     job = make_job(store, settings, request)
     ref = publish_table(store, tmp_path / "night", "night", np.full((20, 3), [0.5, 0.3, 0.2], np.float32))
-    rows: pa.Table = predictions.load(store, ref).read(0)
-    part = Part("key", "sha", "digest", "000.png", 20, {"circle": 20}, {})
+    table, file = store.open(ref), predictions.file_name(0)
+    part = Part(table.key(file), table.files[file]["sha256"], "digest", "000.png", 20, {"circle": 20}, {})
     summary = Summary(rows=20, classes={"circle": 20}, confidence=[0, 0, 0, 0, 0, 20, 0, 0, 0, 0])
-    numbers = json.loads(drift(store, settings, job, [part], summary, lambda _: rows))
+    numbers = json.loads(drift(store, settings, job, [part], summary))
     assert (numbers["distance"] > 1.5) is far

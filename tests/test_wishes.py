@@ -63,6 +63,11 @@ def test_a_number_is_exceeded_above_its_limit_alone():
     assert exceeded(numbers, {"low_confidence": 0.3, "class_shift": 0.1, "errors": 0.1}) == {"errors": 0.2}
 
 
+def test_a_limit_of_a_number_that_is_none_is_refused(lookbook):
+    said = complaint(lookbook("list", LOOKBOOK_RETRAIN_WHEN='{"distanse": 2}'))
+    assert "LOOKBOOK_RETRAIN_WHEN can't be 'distanse'" in said
+
+
 @pytest.mark.slow
 def test_two_nights_of_drift_are_one_wish_a_day(lookbook, server, shared_environment, tmp_path):
     store = Store(shared_environment["LOOKBOOK_STORE"])

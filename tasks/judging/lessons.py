@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.dataset import Dataset
+from artifacts.dataset import LABELLED, Dataset
 from artifacts.documents import canonical
 from artifacts.metrics import LESSONS, LESSONS_CHART
 from tasks.reports.pictures import mistakes
@@ -46,7 +46,7 @@ def lessons(data: Dataset, probabilities: np.ndarray, predict: Callable[[np.ndar
     ]
     right = [each for each, label in zip(wrong, now, strict=True) if label == each.label]
     hits = probabilities.argmax(axis=1) == data.test.labels
-    audited = np.array([str(each).startswith("labels:") for each in data.test.sources], bool)
+    audited = np.array([str(each).startswith(LABELLED) for each in data.test.sources], bool)
     found: dict[str, Any] = {
         "name": data.artifact.identity["settings"]["labels"],
         "uses": dict(sorted(Counter(str(row["use"]) for row in rows).items())),

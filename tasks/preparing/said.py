@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from artifacts import aliases
+from artifacts.dataset import LABELLED
 from artifacts.decoded import Decoded, Place
 from artifacts.documents import digest
 from artifacts.errors import NotFound
@@ -129,7 +130,7 @@ def teach(
 
 def source_of(name: str, path: str) -> str:
     """What a dataset calls a picture that people labelled in a table called `name`."""
-    return f"labels:{name}/{path}"
+    return f"{LABELLED}{name}/{path}"
 
 
 def findings(

@@ -9,9 +9,9 @@ from artifacts import metrics, weights
 from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.store import Store
+from tasks.reports import audit as audits
 from tasks.reports.numbers import many, shown, with_interval, without_copies
 from tasks.reports.pictures import data_uri
-from tasks.reports.scoring import audited
 from tasks.reports.tables import cell, table
 from tasks.results import Retrained
 from tasks.reviewing.production import last_audit
@@ -79,7 +79,7 @@ def _lessons(store: Store, measured: metrics.Metrics) -> list[str]:
         parts += ["Right now, and wrong when somebody looked:", _chart(measured, metrics.LESSONS_CHART)]
     with suppress(Corrupt):  # it only stands beside; `lookbook verify` tells
         if (audit := last_audit(store, found["name"])) is not None:
-            parts.append(audited(audit))
+            parts.append(audits.markdown(audit))
     return parts
 
 

@@ -24,13 +24,12 @@ from tasks.reports.pages import page as whole_page
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
 from tasks.results import Scored
-from tasks.reviewing.production import Production
 from tasks.vision.images import ImageSpec
 from tasks.vision.metrics import scale
 from tasks.vision.stability import LITTLE, MUCH, Shift, shift
 
 THUMBNAIL = ImageSpec(height=64, width=64, channels=3, background=255)
-_A_CLASS, _ERRORS, _WORST = 6, 5, 5
+_A_CLASS, _ERRORS = 6, 5
 _SHOWN, _CLASSES = 30, 50  # thumbnails and classes of the short form
 _SAMPLES_BYTES = 150_000  # of its thumbnails: Prefect wants a report below 200 KB
 _BINS = np.linspace(0, 1, 11)
@@ -224,25 +223,6 @@ def opening(name: str, result: Scored, review: str | None) -> str:
     )
 
 
-def audited(found: Production) -> str:
-    """How good the predictions were that people looked at, for a report."""
-    assert found.accuracy
-    tested = f"; on their test images the same weights have {found.test_accuracy:.1%}" if found.test_accuracy else ""
-    worst = sorted(found.precision.items(), key=lambda each: each[1].value)[:_WORST]
-    rows = [
-        (cell(name), f"{share.value:.1%}", f"{share.low:.1%} to {share.high:.1%}", f"{share.items:,}")
-        for name, share in worst
-    ]
-    return "\n\n".join(
-        [
-            f"**{found.accuracy.value:.1%}** of the predictions in `{found.table}` are right (95 % interval "
-            f"{found.accuracy.low:.1%} to {found.accuracy.high:.1%}), by an audit of {found.drawn:,} rows drawn at "
-            f"random, {found.labelled:,} of them labelled{tested}.",
-            table(("least often right when it says", "right", "95 % interval", "labelled"), rows),
-        ]
-    )
-
-
 def _row(table: pa.Table, item: int) -> Row:
     [row] = table.slice(item, 1).to_pylist()
     return Row(row["path"], row["bytes"], row["mtime_ns"], row["label"], row["confidence"], row["error"], row["detail"])
@@ -250,10 +230,9 @@ def _row(table: pa.Table, item: int) -> Row:
 
 def _test_split(store: Store, weights: Ref, dataset: str) -> np.ndarray | None:
     """The weights' probabilities of their own test split, float32 [items, classes]."""
-    for ref in store.refs("metrics", weights.name):
-        with suppress(Corrupt):  # a report is no reason to fail; `lookbook verify` tells
-            if store.open(ref).identity["inputs"] == {"weights": str(weights), "dataset": dataset}:
-                return metrics.load(store, ref).probabilities()
+    with suppress(Corrupt):  # a report is no reason to fail; `lookbook verify` tells
+        if found := metrics.find(store, weights, dataset):
+            return found.probabilities()
     return None
 
 

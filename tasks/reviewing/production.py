@@ -1,17 +1,17 @@
 """How good a table's predictions are, by what people said of a random sample of its rows."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from artifacts import metrics
 from artifacts.audits import Audit, Drawn, audits_of, write_audit
 from artifacts.errors import Corrupt, LookbookError, NotFound
 from artifacts.labels import Labels, Word
-from artifacts.metrics import load as load_metrics
 from artifacts.predictions import Predictions
 from artifacts.refs import Ref
 from artifacts.store import Store
@@ -65,27 +65,27 @@ def newest_audit(store: Store, name: str, table: Ref | None = None) -> Audit | N
 def in_production(store: Store, table: Ref) -> Production | None:
     """What the newest audit of a table says by now; None without one. Raises Corrupt."""
     audit = newest_audit(store, table.name, table)
-    return judged(store, audit, Labels(store.disk, table.name).words()) if audit else None
+    return _by_now(store, audit) if audit else None
 
 
 def last_audit(store: Store, name: str) -> Production | None:
     """What the newest audit of the tables called `name` says by now; None without a labelled one. Raises Corrupt."""
     audit = newest_audit(store, name)
-    found = judged(store, audit, Labels(store.disk, name).words()) if audit else None
+    found = _by_now(store, audit) if audit else None
     return found if found and found.accuracy else None
 
 
-def judged(
-    store: Store,
-    audit: Audit,
-    words: Mapping[str, Word],
-    on_test_split: Callable[[Store, Ref], float | None] | None = None,
-) -> Production:
-    """What an audit says, with these words about contents. on_test_split: for whoever asks often, and remembers."""
+def _by_now(store: Store, audit: Audit) -> Production:
+    table = Ref.parse(audit.table)
+    return judged(audit, Labels(store.disk, table.name).words(), test_accuracy(store, table))
+
+
+def judged(audit: Audit, words: Mapping[str, Word], tested: float | None) -> Production:
+    """What an audit says, with these words about contents. tested: the `test_accuracy` of its table."""
     drawn, labelled, right = Counter[str](), Counter[str](), Counter[str]()
     bad = 0
     for each in audit.pictures:
-        # What was labelled because the model was unsure says nothing before the whole sample is labelled.
+        # What was labelled elsewhere are the hard ones: they count once they were met in an audit.
         if (word := words.get(each.sha256)) and word.audited:
             drawn[each.label] += 1
             if word.statement.verdict == "bad":
@@ -107,7 +107,7 @@ def judged(
         bad,
         _estimated(names, rows, labelled, right),
         {name: share for name in names if (share := _estimated([name], rows, labelled, right))},
-        (on_test_split or test_accuracy)(store, Ref.parse(audit.table)),
+        tested,
     )
 
 
@@ -120,11 +120,8 @@ def _estimated(
 
 def test_accuracy(store: Store, table: Ref) -> float | None:
     """Of the weights that made a table, on their own test split; None where that is not in the store."""
-    if not store.has(table):
-        return None
     with suppress(NotFound, Corrupt):  # it only stands beside; `lookbook verify` tells
         inputs = store.open(table).identity["inputs"]
-        for ref in store.refs("metrics", Ref.parse(inputs["weights"]).name):
-            if store.open(ref).identity["inputs"] == inputs:
-                return load_metrics(store, ref).numbers.accuracy
+        if found := metrics.find(store, Ref.parse(inputs["weights"]), inputs["dataset"]):
+            return found.numbers.accuracy
     return None

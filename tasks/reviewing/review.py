@@ -135,7 +135,7 @@ class Review:
         self._tables: OrderedDict[str, Table] = OrderedDict()
         self._looked, self._newest = -math.inf, ""
         self._audit: Audit | None = None
-        self._tested: dict[Ref, float | None] = {}
+        self._tested: dict[str, float | None] = {}
         self._turn = threading.RLock()
         self.newest()
 
@@ -209,7 +209,7 @@ class Review:
 
     def classes(self) -> list[str]:
         """The classes of the newest table's weights, then those that people have added."""
-        return list(dict.fromkeys([*self.newest().classes, *self.progress().new_classes]))
+        return list(dict.fromkeys([*self.newest().classes, *sorted(_named(self.words()))]))
 
     def say(self, event_id: str, by: str, version: str, given: Sequence[Said], chosen: str) -> LabelEvent:
         """Write down what a person said of rows of a table. Under an `event_id` that is on record nothing is written.
@@ -235,7 +235,7 @@ class Review:
         """What the next retraining will have."""
         words = self.words()
         verdicts = Counter(each.statement.verdict for each in words.values())
-        classes = Counter(str(each.statement.label) for each in words.values() if each.statement.verdict == "class")
+        classes = _named(words)
         right = sum(
             each.statement.verdict == "class" and each.statement.label == each.statement.predicted
             for each in words.values()
@@ -254,12 +254,11 @@ class Review:
     def production(self) -> Production | None:
         """What the newest audit says by now."""
         audit = self.audit()
-        return judged(self._store, audit, self.words(), self._test_accuracy) if audit else None
-
-    def _test_accuracy(self, store: Store, table: Ref) -> float | None:
-        if table not in self._tested:
-            self._tested[table] = test_accuracy(store, table)
-        return self._tested[table]
+        if audit is None:
+            return None
+        if audit.table not in self._tested:
+            self._tested[audit.table] = test_accuracy(self._store, Ref.parse(audit.table))
+        return judged(audit, self.words(), self._tested[audit.table])
 
     def words(self) -> Mapping[str, Word]:
         """SHA-256 (hex) -> what counts of that content."""
@@ -290,6 +289,11 @@ class Review:
             row.confidence,
             chosen,
         )
+
+
+def _named(words: Mapping[str, Word]) -> Counter[str]:
+    """class -> how many contents people gave it."""
+    return Counter(str(each.statement.label) for each in words.values() if each.statement.verdict == "class")
 
 
 def reviewable(store: Store) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part
 from artifacts.store import Artifact, Store
-from tasks.reports.scoring import Summary
+from tasks.reports.scoring import Summary, read_part
 from tasks.scoring.job import Job
 from tasks.shared.embedding import Embedding, contents_of
 from tasks.shared.looks import Picture, embedding_of, features_of, stands_on_backbone
@@ -28,14 +28,7 @@ _UNSURE_BINS = 5  # of ten: a confidence below one half
 _LOOKED_AT, _LEARNED_FROM = 200, 5000  # pictures of the table, and of the training set
 
 
-def drift(
-    store: Store,
-    settings: Settings,
-    job: Job,
-    parts: Sequence[Part],
-    summary: Summary,
-    read: Callable[[Part], pa.Table],
-) -> bytes:
+def drift(store: Store, settings: Settings, job: Job, parts: Sequence[Part], summary: Summary) -> bytes:
     """A document of a table. Each number is 0 where nothing is odd, and None where nothing is known.
 
     low_confidence: share of the predictions with a confidence below 0.5.
@@ -49,7 +42,7 @@ def drift(
             "low_confidence": _rounded(sum(summary.confidence[:_UNSURE_BINS]) / scored) if scored else None,
             "class_shift": _beyond_chance(summary.class_shift),
             "confidence_shift": _beyond_chance(summary.confidence_shift),
-            "distance": _distance(store, settings, job, parts, read) if scored else None,
+            "distance": _distance(store, settings, job, parts) if scored else None,
             "errors": _rounded(sum(summary.errors.values()) / summary.rows),
         }
     )
@@ -64,9 +57,7 @@ def _beyond_chance(found: Shift | None) -> float | None:
     return None if found is None else _rounded(found.index) if found.index > found.chance else 0.0
 
 
-def _distance(
-    store: Store, settings: Settings, job: Job, parts: Sequence[Part], read: Callable[[Part], pa.Table]
-) -> float | None:
+def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part]) -> float | None:
     """The median distance from a picture to the nearest one that was learned from, over that of the test split's (after
     Sun and others, Out-of-Distribution Detection with Deep Nearest Neighbors, 2022). Only features that are on record
     are looked at, beside those of the sample. None without a backbone, or without such features."""
@@ -79,7 +70,7 @@ def _distance(
         tested = _on_record(store, embedding, data.test.images)
     except (NotFound, Corrupt):
         return None
-    sample = _sample(parts, read)
+    sample = _sample(store, parts)
     found = [features for _, features in features_of(store, settings, job.request.folder, embedding, sample)]
     if not (len(learned) and len(tested) and found):
         return None
@@ -98,13 +89,13 @@ def _on_record(store: Store, embedding: Embedding, images: np.ndarray) -> np.nda
     return gathered
 
 
-def _sample(parts: Sequence[Part], read: Callable[[Part], pa.Table]) -> list[Picture]:
+def _sample(store: Store, parts: Sequence[Part]) -> list[Picture]:
     """Predicted rows of up to ten parts, the same ones for the same table."""
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(parts[0].digest.encode()).digest()[:4]))
     chosen = [parts[place] for place in random.permutation(len(parts))[:10]]
     found: list[Picture] = []
     for part in chosen:
-        rows = read(part).select(["path", "bytes", "mtime_ns", "sha256", "error"])
+        rows = read_part(store, part).select(["path", "bytes", "mtime_ns", "sha256", "error"])
         rows = rows.filter(pa.compute.is_null(rows.column("error")))
         items = np.sort(random.permutation(len(rows))[: -(-_LOOKED_AT // len(chosen))])
         found += [Picture(*row.values()) for row in rows.select(range(4)).take(items).to_pylist()]

@@ -65,7 +65,7 @@ def allow_place(where: str) -> str:
 def on_record(settings: Settings, where: str) -> str:
     """The text for `opened` of a folder that is on record, a `real_path`, where this process may read it: it is below a
     root, or was allowed. Raises FolderError."""
-    text = where if is_url(where) else os.fsencode(os.fsdecode(to_bytes(where))).decode(errors="replace")
+    text = where if is_url(where) else to_bytes(where).decode(errors="replace")  # as `allow_folder` has it
     if text in _ALLOWED:
         return text
     for name, root in settings.image_roots.items():

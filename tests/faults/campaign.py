@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,6 @@ class Report:
     """points: fault -> how often it was tried; holes: what was not as it must be."""
 
     points: Counter[str] = field(default_factory=Counter)
-    calls: dict[str, int] = field(default_factory=dict)
     holes: list[str] = field(default_factory=list)
 
 
@@ -70,7 +69,6 @@ def campaign(
         template.mkdir()
         must(in_child(template, operation.prepare), f"{name}: its store can't be made")
         undisturbed, calls = expected(top, template, operation)
-        report.calls[name] = calls
         for fault in faults:
             for point in range(1, calls + 1, every):
                 report.points[fault] += 1
@@ -242,13 +240,13 @@ def aged(store: Path, days: float) -> None:
             os.utime(path, (then, then))
 
 
-def started_with_faults(arguments: list[str]) -> Iterator[int]:
+def started_with_faults(arguments: list[str]) -> int:
     """This program, started with the library; the exit status."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "LD_PRELOAD": str(compiled(Path(folder))), "LOOKBOOK_FAULTS": "1"}
         paths = [str(HERE.parents[1]), str(HERE), str(HERE.parent)]
         environment["PYTHONPATH"] = os.pathsep.join(paths)
-        yield subprocess.run([sys.executable, __file__, *arguments], env=environment, check=False).returncode
+        return subprocess.run([sys.executable, __file__, *arguments], env=environment, check=False).returncode
 
 
 def main() -> int:
@@ -270,4 +268,4 @@ def main() -> int:
 if __name__ == "__main__":
     if "LOOKBOOK_FAULTS" in os.environ:
         sys.exit(main())
-    sys.exit(next(started_with_faults(sys.argv[1:])))
+    sys.exit(started_with_faults(sys.argv[1:]))

@@ -104,7 +104,7 @@ def label(folder: Path) -> None:
 
 
 def collected(folder: Path) -> None:
-    """Ten weeks of small versions, all old."""
+    """Six weeks of small versions, all old."""
     store = Store(folder / "store")
     for week in range(6):
         side = datasets.Split(
@@ -129,10 +129,7 @@ def collect(folder: Path) -> object:
 
 def duplicate(folder: Path) -> object:
     """Into another store, which is beside this one: what is written there is what is disturbed."""
-    source = folder / "source"
-    if not source.exists():
-        os.rename(folder / "store", source)
-    return copy(Store(source), Store(folder / "store"))
+    return copy(Store(folder / "source"), Store(folder / "store"))
 
 
 def pin(folder: Path) -> object:

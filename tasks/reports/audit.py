@@ -1,0 +1,25 @@
+"""An audit in a report: how good the predictions were that people looked at."""
+
+from tasks.reports.tables import cell, table
+from tasks.reviewing.production import Production
+
+_WORST = 5
+
+
+def markdown(found: Production) -> str:
+    """How good the predictions were that people looked at, for a report."""
+    assert found.accuracy
+    tested = f"; on their test images the same weights have {found.test_accuracy:.1%}" if found.test_accuracy else ""
+    worst = sorted(found.precision.items(), key=lambda each: each[1].value)[:_WORST]
+    rows = [
+        (cell(name), f"{share.value:.1%}", f"{share.low:.1%} to {share.high:.1%}", f"{share.items:,}")
+        for name, share in worst
+    ]
+    return "\n\n".join(
+        [
+            f"**{found.accuracy.value:.1%}** of the predictions in `{found.table}` are right (95 % interval "
+            f"{found.accuracy.low:.1%} to {found.accuracy.high:.1%}), by an audit of {found.drawn:,} rows drawn at "
+            f"random, {found.labelled:,} of them labelled{tested}.",
+            table(("least often right when it says", "right", "95 % interval", "labelled"), rows),
+        ]
+    )
