@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
-from prefect import flow, get_run_logger, tags
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
@@ -22,7 +22,7 @@ from flows.names import run_name, subject_of
 from flows.needs import needs_of_run
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for, training_settings
-from flows.train import TrainingCancelled, check_device, train, train_on_gpu_pool
+from flows.train import TrainingCancelled, check_device, train_here, train_on_gpu_pool
 from tasks.cluster.conducting import check_cluster
 from tasks.evaluate import evaluate
 from tasks.prepare import prepare
@@ -88,18 +88,17 @@ def retrain(request: RetrainRequest) -> Any:
         if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, request.gate)):
             return _nothing_changed(store, dataset_ref, judged)
         with _timed(seconds, "train"):
-            asked = {name: getattr(settings, name) for name in request.training}  # the rest follows from the data
-            training = {"dataset": dataset_ref, **asked, **asdict(computing)}
-            training["deadline_hours"] = round(deadline.hours_left(), 3)
-            try:
-                weights_ref = _trained_before(store, dataset_ref, settings)
-                if weights_ref is None and request.train_on == "here":
-                    with tags(*flow_run.tags):
-                        weights_ref = train(**training)["weights"]
-                elif weights_ref is None:
+            weights_ref = _trained_before(store, dataset_ref, settings)
+            if weights_ref is None and request.train_on == "here":
+                weights_ref = train_here(dataset_ref, settings, computing, deadline)
+            elif weights_ref is None:
+                asked = {name: getattr(settings, name) for name in request.training}  # the rest follows from the data
+                training = {"dataset": dataset_ref, **asked, **asdict(computing)}
+                training["deadline_hours"] = round(deadline.hours_left(), 3)
+                try:
                     weights_ref = train_on_gpu_pool(store, training, deadline)
-            except TrainingCancelled as cancelled:
-                return Cancelled(message=str(cancelled))
+                except TrainingCancelled as cancelled:
+                    return Cancelled(message=str(cancelled))
         needs.add(weights_ref)
         with _timed(seconds, "evaluate"):
             metrics_ref = evaluate(weights_ref, dataset_ref)

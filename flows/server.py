@@ -16,6 +16,7 @@ from typing import IO
 
 from flows.serving import SERVE, ServerError, command, only_server, reach_loopback_directly
 from flows.standing import check_home, standing_api
+from tasks.vision.imports import quick_imports
 
 START_SECONDS = 120
 STOP_SECONDS = 30
@@ -34,13 +35,14 @@ def prefect_api() -> Iterator["Api"]:
     with ExitStack() as stack:
         upheld = standing_api()
         child = None if os.environ.get("PREFECT_API_URL") or upheld else stack.enter_context(_child())
-        from prefect.settings import (
-            PREFECT_API_URL,
-            PREFECT_CLIENT_MAX_RETRIES,
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-            PREFECT_HOME,
-            temporary_settings,
-        )
+        with quick_imports():
+            from prefect.settings import (
+                PREFECT_API_URL,
+                PREFECT_CLIENT_MAX_RETRIES,
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+                PREFECT_HOME,
+                temporary_settings,
+            )
 
         if PREFECT_API_URL.value():
             yield Api(None)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.disk import lock_now
 from artifacts.errors import LookbookError
+from tasks.vision.imports import quick_imports
 
 if TYPE_CHECKING:
     from flows.guard import App, Guard, Receive, Scope, Send
@@ -72,7 +73,8 @@ def only_server(home: Path) -> Iterator[None]:
 
 def _serve_beside_a_run(listening: socket.socket) -> None:
     """Import, wait for the word on standard input, serve until that ends."""
-    import uvicorn
+    with quick_imports():
+        import uvicorn
 
     with _guarded([listening], beside_a_run=True) as app:
         if sys.stdin.buffer.readline() != SERVE:
@@ -127,17 +129,18 @@ def _serve(sockets: list[socket.socket]) -> None:
 @contextmanager
 def _guarded(sockets: list[socket.socket], beside_a_run: bool) -> Iterator["Guard"]:
     """Prefect's application behind our guard. The settings hold for as long as it serves."""
-    from prefect.server.api.server import create_app
-    from prefect.settings import (
-        PREFECT_SERVER_API_AUTH_STRING,
-        PREFECT_SERVER_API_HOST,
-        PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
-        PREFECT_UI_API_URL,
-        PREFECT_UI_URL,
-        temporary_settings,
-    )
+    with quick_imports():
+        from prefect.server.api.server import create_app
+        from prefect.settings import (
+            PREFECT_SERVER_API_AUTH_STRING,
+            PREFECT_SERVER_API_HOST,
+            PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+            PREFECT_UI_API_URL,
+            PREFECT_UI_URL,
+            temporary_settings,
+        )
 
-    from flows.guard import Guard, origin_of, own_origins
+        from flows.guard import Guard, origin_of, own_origins
 
     port = sockets[0].getsockname()[1]
     if beside_a_run:

@@ -22,9 +22,10 @@ from flows.names import run_name
 from flows.needs import needs_of_run
 from flows.parameters import asks_for, training_settings
 from tasks.embed import embed_pictures
-from tasks.requests import TrainRequest
+from tasks.requests import Computing, TrainRequest
 from tasks.shared.deadline import Deadline
 from tasks.train import train as train_network
+from tasks.vision.recipes import TrainingSettings
 
 DEPLOYMENT = "train/gpu"
 _POLL_SECONDS = 2.0
@@ -66,13 +67,18 @@ def train(request: TrainRequest) -> dict[str, str]:
     computing = request.computing
     with needs_of_run(store) as needs:
         needs.add(ref)
-        if settings.architecture == "transfer":
-            embed_pictures(ref, settings, computing.device, computing.run_on, deadline)
-        weights = train_network(ref, settings, computing.execution, computing.device, deadline)
+        weights = train_here(ref, settings, computing, deadline)
         needs.add(weights)
         produced = {"dataset": ref, "weights": weights}
         runs.record(store.disk, str(flow_run.id), produced)
     return produced
+
+
+def train_here(dataset: str, settings: TrainingSettings, computing: Computing, deadline: Deadline) -> str:
+    """The stages of a training, in this process and as tasks of this run: the weights' ref."""
+    if settings.architecture == "transfer":
+        embed_pictures(dataset, settings, computing.device, computing.run_on, deadline)
+    return train_network(dataset, settings, computing.execution, computing.device, deadline)
 
 
 def check_device(device: str) -> None:

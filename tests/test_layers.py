@@ -38,6 +38,7 @@ WITHOUT_TENSORFLOW = (
     "lite0",
     "checkpoints",
     "processor",
+    "imports",
 )
 
 

@@ -1,9 +1,10 @@
 """The `lookbook` command: its verbs, and how it ends."""
 
+import atexit
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -53,6 +54,24 @@ for each in (
     runs.up,
 ):
     lookbook.add_command(each)
+
+
+def command() -> NoReturn:
+    """`lookbook` as a process: `main`, and its end. When all that ends with a process has ended, it is gone at once:
+    Python would take another 0.4 to 0.7 s to take TensorFlow and Prefect apart, object by object."""
+    status: Any = FAILED  # that of an exception which nobody caught
+
+    def leave() -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+    atexit.register(leave)  # whatever registers later is called before
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code
+        raise
 
 
 def main() -> NoReturn:

@@ -41,10 +41,13 @@ def retrain(images: str | None, **parameters: Any) -> Result:
         if parameters["labels"]:
             _allow_labelled(parameters["labels"])
     from flows.server import prefect_api
+    from tasks.vision.imports import load_tensorflow_ahead, quick_imports
 
+    load_tensorflow_ahead()
     with prefect_api() as api:
-        import tasks.vision.training  # noqa: F401  (now, while a temporary server starts on the other core)
-        from flows.retrain import retrain as flow
+        with quick_imports():
+            import tasks.vision.training  # noqa: F401  (now, while a temporary server starts on the other core)
+            from flows.retrain import retrain as flow
 
         api.wait()
         with _tagged():
@@ -72,9 +75,11 @@ def score(folder: str, **parameters: Any) -> Result:
 
     allowed = allow_folder(folder)
     from flows.server import prefect_api
+    from tasks.vision.imports import quick_imports
 
     with prefect_api() as api:
-        from flows.score import score as flow
+        with quick_imports():
+            from flows.score import score as flow
 
         api.wait()
         with _tagged():

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tasks.vision.errors import DeviceError
+from tasks.vision.imports import quick_imports
 from tasks.vision.processor import processor
 
 _GREETING = re.compile(
@@ -49,7 +50,7 @@ def _environment(**values: str) -> Iterator[None]:
             del os.environ[name]
 
 
-with _environment(TF_CPP_MIN_LOG_LEVEL="2", TF_USE_LEGACY_KERAS="1"), without_greeting():
+with _environment(TF_CPP_MIN_LOG_LEVEL="2", TF_USE_LEGACY_KERAS="1"), without_greeting(), quick_imports():
     import tensorflow as tf
 
     _GPUS = tf.config.list_physical_devices("GPU")
