@@ -19,10 +19,13 @@ def predict(images: tuple[Path, ...], weights: str) -> Result:
       lookbook predict shoe.png shirt.jpg
       lookbook predict shoe.png --weights shoes@champion
     """
-    from tasks.predict import predict_files
-    from tasks.shared import model
+    from tasks.vision.imports import quick_imports
 
-    settings, store = open_store()
+    with quick_imports():
+        from tasks.predict import predict_files
+        from tasks.shared import model
+
+        settings, store = open_store()
     ready = model.load(store, store.resolve(weights, "weights"))
     results = predict_files(ready, images, settings)
     return {"weights": str(ready.ref), "results": results, "failed": sum(bool(each["error"]) for each in results)}

@@ -41,9 +41,8 @@ def retrain(images: str | None, **parameters: Any) -> Result:
         if parameters["labels"]:
             _allow_labelled(parameters["labels"])
     from flows.server import prefect_api
-    from tasks.vision.imports import load_tensorflow_ahead, quick_imports
+    from tasks.vision.imports import quick_imports
 
-    load_tensorflow_ahead()
     with prefect_api() as api:
         with quick_imports():
             import tasks.vision.training  # noqa: F401  (now, while a temporary server starts on the other core)
