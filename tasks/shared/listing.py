@@ -257,8 +257,8 @@ def walk(top: int) -> Iterator[Entry]:
 def _names(folder: int, path: bytes) -> Iterator[bytes]:
     """Names in an open folder, folders with a `/` behind: sorted so, a walk meets paths in the order of their bytes.
 
-    Runs of SORTED_AT_ONCE names are laid by compressed, and merged: a name like `00000000.png` takes 3 bytes so, and
-    59 in a list.
+    Runs of SORTED_AT_ONCE names are laid by compressed, and merged: so a name like `00000000.png` takes 3 to 6 bytes,
+    and in a list 59.
     """
     runs: list[list[bytes]] = []
     names: list[bytes] = []
