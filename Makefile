@@ -79,6 +79,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/evaluate.py
 	@$(BIN)/python benchmarks/gate.py
 	@$(BIN)/python benchmarks/memory.py
+	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/help.py
 
 lock: $(READY)

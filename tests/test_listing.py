@@ -1,7 +1,10 @@
 """pytest tests/test_listing.py: folders of strangers."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 from environment import WITHOUT_ROOTS_RIGHTS
@@ -9,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.settings import Settings
+from tasks.shared import listing
 from tasks.shared.listing import FolderError, allow_folder, folder_place, open_folder, to_bytes, to_text, walk
 
 
@@ -64,9 +68,6 @@ def test_every_entry_is_told_and_links_are_not_followed(top, tmp_path):
 
 def test_a_folder_that_can_not_be_listed_fails_loudly(tmp_path):
     """In a process without root's rights."""
-    import subprocess
-    import sys
-
     fill(tmp_path, [b"open/a", b"shut/b"])
     (tmp_path / "shut").chmod(0o000)
     program = "import os, sys\nfrom tasks.shared.listing import walk\nlist(walk(os.open(sys.argv[1], os.O_RDONLY)))"
@@ -169,3 +170,68 @@ def test_links_below_an_allowed_folder_lead_nowhere(settings, tmp_path):
     (tmp_path / "shoes/out").symlink_to("/etc")
     with pytest.raises(FolderError, match="expected a folder of pictures"):
         open_folder(settings, f"{allow_folder(tmp_path / 'shoes')}/out")
+
+
+def test_a_folder_of_many_names_is_listed_in_the_order_of_their_bytes(top, tmp_path, monkeypatch):
+    """Beyond SORTED_AT_ONCE names, sorted runs are laid by and merged."""
+    random = Random(0)
+    names = [b"a/b", b"a-b", b"a.png", b"new\nline", b"\xff", "é".encode(), b"x" * 255]
+    names += [str(random.random()).encode() for _ in range(60)]
+    fill(tmp_path, names)
+    expected = [entry.path for entry in walk(top)]
+    assert expected == sorted(names)
+    monkeypatch.setattr(listing, "TOGETHER", 3)
+    for at_once in (1, 2, 7, len(names) - 1, len(names), len(names) + 1):
+        monkeypatch.setattr(listing, "SORTED_AT_ONCE", at_once)
+        assert [entry.path for entry in walk(top)] == expected
+
+
+PLAN = """
+import sys, tracemalloc
+from pathlib import Path
+import pandas  # which pyarrow imports where it is there
+import pyarrow as pa
+from artifacts.refs import Ref
+from artifacts.settings import Settings
+from artifacts.store import Store
+from tasks import plan
+from tasks.requests import ScoreRequest
+from tasks.scoring.job import Job
+from tasks.shared import listing
+from tasks.shared.plans import load_plan
+from tasks.vision.images import ImageSpec, Limits
+plan.SHARD_FILES, plan.SHARD_FILES_AT_MOST, listing.SORTED_AT_ONCE, listing.TOGETHER = 250, 1_000, 1_000, 100
+store = Store(Path(sys.argv[1]))
+weights = Ref.parse("weights/shapes@0123456789abcdef")
+tracemalloc.start()
+for folder in sys.argv[2:]:
+    job = Job(ScoreRequest("given:"), folder, "many", weights, "", (), ImageSpec(28, 28, 1), Limits(1, 1), None, None)
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    key = plan.plan_folder(store, Settings(image_roots={"given": folder}), job)
+    peak = tracemalloc.get_traced_memory()[1] - before + pa.default_memory_pool().max_memory()
+    print(load_plan(store.disk, key).rows, peak)
+"""
+
+
+@pytest.mark.slow
+def test_planning_ten_times_as_many_files_takes_no_more_memory(tmp_path):
+    """What Python and Arrow hold at most: 60,000 names of 150 bytes in a list are 12 MB."""
+    sources = [tmp_path / str(index) for index in range(3)]  # ext4 lets a file have 65,000 names
+    for source in sources:
+        source.write_bytes(b"x")
+    folders = []
+    for a_folder in (1_000, 60_000):
+        for files in (6_000, 60_000):
+            folders.append(tmp_path / f"{files}-{a_folder}")
+            for index in range(files):
+                inner = folders[-1] / f"{index // a_folder:03d}"
+                if index % a_folder == 0:
+                    inner.mkdir(parents=True)
+                os.link(sources[index % len(sources)], f"{inner}/{index:0150d}")
+    command = [sys.executable, "-c", PLAN, str(tmp_path / "store"), *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert not done.returncode, done.stderr
+    rows, peaks = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
+    assert rows == (6_000, 60_000) * 2
+    assert max(peaks) < min(peaks) + (4 << 20), peaks

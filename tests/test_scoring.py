@@ -586,6 +586,14 @@ def test_a_plan_of_many_shards_is_opened_once(store, settings, champion, picture
     assert len(opened) == 1
 
 
+def test_a_plan_that_is_read_is_not_mapped(store, settings, champion):
+    """Pages of a map count as the process's memory, 7 bytes a file."""
+    found = planned(store, settings, champion)
+    assert len(found.entries(0))
+    with open("/proc/self/maps") as maps:
+        assert found.path.name not in maps.read()
+
+
 def test_unchanged_parts_are_hashed_once_a_run(store, settings, champion, pictures, monkeypatch):
     score(store, settings, champion)
     (pictures / "1/01a.png").write_bytes((pictures / "1/01.png").read_bytes())

@@ -56,8 +56,8 @@ class Plan:
 
     @cached_property
     def _file(self) -> pa.ipc.RecordBatchFileReader:
-        """Opened once: nothing of it is in memory but the shard that is read."""
-        return pa.ipc.open_file(pa.memory_map(str(self.path)))
+        """Opened once, and not mapped: nothing of it is in memory but the shard that is read."""
+        return pa.ipc.open_file(pa.OSFile(str(self.path)))
 
 
 def save_plan(
