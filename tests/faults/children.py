@@ -28,6 +28,7 @@ class Child:
     def __init__(self, folder: Path, work: Work) -> None:
         self._answers, write = os.pipe()
         self._status: int | None = None
+        self._stopped = False
         self._pid = os.fork()
         if self._pid == 0:
             status, said = BROKE, ""
@@ -44,6 +45,7 @@ class Child:
         while self._status is None and time.monotonic() < ends:
             pid, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
             if pid and os.WIFSTOPPED(status):
+                self._stopped = True
                 return False
             if pid:
                 self._status = os.waitstatus_to_exitcode(status)
@@ -51,15 +53,17 @@ class Child:
                 time.sleep(_POLL_SECONDS)
         return self._status is not None
 
-    def signal(self, number: int) -> None:
-        if self._status is None:
-            os.kill(self._pid, number)
+    def go_on(self) -> None:
+        """Where it has stopped itself."""
+        if self._stopped:
+            os.kill(self._pid, signal.SIGCONT)
+            self._stopped = False
 
     def answer(self) -> Answer:
         """How it has ended. It is killed when it has not."""
-        hangs = self._status is None
-        self.signal(signal.SIGKILL)
-        self.wait()
+        if hangs := self._status is None:
+            os.kill(self._pid, signal.SIGKILL)
+            self.wait()
         with open(self._answers, "rb") as answers:
             return Answer(None if hangs else self._status, answers.read().decode(errors="replace"))
 
@@ -70,7 +74,7 @@ def ended(*children: Child) -> list[Answer]:
     waiting = list(children)
     while waiting and time.monotonic() < ends:
         for child in waiting:
-            child.signal(signal.SIGCONT)
+            child.go_on()
         waiting = [child for child in waiting if not child.wait(2 * _POLL_SECONDS)]
     return [child.answer() for child in children]
 

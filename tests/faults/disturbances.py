@@ -58,6 +58,7 @@ def at_a_call(kind: int, number: int = 0, ends: frozenset[int] = frozenset()) ->
 def full_disk(folder: Path, run: Work, point: int, calls: int) -> list[Answer]:
     """The disk of the store has room for point - 1 pages; afterwards the store is on a disk with more."""
     store, aside = folder / "store", folder / "aside"
+    store.mkdir(exist_ok=True)
     store.rename(aside)
     store.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "store", store], check=True)
@@ -102,7 +103,7 @@ def two_at_once(folder: Path, run: Work, point: int, calls: int) -> list[Answer]
     Where one waits for the other, that one goes on.
     """
     first, second = _two(folder, run, point, calls)
-    first.signal(signal.SIGCONT)
+    first.go_on()
     first.wait(_WAITS_SECONDS)
     return ended(first, second)
 
