@@ -13,7 +13,7 @@ help:
 	@echo "make test        the tests (the pages' need Debian's chromium: installed when it is missing)"
 	@echo "make test-quick  those without servers, browsers, kills and trainings: under a minute"
 	@echo "make test-long   kills, and runs side by side, that take longer"
-	@echo "make faults      kills and errors at each call that changes a file: over an hour, and a C compiler"
+	@echo "make faults      kills, errors, full disks, two at once at each change of a store: hours, and a C compiler"
 	@echo "make check       ruff and mypy"
 	@echo "make bench       the benchmarks, against their baselines"
 	@echo "make lock        resolve requirements.lock anew from pyproject.toml"

@@ -6,7 +6,6 @@ The digest is of all that decides what a file becomes. What is damaged is decode
 removes what it is made of.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -48,12 +47,17 @@ class Decoded(Segments):
 
     def take_over_all(self) -> None:
         """Take over what others have committed, and remove what nobody wants any more."""
+        others: list[str] = []
         for key in self._disk.list(_FOLDER):
-            with suppress(NotFound):  # another preparation is done with it
-                if key.startswith(f"{self._folder}/"):
-                    if key not in self.keys:
-                        self.take_over(key)
-                elif time.time() - self._disk.modified(key) > KEPT_SECONDS:
+            if not key.startswith(f"{self._folder}/"):
+                others.append(key)
+            elif key not in self.keys:
+                with suppress(NotFound):  # another preparation is done with it
+                    self.take_over(key)
+        oldest = self._disk.now() - KEPT_SECONDS if others else 0.0  # this machine may have another clock
+        for key in others:
+            with suppress(NotFound):
+                if self._disk.modified(key) < oldest:
                     self._disk.remove(key)
 
     def add_files(self, files: Sequence[Read], images: np.ndarray) -> None:

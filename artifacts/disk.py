@@ -213,9 +213,14 @@ class LocalDisk:
         """A lock on a file: it ends with its process. Prefect's concurrency limits live in the server, and can be lost
         or left behind when it restarts."""
         path = self.local_path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as lock:
-            yield lock_now(lock.fileno())
+        with contextlib.ExitStack() as stack:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(open(path, "ab"))
+                mine = lock_now(lock.fileno())
+            except OSError as error:
+                raise self._refused("lock", key, error) from error
+            yield mine
 
     def list(self, prefix: str) -> Iterator[str]:
         """Keys below the folder `prefix`, sorted within each folder; a missing folder has none."""

@@ -1,5 +1,6 @@
 """The stage that publishes a table of predictions out of finished parts, and draws its report."""
 
+import time
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -19,6 +20,8 @@ from tasks.scoring.outcome import Outcome
 from tasks.scoring.thumbnails import thumbnails
 from tasks.shared.plans import load_plan, remove_plan
 from tasks.shared.retries import RETRIES
+
+_CLOCKS_SECONDS = 300.0  # by which two clocks may differ
 
 
 class TooManyErrors(LookbookError):
@@ -96,8 +99,9 @@ def _point_at(store: Store, job: Job, ref: Ref, numbers: dict[str, Any]) -> None
     def choose(events: list[Event]) -> Choice:
         if events and events[-1].ref == str(ref):
             return events[-1]
-        listed = max((each.numbers.get("listed", 0) for each in events if each.action != "keep"), default=0)
-        if numbers["listed"] < listed:
+        by_now = time.time() + _CLOCKS_SECONDS  # what was listed later than that was so by a clock that was ahead
+        listed = (each.numbers.get("listed", 0) for each in events if each.action != "keep")
+        if numbers["listed"] < max((each for each in listed if each < by_now), default=0):
             reason = f"{events[-1].ref} is of a later listing of the folder"
             return Choice("keep", events[-1].ref, str(ref), reason, numbers)
         return Choice("promote", str(ref), str(ref), f"the newest of {job.where}", numbers)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -194,6 +195,17 @@ def test_segments_that_nobody_takes_over_are_removed_after_a_week(store, drawn, 
     os.utime(left, (1, 1))
     prepare(store, shutil.copytree(drawn, tmp_path / "another"))
     assert segments(store) == []
+
+
+def test_segments_are_as_old_as_the_disk_says_whatever_the_clock_of_this_machine_says(
+    store, drawn, tmp_path, monkeypatch
+):
+    with pytest.raises(DeadlineExceeded):
+        prepare(store, drawn, EndsAfter(1, DeadlineExceeded("over")))
+    left, now = segments(store), time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 365 * 86400)
+    prepare(store, shutil.copytree(drawn, tmp_path / "other"))
+    assert segments(store) == left
 
 
 DRIVER = """

@@ -751,6 +751,16 @@ def test_an_older_listing_that_is_done_later_does_not_take_latest_back(store, se
     assert aliases.current(store.disk, "predictions", "pictures", "latest") == older, "listed anew, it is the newest"
 
 
+def test_a_listing_by_a_clock_that_was_ahead_does_not_hold_latest(store, settings, champion, pictures, monkeypatch):
+    now = time.time
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: now() + 365 * 86400)
+        score(store, settings, champion)
+    (pictures / "new.png").write_bytes((pictures / "0/00.png").read_bytes())
+    newer, _ = score(store, settings, champion)
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == newer
+
+
 def test_a_table_of_nothing_is_published_and_latest_stays(store, settings, champion, pictures):
     before, _ = score(store, settings, champion)
     (pictures / "0/00.png").write_bytes(b"x")

@@ -1,6 +1,7 @@
 """pytest tests/test_shards.py: records of finished shards: who is first, whose answer was lost, what is fresh."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -109,6 +110,14 @@ def test_a_fresh_scoring_knows_its_own_shards_alone(store, shards):
 def test_a_fresh_scoring_of_long_ago_is_not_gone_on_with(store, shards, monkeypatch):
     mark = shards.begin_fresh("job")
     monkeypatch.setattr(module, "FRESH_SECONDS", 0)
+    assert shards.begin_fresh("job") != mark
+
+
+def test_a_fresh_scoring_that_began_by_a_clock_that_was_ahead_is_not_gone_on_with(store, shards, monkeypatch):
+    now = time.time
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: now() + 365 * 86400)
+        mark = shards.begin_fresh("job")
     assert shards.begin_fresh("job") != mark
 
 

@@ -177,6 +177,13 @@ def test_a_store_without_exclusive_creation_is_refused(store, monkeypatch):
         publish(store)
 
 
+def test_a_disk_that_refuses_a_lock_is_told(store):
+    store.disk.local_path("staging/turns/collect").mkdir(parents=True)  # no file can be opened there
+    told = r"can't lock staging/turns/collect in the store .*: Is a directory; make room"
+    with pytest.raises(StoreError, match=told), store.disk.hold("staging/turns/collect"):
+        pass
+
+
 def test_a_store_of_another_format_is_refused(store):
     from artifacts.documents import seal
 

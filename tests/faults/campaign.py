@@ -1,19 +1,32 @@
-"""A campaign of faults: operations of a store that are killed, or whose calls fail, at each call that changes a file.
+"""A campaign of faults: operations of a store are disturbed at each call that changes a file.
 
     python tests/faults/campaign.py [--every N] [--only OPERATION]... [--faults FAULT]...
 
 Each operation runs undisturbed once, which counts its calls. Then, for the 1st, 2nd, ... of them (each Nth) it runs on
-a fresh copy of the same store with a fault there, and once more without one. What is then in the store must be what it
-is without a fault: the same versions, rows and decisions. `verify` must be clean, and what is left in staging must be
-what a collection takes.
+a fresh copy of the same store with a fault there, and once more without one:
 
-It needs a C compiler (cc): preload.c is what counts, kills and fails. The process that starts it forks one for each
-run, so that TensorFlow is imported once.
+- it is killed before or after the call;
+- the call fails (ENOSPC, EIO, EDQUOT), or writes half of what it should;
+- the clock on the wall jumps by a year, ahead or back, while that of the disk does not;
+- the operation has stopped there while it runs a second time, to a call of that one's own, and then both go on, or the
+  one that has stopped is killed.
+
+Two faults have points of their own: it runs on a disk with 0, 1, 2, ... (each Nth) pages left, and with 0, 8, 16, ...
+MiB of memory to map, until it ends well. A disk that is really full needs the right to mount one; where there is none,
+the last line tells so.
+
+However it is disturbed, it ends well, or by an error of Lookbook's, or because it was killed; without memory it may
+also end by any other error, or abort, but not hang. Repeated, it ends well. What is then in the store must be what it
+is without a fault: the same versions, rows and decisions; so a collection whose clock jumps has removed no more than it
+would have. `verify` must be clean, and what is left in staging must be what a collection takes.
+
+It needs a C compiler (cc): preload.c is what counts, kills, fails, stops and jumps. The process that starts it forks
+one for each run, so that TensorFlow is imported once.
 """
 
 import argparse
 import ctypes
-import errno
+import itertools
 import json
 import os
 import shutil
@@ -27,17 +40,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from children import DONE, REFUSED, Answer, in_child
+from disturbances import COUNT, FAULTS, Fault, arm, may_mount
+
 HERE = Path(__file__).parent
-COUNT, KILL_BEFORE, KILL_AFTER, FAIL, SHORT = range(5)  # as in preload.c
-FAULTS = {
-    "killed before": (KILL_BEFORE, 0),
-    "killed after": (KILL_AFTER, 0),
-    "ENOSPC": (FAIL, errno.ENOSPC),
-    "EIO": (FAIL, errno.EIO),
-    "EDQUOT": (FAIL, errno.EDQUOT),
-    "short write": (SHORT, 0),
-}
-DONE, REFUSED, BROKE = 0, 3, 4  # how an operation ends: well, by an error of Lookbook's, by another one
 KINDS = ("datasets/", "weights/", "metrics/", "predictions/", "backbones/")
 _NEVER = 10**9
 _DAY = 86400
@@ -49,6 +55,14 @@ class Report:
 
     points: Counter[str] = field(default_factory=Counter)
     holes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """An operation without a fault. state: what is in the store then; calls: how many it takes."""
+
+    state: dict[str, Any]
+    calls: int
 
 
 def compiled(folder: Path) -> Path:
@@ -68,25 +82,31 @@ def campaign(
         started = time.monotonic()
         template.mkdir()
         must(in_child(template, operation.prepare), f"{name}: its store can't be made")
-        undisturbed, calls = expected(top, template, operation)
+        undisturbed = expected(top, template, operation)
         for fault in faults:
-            for point in range(1, calls + 1, every):
+            rising = FAULTS[fault].rising
+            for point in itertools.count(1, every):
+                if not rising and point > undisturbed.calls:
+                    break
                 report.points[fault] += 1
-                if hole := tried(top, template, operation, fault, point, undisturbed):
-                    report.holes.append(f"{name}, {fault} at call {point} of {calls}: {hole}")
+                well, hole = tried(top, template, operation, FAULTS[fault], point, undisturbed)
+                if hole:
+                    report.holes.append(f"{name}, {fault} at {point}: {hole}")
                     say(report.holes[-1])
+                if rising and well:
+                    break
         remove(template)
-        say(f"{name}: {calls} calls, {time.monotonic() - started:.0f} s, {len(report.holes)} holes so far")
+        calls, seconds = undisturbed.calls, time.monotonic() - started
+        say(f"{name}: {calls} calls, {seconds:.0f} s, {len(report.holes)} holes so far")
     return report
 
 
-def expected(top: Path, template: Path, operation: Any) -> tuple[dict[str, Any], int]:
-    """What is in the store without a fault, and how many calls that takes."""
+def expected(top: Path, template: Path, operation: Any) -> Undisturbed:
     work = copied(template, top / "work")
     read, write = os.pipe()
 
     def counted(folder: Path) -> None:
-        arm(folder, _NEVER, COUNT, 0)
+        arm(folder, _NEVER, COUNT)
         operation.run(folder)
         os.write(write, str(ctypes.CDLL(None).faults_met()).encode())
 
@@ -97,33 +117,33 @@ def expected(top: Path, template: Path, operation: Any) -> tuple[dict[str, Any],
     must(in_child(work, operation.run), "it fails when it is repeated")
     found = state(work)
     remove(work)
-    return found, calls
+    return Undisturbed(found, calls)
 
 
-def tried(top: Path, template: Path, operation: Any, fault: str, point: int, undisturbed: dict[str, Any]) -> str | None:
-    """What is not as it must be after a fault and a repetition; None where all is."""
+def tried(
+    top: Path, template: Path, operation: Any, fault: Fault, point: int, undisturbed: Undisturbed
+) -> tuple[bool, str | None]:
+    """Whether the operation ended well in spite of the fault; and what is not as it must be after a repetition, None
+    where all is."""
     work = copied(template, top / "work")
-    kind, number = FAULTS[fault]
-
-    def disturbed(folder: Path) -> None:
-        arm(folder, point, kind, number)
-        operation.run(folder)
-
     try:
-        status, said = in_child(work, disturbed)
-        if status == BROKE:
-            return f"it ended with a traceback: {said}"
-        if status == -9 and kind not in (KILL_BEFORE, KILL_AFTER):
-            return "it was killed, though nobody did"
-        status, said = in_child(work, operation.run)
-        if status != DONE:
-            return f"repeated, it fails: {said}"
-        if problem := different(undisturbed, state(work)):
-            return problem
-        status, said = in_child(work, sound)
-        return None if status == DONE else said
+        answers = fault.disturb(work, operation.run, point, undisturbed.calls)
+        return all(each.status == DONE for each in answers), problem(work, operation, fault, answers, undisturbed)
     finally:
         remove(work)
+
+
+def problem(work: Path, operation: Any, fault: Fault, answers: list[Answer], undisturbed: Undisturbed) -> str | None:
+    for answer in answers:
+        if answer.status not in {DONE, REFUSED, *fault.ends}:
+            return f"it ended as nothing should: {answer}"
+    repeated = in_child(work, operation.run)
+    if repeated.status != DONE:
+        return f"repeated, it fails: {repeated}"
+    if found := different(undisturbed.state, state(work)):
+        return found
+    judged = in_child(work, sound)
+    return None if judged.status == DONE else judged.said
 
 
 def sound(folder: Path) -> None:
@@ -154,6 +174,9 @@ def state(folder: Path) -> dict[str, Any]:
         published = not key.startswith(KINDS) or (store.joinpath(*key.split("/")[:3]) / "manifest.json").exists()
         if path.is_file() and published and not key.startswith(("staging/", "runs/living/")):
             found[key] = without_times(json.loads(path.read_bytes())) if path.suffix == ".json" else path.read_bytes()
+    for key in [key for key in found if key.startswith("pins/")]:  # pinned twice is pinned
+        event = found.pop(key)
+        found[f"pins of {event['ref']}"] = event["action"], event["reason"]
     return found
 
 
@@ -177,46 +200,8 @@ def drawn(key: str) -> bool:
     return key.endswith((".html", ".png", ".md"))
 
 
-def in_child(folder: Path, work: Callable[[Path], object]) -> tuple[int, str]:
-    """Run it in a process of its own: how that ended (-9: killed), and what it said."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read)
-        status, said = BROKE, ""
-        try:
-            status, said = ended(folder, work)
-        finally:
-            os.write(write, said.encode()[:4000])
-            os._exit(status)
-    os.close(write)
-    with open(read, "rb") as answers:
-        said = answers.read().decode()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
-
-
-def ended(folder: Path, work: Callable[[Path], object]) -> tuple[int, str]:
-    from artifacts.errors import LookbookError
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    try:
-        work(folder)
-    except LookbookError as error:
-        return REFUSED, str(error)
-    except BaseException as error:
-        import traceback
-
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return BROKE, f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-    return DONE, ""
-
-
-def arm(folder: Path, at: int, kind: int, number: int) -> None:
-    ctypes.CDLL(None).faults_arm(os.fsencode(folder / "store"), ctypes.c_long(at), kind, number)
-
-
-def must(answer: tuple[int, str], what: str) -> None:
-    if answer[0] != DONE:
+def must(answer: Answer, what: str) -> None:
+    if answer.status != DONE:
         raise AssertionError(f"{what}: {answer}")
 
 
@@ -258,10 +243,15 @@ def main() -> int:
     parser.add_argument("--faults", action="append", choices=list(FAULTS), help="a fault; may be repeated")
     asked = parser.parse_args()
     chosen = {name: OPERATIONS[name] for name in asked.only or OPERATIONS}
+    faults = asked.faults or list(FAULTS)
+    untried = ""
+    if "full disk" in faults and not may_mount():
+        faults.remove("full disk")
+        untried = "; full disk not tried: this user may not mount one"
     with tempfile.TemporaryDirectory() as top:
-        report = campaign(Path(top), chosen, asked.faults or list(FAULTS), asked.every)
+        report = campaign(Path(top), chosen, faults, asked.every)
     tried = ", ".join(f"{count:,} {fault}" for fault, count in report.points.items())
-    print(f"{sum(report.points.values()):,} points ({tried}); {len(report.holes)} holes")
+    print(f"{sum(report.points.values()):,} points ({tried}){untried}; {len(report.holes)} holes")
     return 1 if report.holes else 0
 
 

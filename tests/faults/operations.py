@@ -13,8 +13,6 @@ from PIL import Image
 import tasks.vision.training  # noqa: F401  (once, before processes are forked; nothing is computed here)
 from artifacts import dataset as datasets
 from artifacts import pins, weights
-from artifacts.collecting.collector import Collector
-from artifacts.collecting.retention import Rules
 from artifacts.copying import copy
 from artifacts.labels import Labels, Statement
 from artifacts.settings import Settings
@@ -25,9 +23,10 @@ from tasks.plan import plan_folder
 from tasks.prepare import prepare_folder
 from tasks.promote import decide_promotion
 from tasks.reports.progress import TrainingProgress
-from tasks.requests import Gate, PictureSettings, ScoreRequest
+from tasks.requests import CollectRequest, Gate, PictureSettings, ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.job import make_job
+from tasks.shared.collecting import collect_store
 from tasks.shared.deadline import Deadline
 from tasks.shared.plans import load_plan
 from tasks.train import train_weights
@@ -124,7 +123,8 @@ def collected(folder: Path) -> None:
 
 
 def collect(folder: Path) -> object:
-    return Collector(Store(folder / "store"), Rules(keep=1, keep_predictions=1)).carry_out()
+    asked = CollectRequest(remove=True, keep=1, keep_predictions=1)
+    return collect_store(Store(folder / "store"), asked, Deadline.after(1), lambda _: None)
 
 
 def duplicate(folder: Path) -> object:

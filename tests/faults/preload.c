@@ -1,4 +1,5 @@
-/* Faults at the n-th call that changes a file below one folder: the process is killed there, or the call fails.
+/* Faults at the n-th call that changes a file below one folder: the process is killed or stopped there, the call fails,
+   or the clock jumps.
 
    Loaded by LD_PRELOAD; a process arms itself by faults_arm(). Calls are counted whichever library makes them. */
 
@@ -13,26 +14,29 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { COUNT, KILL_BEFORE, KILL_AFTER, FAIL, SHORT };
+enum { COUNT, KILL_BEFORE, KILL_AFTER, FAIL, SHORT, STOP, JUMP };
 
 static char root[PATH_MAX];
 static size_t root_length;
 static long at = -1, met;
-static int kind, failure;
+static int kind, number; /* number: errno of FAIL, seconds of JUMP */
+static time_t jumped;
 static pid_t armed_in;
 
-void faults_arm(const char *folder, long n, int what, int error)
+void faults_arm(const char *folder, long n, int what, int with)
 {
     strncpy(root, folder, sizeof root - 1);
     root_length = strlen(root);
     met = 0;
     at = n;
     kind = what;
-    failure = error;
+    number = with;
     armed_in = getpid(); /* not in its children */
 }
 
@@ -59,13 +63,15 @@ static int of_path(int folder, const char *path)
     return folder == AT_FDCWD ? 0 : of_descriptor(folder);
 }
 
-/* Whether this call is the one. */
+/* Whether this call is the one, and not as others are. */
 static int turn(int ours)
 {
     if (!ours || at < 0 || getpid() != armed_in) return 0;
     if (__atomic_add_fetch(&met, 1, __ATOMIC_SEQ_CST) != at) return 0;
     if (kind == KILL_BEFORE) kill(getpid(), SIGKILL);
-    return kind != COUNT;
+    if (kind == STOP) raise(SIGSTOP);
+    if (kind == JUMP) jumped = number;
+    return kind == KILL_AFTER || kind == FAIL || kind == SHORT;
 }
 
 static long after(long result)
@@ -77,7 +83,7 @@ static long after(long result)
 #define REAL(name) static __typeof__(&name) real; if (!real) real = dlsym(RTLD_NEXT, #name)
 #define CALL(ours, call)                                            \
     int now = turn(ours);                                           \
-    if (now && kind == FAIL) { errno = failure; return -1; }        \
+    if (now && kind == FAIL) { errno = number; return -1; }        \
     return now ? after(call) : (call)
 
 #define OPEN(name)                                                                       \
@@ -100,7 +106,7 @@ ssize_t write(int descriptor, const void *content, size_t size)
 {
     REAL(write);
     int now = turn(of_descriptor(descriptor));
-    if (now && kind == FAIL) { errno = failure; return -1; }
+    if (now && kind == FAIL) { errno = number; return -1; }
     if (now && kind == SHORT && size > 1) return real(descriptor, content, size / 2);
     return now ? after(real(descriptor, content, size)) : real(descriptor, content, size);
 }
@@ -110,7 +116,7 @@ ssize_t write(int descriptor, const void *content, size_t size)
     {                                                                                    \
         REAL(name);                                                                      \
         int now = turn(of_descriptor(descriptor));                                       \
-        if (now && kind == FAIL) { errno = failure; return -1; }                         \
+        if (now && kind == FAIL) { errno = number; return -1; }                         \
         if (now && kind == SHORT && size > 1) return real(descriptor, content, size / 2, offset); \
         return now ? after(real(descriptor, content, size, offset)) : real(descriptor, content, size, offset); \
     }
@@ -151,4 +157,28 @@ ssize_t sendfile64(int to, int from, off64_t *offset, size_t size)
     static ssize_t (*real)(int, int, off64_t *, size_t);
     if (!real) real = dlsym(RTLD_NEXT, "sendfile64");
     CALL(of_descriptor(to), real(to, from, offset, size));
+}
+
+/* The clock on the wall. What the kernel writes down as the times of files does not jump: as if a server kept them. */
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    REAL(clock_gettime);
+    int result = real(clock, now);
+    if (!result && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += jumped;
+    return result;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+    REAL(gettimeofday);
+    int result = real(now, zone);
+    if (!result) now->tv_sec += jumped;
+    return result;
+}
+time_t time(time_t *now)
+{
+    static time_t (*real)(time_t *);
+    if (!real) real = dlsym(RTLD_NEXT, "time");
+    time_t found = real(NULL) + jumped;
+    if (now) *now = found;
+    return found;
 }
