@@ -49,8 +49,8 @@ def retrain(images: str | None, **parameters: Any) -> Result:
             from flows.retrain import retrain as flow
 
         api.wait()
-        with _tagged():
-            result = flow(**parameters)
+        with _tagged(), api.run(flow) as called:
+            result = called(**parameters)
     from artifacts.settings import Settings
 
     result["seconds"]["total"] = round(time.time() - _process_started(), 3)
@@ -81,8 +81,8 @@ def score(folder: str, **parameters: Any) -> Result:
             from flows.score import score as flow
 
         api.wait()
-        with _tagged():
-            return flow(folder=allowed, **parameters)
+        with _tagged(), api.run(flow) as called:
+            return called(folder=allowed, **parameters)
 
 
 @verb(show="operation")
