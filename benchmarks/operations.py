@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain import BIN, timed
-from score import OWN_RATE, make_folders
+from score import OWN_RATE, make_small
 
 RUNS = 5
 OWN_SECONDS = (
@@ -124,7 +124,7 @@ def main() -> None:
                 overheads.append(seconds["total"] - stages - imports[-1])
             show("imports alone", imports)
             show("retrain: all but imports and the stages", overheads)
-            make_folders(top / "made")
+            make_small(top / "made/png", copies=7)
             score = [str(BIN / "lookbook"), "score", str(top / "made/png"), "--fresh", "--json"]
             shards = []
             for _ in range(RUNS):

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,31 +38,43 @@ from tasks.shared import model
 settings = Settings(image_roots={"given": sys.argv[1]})
 store = Store(settings.store)
 model.load(store, store.resolve("champion"))  # TensorFlow's import is left out, as it is for Keras
-job = make_job(store, settings, ScoreRequest("given:", name=f"run-{os.getpid()}", fresh=True))  # no run goes on with another
+# A name of its own: no run goes on with another.
+job = make_job(store, settings, ScoreRequest("given:", name=f"run-{os.getpid()}", fresh=True))
 listed = load_plan(store.disk, plan_folder(store, settings, job))
 outcome = score_plan(store, settings, job, listed)
 print(json.dumps({"images_per_second": listed.rows / outcome.seconds}))
 """
 
 
-def make_folders(top: Path) -> None:
+def test_images() -> Iterator[tuple[np.ndarray, int]]:
+    """The 10,000 test images, uint8 [28, 28], and their labels."""
     settings = Settings()
     contents = fetch(FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
     test = read_side(FASHION_MNIST, contents, "test")
+    yield from zip(test.images[..., 0], map(int, test.labels), strict=True)
+
+
+def make_small(folder: Path, copies: int) -> None:
+    """`copies` times 10,000 PNG of 28x28, in a folder a class."""
+    for label in range(10):
+        (folder / str(label)).mkdir(parents=True)
+    for index, (image, label) in enumerate(test_images()):
+        first = folder / str(label) / f"0-{index:05d}.png"
+        Image.fromarray(image).save(first)
+        for copy in range(1, copies):
+            os.link(first, first.with_name(f"{copy}-{index:05d}.png"))
+
+
+def make_large(folder: Path) -> None:
+    """1,500 noisy JPEG of 1024x1024, in a folder a class."""
     random = np.random.default_rng(0)
     for label in range(10):
-        for kind in ("png", "jpg"):
-            (top / kind / str(label)).mkdir(parents=True)
-    for index, (image, label) in enumerate(zip(test.images[..., 0], test.labels, strict=True)):
-        first = top / "png" / str(label) / f"0-{index:05d}.png"
-        Image.fromarray(image).save(first)
-        for copy in range(1, 7):
-            os.link(first, first.with_name(f"{copy}-{index:05d}.png"))
-        if index < 1500:
-            large = np.asarray(Image.fromarray(image).resize((1024, 1024), Image.Resampling.BICUBIC)).astype(np.int16)
-            noisy = large[..., None] + random.normal(0, 6, (1024, 1024, 3)).astype(np.int16)
-            picture = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-            picture.save(top / "jpg" / str(label) / f"{index:05d}.jpg", quality=88)
+        (folder / str(label)).mkdir(parents=True)
+    for index, (image, label) in enumerate(islice(test_images(), 1500)):
+        large = np.asarray(Image.fromarray(image).resize((1024, 1024), Image.Resampling.BICUBIC)).astype(np.int16)
+        noisy = large[..., None] + random.normal(0, 6, (1024, 1024, 3)).astype(np.int16)
+        picture = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+        picture.save(folder / str(label) / f"{index:05d}.jpg", quality=88)
 
 
 def run(command: list[str], environment: dict[str, str]) -> tuple[float, dict, int]:
@@ -86,7 +100,8 @@ def main() -> None:
             "PREFECT_API_URL": "",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
-        make_folders(top)
+        make_small(top / "png", copies=7)
+        make_large(top / "jpg")
         lookbook = str(BIN / "lookbook")
         run([lookbook, "retrain", "--epochs", "5", "--json"], environment)
         with prefect_server(environment) as url:
