@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from retrain import BIN
+from retrain import BIN, own_home
 from score import run
 
 from artifacts.settings import Settings
@@ -103,11 +103,7 @@ def make_folder(top: Path) -> list[Path]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         top = Path(temporary)
-        environment = {
-            "LOOKBOOK_STORE": str(top / "store"),
-            "PREFECT_HOME": str(top / "prefect"),
-            "PREFECT_API_URL": "",
-        }
+        environment = own_home(top)
         new = make_folder(top)
         run([str(BIN / "lookbook"), "retrain", "--epochs", "1", "--json"], environment)
         folder = str(top / "all")

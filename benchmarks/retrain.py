@@ -35,6 +35,16 @@ def timed(command: list[str], environment: dict[str, str]) -> tuple[float, dict]
     return time.perf_counter() - started, json.loads(run.stdout.splitlines()[-1])
 
 
+def own_home(top: Path) -> dict[str, str]:
+    """The environment of commands that have a store and a Prefect of their own, below `top`."""
+    return {
+        "LOOKBOOK_STORE": str(top / "store"),
+        "PREFECT_HOME": str(top / "prefect"),
+        "PREFECT_API_URL": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
 @contextlib.contextmanager
 def prefect_server(environment: dict[str, str]) -> Iterator[str]:
     with socket.socket() as free:
@@ -66,12 +76,7 @@ def write_data_set(folder: Path) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            "LOOKBOOK_STORE": f"{folder}/store",
-            "PREFECT_HOME": f"{folder}/prefect",
-            "PREFECT_API_URL": "",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
+        environment = own_home(Path(folder))
         write_data_set(Path(folder))
         ours = [str(BIN / "lookbook"), "retrain", "--json"]
         theirs = [sys.executable, str(Path(__file__).with_name("tutorial.py")), folder]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from retrain import BIN
+from retrain import BIN, own_home
 
 from artifacts.settings import Settings
 from tasks.vision.sources import FASHION_MNIST, fetch, read_side
@@ -199,12 +199,7 @@ def main() -> None:
     planned, scored = [], []
     with tempfile.TemporaryDirectory() as temporary:
         top = Path(temporary)
-        environment = {
-            "LOOKBOOK_STORE": str(top / "store"),
-            "PREFECT_HOME": str(top / "prefect"),
-            "PREFECT_API_URL": "",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
+        environment = own_home(top)
         sources = make_sources(top)
         subprocess.run([BIN / "lookbook", "retrain", "--epochs", "1"], env={**os.environ, **environment},
             check=True, capture_output=True)  # fmt: skip

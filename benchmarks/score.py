@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from retrain import BIN, prefect_server
+from retrain import BIN, own_home, prefect_server
 
 from artifacts.settings import Settings
 from tasks.vision.sources import FASHION_MNIST, fetch, read_side
@@ -94,12 +94,7 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[float, dict, i
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         top = Path(temporary)
-        environment = {
-            "LOOKBOOK_STORE": str(top / "store"),
-            "PREFECT_HOME": str(top / "prefect"),
-            "PREFECT_API_URL": "",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
+        environment = own_home(top)
         make_small(top / "png", copies=7)
         make_large(top / "jpg")
         lookbook = str(BIN / "lookbook")

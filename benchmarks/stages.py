@@ -127,17 +127,12 @@ def show(title: str, verb: str, arguments: list[str], environment: dict[str, str
 
 
 def main() -> None:
-    from retrain import prefect_server
+    from retrain import own_home, prefect_server
     from score import make_small
 
     with tempfile.TemporaryDirectory() as temporary:
         top = Path(temporary)
-        environment = {
-            "LOOKBOOK_STORE": str(top / "store"),
-            "PREFECT_HOME": str(top / "prefect"),
-            "PREFECT_API_URL": "",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
+        environment = own_home(top)
         make_small(top / "png", copies=1)
         one = next((top / "png").rglob("*.png"))
         commands = [("retrain", []), ("score", [str(top / "png"), "--fresh"])]

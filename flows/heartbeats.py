@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-EVENT = "prefect.flow-run.heartbeat"
+HEARTBEAT = "prefect.flow-run.heartbeat"
 EVERY_SECONDS = 30.0
 
 
@@ -33,9 +33,9 @@ def heartbeats() -> Iterator[Callable[..., None]]:
         }
 
         def beat() -> None:
-            emit_event(EVENT, resource=resource, related=[of_flow])
+            emit_event(HEARTBEAT, resource=resource, related=[of_flow])
             while not ended.wait(EVERY_SECONDS):
-                emit_event(EVENT, resource=resource, related=[of_flow])
+                emit_event(HEARTBEAT, resource=resource, related=[of_flow])
 
         # In this context: it has the address of the server.
         threading.Thread(target=copy_context().run, args=(beat,), name="heartbeats", daemon=True).start()
