@@ -95,10 +95,10 @@ def watched(verb: str, arguments: list[str]) -> None:
     sys.argv = ["lookbook", verb, *arguments]
     try:
         main()
-    finally:
+    except SystemExit as end:
         marks = {text: when - started for text, when in watch.marks.items()}
         print(json.dumps({"marks": marks}), file=sys.stderr, flush=True)
-        os._exit(0)
+        os._exit(int(end.code or 0))
 
 
 def measured(verb: str, arguments: list[str], environment: dict[str, str]) -> dict[str, float]:

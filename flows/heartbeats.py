@@ -33,9 +33,10 @@ def heartbeats() -> Iterator[Callable[..., None]]:
         }
 
         def beat() -> None:
-            emit_event(HEARTBEAT, resource=resource, related=[of_flow])
-            while not ended.wait(EVERY_SECONDS):
+            while not (run.state and run.state.is_final()):
                 emit_event(HEARTBEAT, resource=resource, related=[of_flow])
+                if ended.wait(EVERY_SECONDS):
+                    return
 
         # In this context: it has the address of the server.
         threading.Thread(target=copy_context().run, args=(beat,), name="heartbeats", daemon=True).start()

@@ -94,8 +94,7 @@ def _serve_beside_a_run(listening: socket.socket) -> None:
 def asked_again_soon(app: "App") -> "App":
     """`app`, whose clients repeat in a moment what its database refused: left to themselves they wait for 2 s.
 
-    Two transactions that write at once are enough for that with SQLite, and half of all runs meet it when a flow calls
-    another one.
+    Two transactions that write at once are enough for that with SQLite.
     """
 
     async def answer(scope: "Scope", receive: "Receive", send: "Send") -> None:

@@ -99,9 +99,10 @@ def _point_at(store: Store, job: Job, ref: Ref, numbers: dict[str, Any]) -> None
     def choose(events: list[Event]) -> Choice:
         if events and events[-1].ref == str(ref):
             return events[-1]
-        by_now = time.time() + _CLOCKS_SECONDS  # what was listed later than that was so by a clock that was ahead
-        listed = (each.numbers.get("listed", 0) for each in events if each.action != "keep")
-        if numbers["listed"] < max((each for each in listed if each < by_now), default=0):
+        chosen = (each.numbers for each in reversed(events) if each.action != "keep")
+        newest = next((each["listed"] for each in chosen if "listed" in each), 0.0)
+        # A listing that is still to come was one by a clock that was ahead.
+        if numbers["listed"] < newest < max(time.time(), store.disk.now()) + _CLOCKS_SECONDS:
             reason = f"{events[-1].ref} is of a later listing of the folder"
             return Choice("keep", events[-1].ref, str(ref), reason, numbers)
         return Choice("promote", str(ref), str(ref), f"the newest of {job.where}", numbers)

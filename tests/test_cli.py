@@ -227,6 +227,13 @@ def test_a_store_that_can_not_be_written(lookbook, champion, tmp_path, without_r
     assert len(answer(lookbook("history", "--json"))) == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_drama(lookbook_command, champion, lookbook_environment, closed):
+    command = f"{shlex.join(lookbook_command)} show champion --json {closed}"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=lookbook_environment)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_a_closed_pipe_is_no_drama(lookbook_command, champion, lookbook_environment):
     command = f"{shlex.join(lookbook_command)} show champion --json | true"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=lookbook_environment)
