@@ -60,13 +60,12 @@ def killed(up, champion):
         time.sleep(0.005)
     victims = [up.engine(scoring)]
     os.kill(victims[0], signal.SIGSTOP)  # so that it isn't done before the other is as far
-    child = up.inner(training)["id"]
-    up.wait_for_log(child, "epoch 2/60")
+    up.wait_for_log(training, "epoch 2/60")
     victims.append(up.engine(training))
     for pid in [*victims, *up.processes("worker start --pool cpu")]:
         os.kill(pid, signal.SIGKILL)
     finished = sum(json.loads(each.read_text())["rows"] for each in set(shards.glob("*/*.json")) - known)
-    return training, child, scoring, finished
+    return training, scoring, finished
 
 
 @pytest.mark.early
@@ -77,8 +76,8 @@ def test_killed_with_its_worker_a_run_leaves_a_whole_store(up, killed):
 
 @pytest.mark.late
 def test_killed_with_its_worker_a_scoring_is_crashed_and_its_rerun_goes_on(up, killed):
-    training, child, scoring, finished = killed
-    for run in (training, child, scoring):
+    training, scoring, finished = killed
+    for run in (training, scoring):
         state = up.wait(run, "CRASHED")["state"]
         assert state["message"].startswith("no sign of life for 90 seconds")
     up.retry(training)  # judged below
@@ -100,7 +99,7 @@ def test_killed_with_its_worker_a_training_goes_on_when_it_is_run_again(up, kill
 @pytest.mark.late
 def test_a_server_that_is_killed_comes_back_and_the_training_goes_on(up, champion):
     run = up.start("retrain/weekly", epochs=60, seed=31)
-    up.wait_for_log(up.inner(run)["id"], "epoch 2/60")
+    up.wait_for_log(run, "epoch 2/60")
     for pid in up.processes("flows.serving"):
         os.kill(pid, signal.SIGKILL)
     until = time.monotonic() + WORK_SECONDS

@@ -194,22 +194,21 @@ def test_a_child_that_fails_fails_its_parent_and_a_deadline_ends_a_training(up, 
 def test_two_scheduled_runs_never_train_at_once(up, champion):
     """The first stands still until the other has come to wait for it."""
     pair = [up.start("retrain/weekly", epochs=60, seed=seed) for seed in (11, 12)]
-    trainings = {parent: up.inner(parent)["id"] for parent in pair}
-    first = first_to_train(up, trainings)
+    first = first_to_train(up, {run: run for run in pair})
     [second] = {*pair} - {first}
     standing = up.engine(first)
     os.kill(standing, signal.SIGSTOP)
-    up.wait_for_log(trainings[second], "waiting for another training of a deployment to end")
+    up.wait_for_log(second, "waiting for another training of a deployment to end")
     os.kill(standing, signal.SIGCONT)
     assert [up.wait(run)["state_type"] for run in pair] == ["COMPLETED", "COMPLETED"]
     trained = {}
-    for parent, child in trainings.items():
-        up.wait_for_log(child, "epoch 60/60")  # logs come later than the states of their runs
-        logs = asked(up.api, "logs", logs={"flow_run_id": {"any_": [child]}}, sort="TIMESTAMP_ASC")
-        trained[parent] = [log["timestamp"] for log in logs if log["message"].startswith("epoch ")]
-        assert len(trained[parent]) == 60
+    for run in pair:
+        up.wait_for_log(run, "epoch 60/60")  # logs come later than the states of their runs
+        logs = asked(up.api, "logs", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
+        trained[run] = [log["timestamp"] for log in logs if log["message"].startswith("epoch ")]
+        assert len(trained[run]) == 60
         waited = [log["message"] for log in logs if log["message"].startswith("waiting for ")]
-        assert len(waited) == (parent == second)
+        assert len(waited) == (run == second)
     assert trained[second][0] > trained[first][-1]
 
 

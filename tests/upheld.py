@@ -133,7 +133,7 @@ class Upheld:
             time.sleep(0.3)
 
     def inner(self, run: str, flow: str = "train") -> dict[str, Any]:
-        """The newest run of `flow` below `run`: in its process, or of another deployment."""
+        """The newest run of `flow` below `run`, of another deployment."""
         parent = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}, "sort": "START_TIME_DESC"}
         until = time.monotonic() + WORK_SECONDS
         while not (found := asked(self.api, "flow_runs", **parent)):
