@@ -21,9 +21,7 @@ from typing import Any
 
 from PIL import Image
 from retrain import BIN, own_home
-
-from artifacts.settings import Settings
-from tasks.vision.sources import FASHION_MNIST, fetch, read_side
+from score import test_images
 
 LEAST, MOST, SOURCES, A_FOLDER = 10_000, 1_000_000, 10_000, 10_000
 
@@ -105,10 +103,8 @@ class Scored:
 
 
 def make_sources(top: Path) -> list[Path]:
-    settings = Settings()
-    contents = fetch(FASHION_MNIST, settings.cache, settings.dataset_mirror, lambda *_: None)
     sources = [top / f"{index:04d}.png" for index in range(SOURCES)]
-    for image, path in zip(read_side(FASHION_MNIST, contents, "test").images[..., 0], sources, strict=True):
+    for (image, _), path in zip(test_images(), sources, strict=True):
         Image.fromarray(image).save(path)
     return sources
 
