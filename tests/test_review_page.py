@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from browser import open_page
+from browser import PATIENT, open_page
 from commands import COMMAND
 from playwright.sync_api import expect
 from reviewed import CLASSES, draw, draw_folder, guesses, publish_table
@@ -19,7 +19,6 @@ from upheld import ENDS_WITH_ITS_PARENT, free_port
 from artifacts.labels import Labels
 
 pytestmark = pytest.mark.browser
-PATIENT = 30_000  # ms: a server that was killed takes some seconds to be there again
 
 
 class Served:
@@ -71,9 +70,9 @@ def night(store, folder):
 
 def shown(page):
     """The path of the picture on the screen, once it is there."""
-    expect(page.locator("#what")).not_to_be_empty(timeout=PATIENT)
+    expect(page.locator("#what")).not_to_be_empty()
     path = page.locator("#what").inner_text()
-    expect(page.locator("figure img")).to_have_attribute("alt", path, timeout=PATIENT)
+    expect(page.locator("figure img")).to_have_attribute("alt", path)
     return path
 
 

@@ -15,7 +15,7 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending
 from pydantic import SecretStr
-from upheld import asked
+from upheld import PATIENCE, asked
 
 from flows.automations import create_automations
 from flows.workers import pending, worker_name
@@ -59,7 +59,7 @@ def test_the_processes_run_this_checkout_s_code_whatever_is_installed(up):
 
 def test_the_weekly_run_is_on_the_calendar(up):
     """With SQLAlchemy 2.1 Prefect's scheduler fails without a word on any page."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not (coming := asked(up.api, "flow_runs", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}})):
         assert time.monotonic() < until, "nothing was scheduled"
         time.sleep(1)

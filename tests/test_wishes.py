@@ -27,7 +27,7 @@ from flows.review import command
 from tasks.scoring.drift import exceeded, numbers_of
 
 
-def events(url, name, about, count, seconds=30):
+def events(url, name, about, count, seconds=PATIENCE):
     """The events of this name about a name of tables, as the server has them; waits for so many."""
     until = time.monotonic() + seconds
     while True:
@@ -194,7 +194,7 @@ def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(t
                 up.store.disk.remove(key)  # as on the next day
         time.sleep(3)
         wish(up, "second")
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while not (runs := [each for each in asked(up.api, "flow_runs") if each["parameters"].get("because")]):
             assert time.monotonic() < until
             time.sleep(1)
