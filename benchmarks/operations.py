@@ -1,8 +1,8 @@
-"""What Prefect costs: `lookbook up`, from the click to the first task, a retraining's overhead, a shard's overhead.
+"""What Prefect costs: `lookbook up`, a click beside the command line, a retraining's overhead, a shard's overhead.
 
     python benchmarks/operations.py
 
-Medians of five. Takes about six minutes.
+Medians of five. Takes about eight minutes.
 """
 
 import json
@@ -21,17 +21,22 @@ from retrain import BIN, timed
 from score import OWN_RATE, make_small
 
 RUNS = 5
+IMPORTS = """
+from tasks.vision.imports import quick_imports
+with quick_imports():
+    import flows.retrain, tasks.vision.training
+"""
 OWN_SECONDS = (
     OWN_RATE.partition("outcome = ")[0]
     .replace(
         'model.load(store, store.resolve("champion"))', ""
     )  # the command, too, decodes while TensorFlow is imported
-    .replace("listed = ", "started = time.perf_counter()\nlisted = ")
+    .replace("key = ", "started = time.perf_counter()\nkey = ")
     + """
 import time
 from tasks.commit import commit_predictions
 outcome = score_plan(store, settings, job, listed)
-commit_predictions(store, settings, job, str(listed.path.relative_to(store.disk.root)), outcome)
+commit_predictions(store, settings, job, key, outcome)
 print(json.dumps({"seconds": time.perf_counter() - started - outcome.waited, "shards": len(outcome.parts)}))
 """
 )
@@ -66,18 +71,43 @@ def bring_down(process: subprocess.Popen) -> float:
     return time.perf_counter() - started
 
 
-def click(api: str) -> float:
-    """Seconds from the request that the page's button sends to the start of the first task."""
-    deployment = ask(f"{api}/deployments/name/retrain/weekly")["id"]
-    asked = {"parameters": {"epochs": 1, "if_unchanged": "train"}, "state": {"type": "SCHEDULED"}}
-    run = ask(f"{api}/deployments/{deployment}/create_flow_run", asked)
-    while ask(f"{api}/flow_runs/{run['id']}")["state_type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+def click(api: str, deployment: str, parameters: dict[str, Any]) -> dict[str, float]:
+    """Seconds from the request that the page's button sends: until a worker has it, the first task, Completed."""
+    at = ask(f"{api}/deployments/name/{deployment}")["id"]
+    asked = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+    run = ask(f"{api}/deployments/{at}/create_flow_run", asked)
+    while not (found := ask(f"{api}/flow_runs/{run['id']}"))["end_time"]:
         time.sleep(0.5)
+    assert found["state_type"] == "COMPLETED", found["state"]["message"]
     tasks = ask(
         f"{api}/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
     )
-    first = min(datetime.fromisoformat(task["start_time"]) for task in tasks)
-    return (first - datetime.fromisoformat(run["created"])).total_seconds()
+    states = ask(f"{api}/flow_run_states/?flow_run_id={run['id']}")
+    moments = {
+        "worker": next(each["timestamp"] for each in states if each["type"] == "PENDING"),
+        "task": min(task["start_time"] for task in tasks),
+        "whole": found["end_time"],
+    }
+    created = datetime.fromisoformat(run["created"])
+    return {name: (datetime.fromisoformat(moment) - created).total_seconds() for name, moment in moments.items()}
+
+
+def beside(
+    api: str, command: list[str], deployment: str, parameters: dict[str, Any], environment: dict[str, str]
+) -> list[dict[str, float]]:
+    """The same work by the command and by a click in turn, after one of each; prints both, and gives the clicks."""
+    clicks, commands = [], []
+    for number in range(1 + RUNS):
+        seconds, _ = timed([str(BIN / "lookbook"), *command, "--json"], environment)
+        clicked = click(api, deployment, parameters)
+        if number:
+            commands.append(seconds)
+            clicks.append(clicked)
+    show(f"{command[0]} by the command line", commands)
+    show(f"{command[0]} by a click, from when a worker has it", [each["whole"] - each["worker"] for each in clicks])
+    ratios = [(each["whole"] - each["worker"]) / seconds for each, seconds in zip(clicks, commands, strict=True)]
+    show("of the command line's", ratios, " ")
+    return clicks
 
 
 def seconds_of(program: str, environment: dict[str, str]) -> float:
@@ -99,6 +129,7 @@ def main() -> None:
             "LOOKBOOK_STORE": str(top / "store"),
             "PREFECT_HOME": str(top / "prefect"),
             "PREFECT_SERVER_API_PORT": "4217",
+            "LOOKBOOK_IMAGE_ROOTS": json.dumps({"ten": str(top / "ten")}),
             "DO_NOT_TRACK": "1",
         }
         ups, downs = [], []
@@ -114,16 +145,21 @@ def main() -> None:
         try:
             command = [str(BIN / "lookbook"), "retrain", "--json"]
             timed(command, environment)
-            show("from the click to the first task, an idle worker", [click(api) for _ in range(RUNS)])
+            clicks = beside(api, ["retrain"], "retrain/weekly", {"if_unchanged": "train"}, environment)
+            show("from the click until an idle worker has it", [each["worker"] for each in clicks])
+            show("from the click to the first task", [each["task"] for each in clicks])
             imports, overheads = [], []
             for _ in range(RUNS):
-                imports.append(seconds_of("import flows.retrain, tasks.vision.training", environment))
+                imports.append(seconds_of(IMPORTS, environment))
                 _, result = timed(command, environment)
                 seconds = result["seconds"]
                 stages = seconds["prepare"] + seconds["train"] + seconds["evaluate"]
                 overheads.append(seconds["total"] - stages - imports[-1])
             show("imports alone", imports)
             show("retrain: all but imports and the stages", overheads)
+            make_small(top / "ten/png", copies=1)
+            fresh = {"folder": "ten:png", "fresh": True}
+            beside(api, ["score", str(top / "ten/png"), "--fresh"], "score/folder", fresh, environment)
             make_small(top / "made/png", copies=7)
             score = [str(BIN / "lookbook"), "score", str(top / "made/png"), "--fresh", "--json"]
             shards = []

@@ -40,7 +40,8 @@ store = Store(settings.store)
 model.load(store, store.resolve("champion"))  # TensorFlow's import is left out, as it is for Keras
 # A name of its own: no run goes on with another.
 job = make_job(store, settings, ScoreRequest("given:", name=f"run-{os.getpid()}", fresh=True))
-listed = load_plan(store.disk, plan_folder(store, settings, job))
+key = plan_folder(store, settings, job)
+listed = load_plan(store.disk, key)
 outcome = score_plan(store, settings, job, listed)
 print(json.dumps({"images_per_second": listed.rows / outcome.seconds}))
 """

@@ -2,11 +2,11 @@
 
 import os
 import subprocess
+import sys
 
 from artifacts.settings import HOME, Settings
 from flows.crew import Say
 from flows.serving import ServerError, with_our_code
-from flows.workers import PREFECT
 
 NIGHTLY = "score/nightly"
 NIGHTLY_ROOT = "nightly"
@@ -28,7 +28,7 @@ def deploy(settings: Settings, api: str, say: Say) -> None:
     if home != HOME:
         say(f"runs use the code of LOOKBOOK_HOME {home}, this command that of {HOME}")
     deployed = subprocess.run(
-        [*PREFECT, "--no-prompt", "deploy", "--all"],
+        [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=home,
         env=with_our_code({**environment, "PREFECT_API_URL": api}, home),
         capture_output=True,

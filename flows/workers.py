@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,6 +15,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.crew import Crew, Process, Say
 from flows.serving import ServerError, with_our_code
+from flows.working import WORKER
 from tasks.shared.listing import is_url
 
 _READY_SECONDS = 120
@@ -26,7 +26,6 @@ FOR_THE_PAGE = "LOOKBOOK_REVIEW_PASSWORD"
 _NOT_FOR_RUNS = (
     "PREFECT_SERVER_", "PREFECT_API_DATABASE_", "PREFECT_LOGGING_HANDLERS_CONSOLE", "LOOKBOOK_NOTIFY_URL", FOR_THE_PAGE
 )  # fmt: skip
-PREFECT = [sys.executable, "-P", "-m", "prefect"]  # -P: nothing from the current folder
 
 
 def pools() -> dict[str, int]:
@@ -78,8 +77,7 @@ def workers(crew: Crew, environment: Mapping[str, str], with_server: bool, say: 
     with ExitStack() as stack:
         workers = {}
         for pool, limit in pools().items():
-            command = [*PREFECT, "worker", "start", "--pool", pool, "--type", "process", "--limit", str(limit)]
-            command += ["--name", worker_name(pool)]
+            command = [*WORKER, "--pool", pool, "--limit", str(limit), "--name", worker_name(pool)]
             workers[pool] = stack.enter_context(crew.member(f"worker-{pool}", command, environment))
         try:
             yield workers

@@ -6,8 +6,10 @@ process, with the same server, store and folders.
 
 import os
 import signal
+import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,6 +146,13 @@ def test_scoring_a_folder_reports_counts_errors_and_pictures(up, champion):
     assert len(shown) == 2, "a key keeps its history"
 
 
+def test_a_run_that_names_a_command_of_its_own_is_started_by_that(up):
+    run = up.start("collect/store", job={"command": f"{sys.executable} -c 'raise SystemExit(7)'"}, remove=False)
+    found = up.wait(run)
+    assert found["state_type"] == "CRASHED"
+    assert "status code: 7" in found["state"]["message"]
+
+
 def test_a_collection_that_asks_for_nonsense_fails_in_words(up):
     run = up.start("collect/store", remove=False, older_than="yesterday")
     assert "expected older_than to be a duration like 90d" in up.wait(run)["state"]["message"]
@@ -164,6 +173,10 @@ def test_cancelling_goes_both_ways(up, champion):
     state = up.wait(later)["state"]
     assert state["type"] == "CANCELLED"
     assert "was cancelled, so there is nothing to evaluate" in state["message"]
+
+
+def parent_of(process):
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def first_to_train(up, trainings):
@@ -197,6 +210,8 @@ def test_two_scheduled_runs_never_train_at_once(up, champion):
     first = first_to_train(up, {run: run for run in pair})
     [second] = {*pair} - {first}
     standing = up.engine(first)
+    assert standing in up.processes("flows.working prefect.engine retrain")
+    assert [parent_of(standing)] == up.processes("worker start --type process --pool cpu")
     os.kill(standing, signal.SIGSTOP)
     up.wait_for_log(second, "waiting for another training of a deployment to end")
     os.kill(standing, signal.SIGCONT)

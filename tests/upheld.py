@@ -91,9 +91,13 @@ class Upheld:
     def deployment(self, name: str) -> dict[str, Any]:
         return httpx.get(f"{self.api}/deployments/name/{name}", timeout=PATIENCE).raise_for_status().json()
 
-    def start(self, deployment: str, /, **parameters: Any) -> str:
-        """A run of a deployment, as the page's button starts one, with the schema's checks off; its id."""
+    def start(self, deployment: str, /, job: dict[str, Any] | None = None, **parameters: Any) -> str:
+        """A run of a deployment, as the page's button starts one, with the schema's checks off; its id.
+
+        job: variables of its own for the worker.
+        """
         asking = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "enforce_parameter_schema": False}
+        asking["job_variables"] = job or {}
         url = f"{self.api}/deployments/{self.deployment(deployment)['id']}/create_flow_run"
         while (
             answer := httpx.post(url, json=asking, timeout=PATIENCE)
