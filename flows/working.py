@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _THIS = [sys.executable, "-P", "-m", "flows.working"]  # -P: nothing from the current folder
 WORKER = [*_THIS, "prefect", "worker", "start", "--type", "process"]
 _RUN = [*_THIS, "prefect.engine"]  # and the flow's name
+# The pull steps of prefect.yaml. Whoever changed them brings other code than this, which Prefect's own way finds.
+_CHECKOUT = [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $LOOKBOOK_HOME }}"}}]
 _TRAIN = ("retrain", "train")  # flows that need TensorFlow, whatever they find; each is in the module of its name
 
 
@@ -39,8 +41,9 @@ def _work() -> None:
             *others: Any,
             **named: Any,
         ) -> None:
-            if self.command is None:  # a deployment, or its pool, may name another
-                self.command = command_to_string([*_RUN, flow.name if flow else ""])
+            ours = deployment is not None and deployment.pull_steps == _CHECKOUT
+            if flow and ours and self.command is None:  # a deployment, or its pool, may name another
+                self.command = command_to_string([*_RUN, flow.name])
             super().prepare_for_flow_run(flow_run, deployment, flow, *others, **named)
 
     with warnings.catch_warnings(action="ignore"):  # it takes the place of Prefect's in its registry

@@ -153,6 +153,32 @@ def test_a_run_that_names_a_command_of_its_own_is_started_by_that(up):
     assert "status code: 7" in found["state"]["message"]
 
 
+def test_a_deployment_that_brings_its_own_code_runs_that(up, tmp_path):
+    """Though its flow is called as one of ours, and its package too."""
+    for name, text in {
+        "tasks/__init__.py": "",
+        "tasks/words.py": "WORD = 'from elsewhere'",
+        "flows/retrain.py": """
+from prefect import flow
+from prefect.states import Completed
+from tasks.words import WORD
+
+@flow(name="retrain")
+def retrain():
+    return Completed(message=WORD)
+""",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    ours = up.deployment("retrain/weekly")
+    step = {"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}
+    named = {key: ours[key] for key in ("flow_id", "work_pool_name", "entrypoint")}
+    post(f"{up.api}/deployments/", {**named, "name": "elsewhere", "pull_steps": [step]})
+    found = up.wait(up.start("retrain/elsewhere"))
+    assert (found["state_type"], found["state"]["message"]) == ("COMPLETED", "from elsewhere"), up.logs(found["id"])
+    delete(f"{up.api}/deployments/{found['deployment_id']}")
+
+
 def test_a_collection_that_asks_for_nonsense_fails_in_words(up):
     run = up.start("collect/store", remove=False, older_than="yesterday")
     assert "expected older_than to be a duration like 90d" in up.wait(run)["state"]["message"]
