@@ -77,7 +77,7 @@ def workers(crew: Crew, environment: Mapping[str, str], with_server: bool, say: 
     with ExitStack() as stack:
         workers = {}
         for pool, limit in pools().items():
-            command = [*WORKER, "--pool", pool, "--limit", str(limit), "--name", worker_name(pool)]
+            command = [*WORKER, "--pool", pool, "--type", "process", "--limit", str(limit), "--name", worker_name(pool)]
             workers[pool] = stack.enter_context(crew.member(f"worker-{pool}", command, environment))
         try:
             yield workers

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
 _THIS = [sys.executable, "-P", "-m", "flows.working"]  # -P: nothing from the current folder
-WORKER = [*_THIS, "prefect", "worker", "start", "--type", "process"]
+WORKER = [*_THIS, "prefect", "worker", "start"]
 _RUN = [*_THIS, "prefect.engine"]  # and the flow's name
 # The pull steps of prefect.yaml. Whoever changed them brings other code than this, which Prefect's own way finds.
 _CHECKOUT = [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $LOOKBOOK_HOME }}"}}]

@@ -237,7 +237,7 @@ def test_two_scheduled_runs_never_train_at_once(up, champion):
     [second] = {*pair} - {first}
     standing = up.engine(first)
     assert standing in up.processes("flows.working prefect.engine retrain")
-    assert [parent_of(standing)] == up.processes("worker start --type process --pool cpu")
+    assert [parent_of(standing)] == up.processes("worker start --pool cpu")
     os.kill(standing, signal.SIGSTOP)
     up.wait_for_log(second, "waiting for another training of a deployment to end")
     os.kill(standing, signal.SIGCONT)
