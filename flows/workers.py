@@ -14,6 +14,7 @@ from artifacts.provenance import user_at_host
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.crew import Crew, Process, Say
+from flows.heartbeats import EVERY_SECONDS
 from flows.serving import ServerError, with_our_code
 from flows.working import WORKER
 from tasks.shared.listing import is_url
@@ -55,6 +56,8 @@ def environment(settings: Settings, api: str) -> dict[str, str]:
         "PREFECT_API_URL": api,
         "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
         "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+        # What a worker is set to goes before what its deployments say, and the automation waits for this.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": f"{EVERY_SECONDS:.0f}",
         "LOOKBOOK_HOME": str(settings.home.absolute()),
         "LOOKBOOK_STORE": str(Store(settings.store).disk.root),
         "LOOKBOOK_CACHE": str(settings.cache.absolute()),

@@ -17,8 +17,9 @@ from prefect.states import Pending
 from pydantic import SecretStr
 from upheld import PATIENCE, asked
 
+from artifacts.settings import Settings
 from flows.automations import create_automations
-from flows.workers import pending, worker_name
+from flows.workers import environment, pending, worker_name
 
 NOTIFY = "Lookbook: a scheduled run that failed sends word"
 
@@ -153,6 +154,13 @@ def test_a_user_without_a_name_has_workers(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     assert worker_name("cpu").startswith("12345@")
+
+
+def test_runs_give_signs_of_life_whatever_this_user_has_set_for_them(monkeypatch):
+    """Three minutes apart, `lookbook up` would take each for crashed."""
+    monkeypatch.setenv("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "180")
+    seen = environment(Settings(), "http://127.0.0.1:4200/api")
+    assert seen["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
 
 
 def test_without_the_setting_no_notice_goes_to_the_old_address(up):
