@@ -5,12 +5,14 @@ server's own while that is started again.
 """
 
 import fcntl
+import gc
 import os
 import socket
 import sys
 import threading
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 SERVE = b"serve\n"
 _BESIDE = "--beside-a-run"
+_COLLECT_SECONDS = 1.0
+_GENERATIONS = [*[1] * 59, 2]  # that a look for garbage takes in: what is young, and once a minute all
 _ROOT = Path(__file__).absolute().parents[1]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -126,8 +130,33 @@ def _serve(sockets: list[socket.socket]) -> None:
 
 
 @contextmanager
+def garbage_collected_apart() -> Iterator[None]:
+    """Look for garbage in a thread of its own, never in one that answers or writes.
+
+    Whoever finds a lost cursor of sqlite3 resets it, and waits for that as long as another thread uses its connection.
+    That thread may be waiting for the database's lock, and who has the lock for the event loop: if this is what waits
+    for the reset, nobody is answered until SQLite gives up (60 s in Prefect 3.8.8).
+    """
+    ended = threading.Event()
+
+    def collect() -> None:
+        for generation in cycle(_GENERATIONS):
+            if ended.wait(_COLLECT_SECONDS):
+                return
+            gc.collect(generation)
+
+    gc.disable()
+    threading.Thread(target=collect, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        gc.enable()
+
+
+@contextmanager
 def _guarded(sockets: list[socket.socket], beside_a_run: bool) -> Iterator["Guard"]:
-    """Prefect's application behind our guard. The settings hold for as long as it serves."""
+    """Prefect's application behind our guard. The settings and the thread hold for as long as it serves."""
     with quick_imports():
         from prefect.server.api.server import create_app
         from prefect.settings import (
@@ -151,7 +180,8 @@ def _guarded(sockets: list[socket.socket], beside_a_run: bool) -> Iterator["Guar
         origins |= {origin_of(each) for each in named if each and each != "*"}
     with temporary_settings({PREFECT_SERVER_CORS_ALLOWED_ORIGINS: ",".join(sorted(origins))}):
         app = create_app(ephemeral=beside_a_run, final=True)
-        yield Guard(app, origins, password=bool(PREFECT_SERVER_API_AUTH_STRING.value()))
+        with garbage_collected_apart():
+            yield Guard(app, origins, password=bool(PREFECT_SERVER_API_AUTH_STRING.value()))
 
 
 if __name__ == "__main__":

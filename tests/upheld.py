@@ -16,7 +16,7 @@ from commands import COMMAND
 from artifacts.store import Store
 
 ENDS_WITH_ITS_PARENT = ["setpriv", "--pdeathsig", "INT"]  # a session of tests that is killed leaves no server behind
-PATIENCE = 150.0  # seconds for an answer of Prefect's server, which answers nobody while it has much to do
+PATIENCE = 150.0  # seconds for an answer of Prefect's server: SQLite waits for its lock for 60 s, and others after it
 WORK_SECONDS = 300.0  # for a run to get anywhere, on a machine that has other work
 
 
