@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -89,7 +90,7 @@ def recorded(store):
 
 
 def wait_for(page, text):
-    expect(page.locator("#done")).to_contain_text(text)
+    expect(page.locator("#done")).to_contain_text(re.compile(rf"\b{re.escape(text)}"))  # 0 labelled, not 30 labelled
 
 
 def test_keys_label_and_take_back(store, night):
