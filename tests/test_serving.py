@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 
 import httpx
 import pytest
@@ -23,14 +23,14 @@ BUSY_SECONDS = 20
 def database(tmp_path):
     """A database, and who uses it: connections that wait for each other as those of a Prefect server do."""
     path = tmp_path / "prefect.db"
+    with ExitStack() as connections:
 
-    def connect():
-        return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        def connect():
+            made = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            return connections.enter_context(closing(made))
 
-    with connect() as first:
-        first.execute("PRAGMA journal_mode = WAL")  # as Prefect's
-        first.execute("CREATE TABLE run (id INTEGER)")
-    return connect
+        connect().execute("PRAGMA journal_mode = WAL")  # as Prefect's
+        yield connect
 
 
 class Waste:
@@ -46,12 +46,13 @@ def make_garbage(seconds):
         Waste(None)
 
 
+@pytest.mark.slow
 def test_a_lost_cursor_of_a_waiting_connection_keeps_nobody_from_an_answer(database):
     """The thread that answers has the database's lock, and goes on while another one waits for that: otherwise nobody
     is answered until SQLite gives up (60 s in Prefect)."""
     writing, waiting = database(), database()
     with garbage_collected_apart():
-        gc.collect()
+        gc.collect()  # the next look comes after what is made garbage
         Waste(waiting.execute("SELECT 1"))  # whose answer nobody read, because who asked had gone
         writing.execute("BEGIN IMMEDIATE")
         other = threading.Thread(target=waiting.execute, args=["BEGIN IMMEDIATE"])
@@ -67,14 +68,13 @@ def test_a_lost_cursor_of_a_waiting_connection_keeps_nobody_from_an_answer(datab
 
 def test_garbage_goes_while_others_answer():
     with garbage_collected_apart():
-        lost = [threading.Event()]
         gone = threading.Event()
 
         class Told(Waste):
             def __del__(self):
                 gone.set()
 
-        Told(lost)
+        Told(None)
         assert gone.wait(20)
     assert gc.isenabled()
 
