@@ -38,6 +38,7 @@ import pytest
 from buckets import CREDENTIALS, S3, make_bucket, options_for
 from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
+from hypothesis import settings as hypothesis
 from upheld import ENDS_WITH_ITS_PARENT, Upheld, free_port
 
 from artifacts import dataset as datasets
@@ -49,6 +50,10 @@ from tasks.vision.images import ImageSpec
 CLASSES = ["circle", "square", "line"]
 SPEC = ImageSpec(height=8, width=8, channels=1)
 WARDROBE = {0: "t-shirt", 2: "pullover", 4: "coat", 6: "shirt"}  # label of Fashion-MNIST -> what a test calls it
+
+# Time belongs to benchmarks. The rest is Hypothesis' own choice: where CI is set, the same examples each time.
+hypothesis.register_profile("untimed", hypothesis.get_profile(hypothesis.get_current_profile_name()), deadline=None)
+hypothesis.load_profile("untimed")
 
 SHARED = ("up", "first")  # fixtures that a session has once, the slowest group of tests first
 BRINGS = {"up": "server", "server": "server", "first": "server", "page": "browser"}  # fixture -> marker
@@ -73,6 +78,14 @@ def _turn(item: pytest.Item) -> tuple[int, int]:
 def _group(item: pytest.Item) -> str:
     """The fixture that a test shares with the whole session, or its file."""
     return next((fixture for fixture in SHARED if fixture in item.fixturenames), item.path.stem)
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Prefect's threads end with the test that ran a flow: Hypothesis refuses what draws from `random` beside it."""
+    yield
+    if "prefect" in sys.modules:
+        send_what_is_left()
 
 
 @pytest.fixture
@@ -239,7 +252,6 @@ def server(shared_environment, first):
         except httpx.HTTPError:
             time.sleep(0.2)
     yield url
-    send_what_is_left()
     process.send_signal(signal.SIGINT)
     process.wait(30)
 
@@ -313,7 +325,6 @@ def upheld_environment(tmp_path_factory, fashion_mnist, listener) -> dict[str, s
 def up(upheld_environment):
     upheld = Upheld(upheld_environment)
     yield upheld
-    send_what_is_left()
     upheld.bring_down()
 
 

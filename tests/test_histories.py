@@ -384,14 +384,14 @@ HISTORY = given(
 CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=60, suppress_health_check=CHECKS)
 @HISTORY
 @pytest.mark.slow
 def test_sixty_histories(**history):
     check(**history)
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=1000, suppress_health_check=CHECKS)
 @HISTORY
 @pytest.mark.long
 def test_a_thousand_histories(**history):
