@@ -92,7 +92,7 @@ def test_what_teaches_most_is_uncertain_and_no_two_look_alike(store, on_backbone
     review = Review(store, Settings(), "night")
     before = [each.path for each in review.to_label("unsure", 15)[1]]
     assert sorted(before) == [f"{number:03d}.png" for number in range(15)]
-    for _ in range(300):
+    for _ in range(3000):  # it goes behind all others that want a processor
         now = [each.place for each in review.to_label("unsure", 15)[1]]
         if now == order:
             break
