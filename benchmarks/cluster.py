@@ -221,14 +221,14 @@ def _restart_seconds(conductor: Any, task: dict[str, Any]) -> float:
 
 
 def kills(top: Path, environment: dict[str, str]) -> None:
-    """Kill actors at 100 random moments while 60,000 JPEG are scored; is the table that of one process?"""
+    """Kill actors at 100 random moments while 70,000 JPEG are scored; is the table that of one process?"""
     large = np.random.default_rng(0).integers(0, 255, (1024, 1024), np.uint8)
     folder = top / "large"
     folder.mkdir()
     for index in range(200):
         large[index] = index
         Image.fromarray(large).save(folder / f"{index:03d}-000.jpg", quality=60)
-        for copy in range(1, 300):
+        for copy in range(1, 350):
             os.link(folder / f"{index:03d}-000.jpg", folder / f"{index:03d}-{copy:03d}.jpg")
     asked = {"folder": str(folder), "shard_files": 100, "commit": True}
     with Cluster() as cluster:
