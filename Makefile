@@ -11,7 +11,7 @@ help:
 	@echo "make retrain     download, train, evaluate, promote (the main job)"
 	@echo "make up          Prefect with its page, workers and schedules, until Ctrl-C"
 	@echo "make test        the tests (the pages' need Debian's chromium: installed when it is missing)"
-	@echo "make test-quick  those without servers, browsers, kills and trainings: under a minute"
+	@echo "make test-quick  those without servers, browsers, kills and trainings: two minutes"
 	@echo "make test-long   kills, and runs side by side, that take longer"
 	@echo "make faults      kills, errors, full disks, two at once at each change of a store: hours, and a C compiler"
 	@echo "make check       ruff and mypy"
@@ -25,7 +25,7 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || \
 		{ echo "expected Python's venv module, found none; on Debian: apt-get install python3-venv"; exit 1; }
-	@echo "setting up .venv (about two minutes, 3 GB)"
+	@echo "setting up .venv (about three minutes, 3 GB)"
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
