@@ -54,9 +54,9 @@ faults: $(READY) compiler
 	@$(BIN)/python tests/faults/campaign.py
 
 browser:
-	@command -v chromium >/dev/null || { echo "installing chromium, for the tests of the pages" && \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
-		{ echo "expected chromium, found none; on Debian, as root: apt-get install chromium"; exit 1; }
+	@command -v chromium-headless-shell >/dev/null || { echo "installing chromium, for the tests of the pages" && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium-headless-shell >/dev/null; } || \
+		{ echo "expected chromium-headless-shell, found none; on Debian, as root: apt-get install chromium-headless-shell"; exit 1; }
 
 compiler:
 	@command -v cc >/dev/null || { echo "installing a C compiler, for the campaign of faults" && \

@@ -28,7 +28,7 @@ def open_page(url: str, *others: str, resolve: str = "") -> Iterator[Page]:
     reachable = (url, *others, "data:", "blob:")
     with sync_playwright() as playwright:
         flags = [*FLAGS, f"--host-resolver-rules={resolve}"] if resolve else FLAGS
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium-headless-shell"), args=flags)
         context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
         context.route(lambda to: not to.startswith(reachable), lambda route: route.abort())
         page = context.new_page()

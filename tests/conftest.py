@@ -39,6 +39,7 @@ from buckets import CREDENTIALS, S3, make_bucket, options_for
 from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
 from hypothesis import settings as hypothesis
+from sweeper import pytest_configure  # noqa: F401  (a hook)
 from upheld import ENDS_WITH_ITS_PARENT, Upheld, free_port
 
 from artifacts import dataset as datasets

@@ -62,19 +62,21 @@ def _processor_seconds(pid: int) -> float:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Brackets set-up, test and tear-down; the last report to come carries what they cost together."""
     started.clear()
-    item.stash[BEGAN] = (time.monotonic(), _processor_seconds(os.getpid()))
+    item.stash[BEGAN] = (time.monotonic(), time.process_time(), _processor_seconds(os.getpid()))
     return (yield)
 
 
-BEGAN = pytest.StashKey[tuple[float, float]]()
+BEGAN = pytest.StashKey[tuple[float, float, float]]()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     report = yield
     if report.when == "teardown":
-        wall, processor = item.stash[BEGAN]
-        cost = {"wall": time.monotonic() - wall, "processor": _processor_seconds(os.getpid()) - processor}
+        wall, own, processor = item.stash[BEGAN]
+        # What was below a process that was killed is on nobody's account any more: then it is at least the worker's own.
+        spent = max(_processor_seconds(os.getpid()) - processor, time.process_time() - own)
+        cost = {"wall": time.monotonic() - wall, "processor": spent}
         report.user_properties.append(("cost", {**cost, "started": dict(started)}))
     return report
 
