@@ -4,17 +4,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup retrain up test test-quick test-long faults browser compiler check bench lock
+.PHONY: help setup retrain up test test-quick test-long test-costs test-any-order coverage faults browser compiler check bench lock
 
 help:
 	@echo "make setup       create .venv with what requirements.lock says"
 	@echo "make retrain     download, train, evaluate, promote (the main job)"
 	@echo "make up          Prefect with its page, workers and schedules, until Ctrl-C"
 	@echo "make test        the tests (the pages' need Debian's chromium: installed when it is missing)"
-	@echo "make test-quick  those without servers, browsers, kills and trainings: two minutes"
+	@echo "make test-quick  those without servers, browsers, kills and trainings: within a minute"
 	@echo "make test-long   kills, and runs side by side, that take longer"
+	@echo "make test-costs  make test, and what each file and each test costs, and by what"
+	@echo "make test-any-order   make test in another order each time; it prints the seed"
+	@echo "make coverage    make test, and the share of branches that it runs through"
 	@echo "make faults      kills, errors, full disks, two at once at each change of a store: hours, and a C compiler"
-	@echo "make check       ruff and mypy"
+	@echo "make check       ruff, import-linter and mypy"
 	@echo "make bench       the benchmarks, against their baselines"
 	@echo "make lock        resolve requirements.lock anew from pyproject.toml"
 
@@ -38,14 +41,23 @@ retrain: $(READY)
 up: $(READY)
 	@$(BIN)/lookbook up
 
-TEST := $(BIN)/pytest --numprocesses 2
+TEST := $(BIN)/pytest --numprocesses auto --maxprocesses 8
 
 test: $(READY) browser
-	@$(TEST) -m "not long" --cov --cov-report=
-	@echo "branches covered by what runs inside the tests' own processes: $$($(BIN)/coverage report --format=total) %"
+	@$(TEST) -m "not long"
 
 test-quick: $(READY)
 	@$(TEST) -m "not server and not browser and not kill and not slow and not long"
+
+test-costs: $(READY) browser
+	@PYTHONPATH=tests $(TEST) -m "not long" -p costs
+
+test-any-order: $(READY) browser
+	@$(TEST) -m "not long" -p randomly
+
+coverage: $(READY) browser
+	@$(TEST) -m "not long" --cov --cov-report=
+	@echo "branches covered by what runs inside the tests' own processes: $$($(BIN)/coverage report --format=total) %"
 
 test-long: $(READY) browser compiler
 	@$(TEST) -m long
@@ -66,6 +78,7 @@ compiler:
 check: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/mypy
 
 bench: $(READY)

@@ -11,10 +11,10 @@ Tests are marked by what they cost, so that `make test-quick` can leave them out
 
 `server` and `browser` are set here for whoever asks for a fixture that brings one; the rest is marked in its file.
 
-pytest-xdist runs two workers, and a group of tests stays on one worker. All tests that use a fixture of SHARED are one
-group, so that there is one such server a session; of the others each file is a group. Groups start in the order of
-SHARED, because what takes longest must begin first. Within a group, what is marked `early` starts what takes its time,
-such as a run whose signs of life must be missed, and what is marked `late` judges it when the others are done.
+pytest-xdist spreads groups of tests over its workers. Where there are few workers, all tests that use a fixture of
+SHARED are one group, so that there is one such server a session; where there are many, each file is a group, and a
+worker brings the servers that its files ask for. Groups of SHARED start first, in this order, because what takes
+longest must begin first. No test depends on one before it: `-p randomly` runs them in another order each time.
 """
 
 import json
@@ -23,7 +23,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +31,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # for modules that tests share, such as commands
 
-import httpx
 import numpy as np
 import pytest
 from buckets import CREDENTIALS, S3, make_bucket, options_for
@@ -40,11 +38,13 @@ from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
 from hypothesis import settings as hypothesis
 from sweeper import pytest_configure  # noqa: F401  (a hook)
-from upheld import ENDS_WITH_ITS_PARENT, Upheld, free_port
+from upheld import Upheld, free_port
+from waiting import eventually
 
 from artifacts import dataset as datasets
 from artifacts.settings import Settings
 from artifacts.store import Store
+from flows.serving import healthy
 from tasks.vision import sources
 from tasks.vision.images import ImageSpec
 
@@ -57,28 +57,24 @@ hypothesis.register_profile("untimed", hypothesis.get_profile(hypothesis.get_cur
 hypothesis.load_profile("untimed")
 
 SHARED = ("up", "first")  # fixtures that a session has once, the slowest group of tests first
+MANY = 3  # workers: with more of them, a server a worker costs less than tests that wait for the one server
 BRINGS = {"up": "server", "server": "server", "first": "server", "page": "browser"}  # fixture -> marker
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects by markers, and before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # first, before -m selects by markers; last, when the order within groups is settled
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
     for item in items:
         for fixture in BRINGS.keys() & set(item.fixturenames):
             item.add_marker(BRINGS[fixture])
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=_turn)
+        item.add_marker(pytest.mark.xdist_group(item.path.stem if workers > MANY else _shared(item) or item.path.stem))
+    yield
+    items.sort(key=lambda item: SHARED.index(_shared(item)) if _shared(item) else len(SHARED))
 
 
-def _turn(item: pytest.Item) -> tuple[int, int]:
-    """The place of a test's group among all, and its own within the group."""
-    group = _group(item)
-    early, late = (item.get_closest_marker(each) is not None for each in ("early", "late"))
-    return SHARED.index(group) if group in SHARED else len(SHARED), late - early
-
-
-def _group(item: pytest.Item) -> str:
-    """The fixture that a test shares with the whole session, or its file."""
-    return next((fixture for fixture in SHARED if fixture in item.fixturenames), item.path.stem)
+def _shared(item: pytest.Item) -> str | None:
+    """The fixture that a test shares with the whole session, if there is one."""
+    return next((fixture for fixture in SHARED if fixture in item.fixturenames), None)
 
 
 @pytest.fixture(autouse=True)
@@ -223,35 +219,20 @@ def shared_environment(home) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def first(shared_environment) -> Done:
-    """The first retraining of the shared home, with no server configured."""
-    return run_process(["retrain", "--json"], shared_environment)
+    """The first retraining of the shared home, with no server configured, and proxies that answer nothing."""
+    return run_process(["retrain", "--json"], {**shared_environment, **DEAD_PROXIES})
 
 
 @pytest.fixture(scope="session")
 def server(shared_environment, first):
     """The API's address of a server on the history of the first run, as `prefect server start` gives one."""
     port = free_port()
+    command = [Path(sys.executable).with_name("prefect"), "server", "start", "--port", str(port), "--no-ui"]
     process = subprocess.Popen(
-        [
-            *ENDS_WITH_ITS_PARENT,
-            Path(sys.executable).with_name("prefect"),
-            "server",
-            "start",
-            "--port",
-            str(port),
-            "--no-ui",
-        ],
-        env=shared_environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+        command, env=shared_environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # fmt: skip
     url = f"http://127.0.0.1:{port}/api"
-    for _ in range(300):
-        try:
-            if httpx.get(f"{url}/health").is_success:
-                break
-        except httpx.HTTPError:
-            time.sleep(0.2)
+    eventually(lambda: healthy(url), "the Prefect server answers")
     yield url
     process.send_signal(signal.SIGINT)
     process.wait(30)
@@ -267,15 +248,15 @@ def draw_classes(top: Path, images: np.ndarray, labels: np.ndarray, items: int) 
         Image.fromarray(images[index, ..., 0]).save(folder / f"{index:05d}.png")
 
 
-def draw_wardrobe(top: Path, images: np.ndarray, labels: np.ndarray) -> None:
+def draw_wardrobe(top: Path, images: np.ndarray, labels: np.ndarray, test: int = 120, night: int = 168) -> None:
     """Clothes that are easily confused: few to train on, some to test with, and a night's pictures that nobody has
-    labelled, whose file names tell the truth."""
+    labelled, whose file names tell the truth. test, night: how many of each of four classes."""
     from PIL import Image
 
     for label, name in WARDROBE.items():
         items = np.flatnonzero(labels == label)
-        for number, item in enumerate(items[:300]):
-            folder = f"own/train/{name}" if number < 12 else f"own/test/{name}" if number < 132 else "night"
+        for number, item in enumerate(items[: 12 + test + night]):
+            folder = f"own/train/{name}" if number < 12 else f"own/test/{name}" if number < 12 + test else "night"
             (top / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(images[item, ..., 0]).save(top / folder / f"{item:05d}-{label}.png")
 
@@ -307,6 +288,7 @@ def upheld_environment(tmp_path_factory, fashion_mnist, listener) -> dict[str, s
     draw_classes(top / "photos/shapes", fashion_mnist["test"].images, fashion_mnist["test"].labels, 600)
     (top / "photos/shapes/circle/zz notes.txt").write_text("no picture")
     draw_wardrobe(top / "photos/wardrobe", fashion_mnist["test"].images, fashion_mnist["test"].labels)
+    (top / "photos/wardrobe/night/zz notes.txt").write_text("no picture")
     (top / "photos/way out").symlink_to("/")
     return {
         **os.environ,
@@ -316,8 +298,7 @@ def upheld_environment(tmp_path_factory, fashion_mnist, listener) -> dict[str, s
         "LOOKBOOK_REVIEW_PORT": str(free_port()),
         "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(top / "photos")}),
         "LOOKBOOK_NOTIFY_URL": listener[0],
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # not once a minute
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        "LOOKBOOK_RETRAIN_WHEN": json.dumps({"labels": 5}),
         **DEAD_PROXIES,
     }
 

@@ -1,9 +1,9 @@
 """What each test costs, and by what: `make test-costs` loads this as a plugin of pytest and prints three tables.
 
-Wall time is what a worker spends in a test; processor time is that of the worker and of all processes below it, those that
-still work included. What a fixture of the session costs is on the account of the test that asks for it first. What a test
-starts is seen by an audit hook in the worker: processes by the program that they run, forks, waits for time, and the
-import of TensorFlow or Prefect. All of it stays in pytest's cache as `lookbook/costs`, one entry a test.
+Wall time is what a worker spends in a test; processor time is that of the worker and of all processes below it, those
+that still work included. What a fixture of the session costs is on the account of the test that asks for it first. What
+a test starts is seen by an audit hook in the worker: processes by the program that they run, forks, waits for time, and
+the import of TensorFlow or Prefect. All of it stays in pytest's cache as `lookbook/costs`, one entry a test.
 """
 
 import os
@@ -51,7 +51,9 @@ def _processor_seconds(pid: int) -> float:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = [
-            child for thread in Path(f"/proc/{pid}/task").iterdir() for child in (thread / "children").read_text().split()
+            child
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            for child in (thread / "children").read_text().split()
         ]
     except OSError:  # it has just ended
         return 0.0
@@ -74,7 +76,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
     report = yield
     if report.when == "teardown":
         wall, own, processor = item.stash[BEGAN]
-        # What was below a process that was killed is on nobody's account any more: then it is at least the worker's own.
+        # What was below a process that was killed is on nobody's account any more.
         spent = max(_processor_seconds(os.getpid()) - processor, time.process_time() - own)
         cost = {"wall": time.monotonic() - wall, "processor": spent}
         report.user_properties.append(("cost", {**cost, "started": dict(started)}))
@@ -112,9 +114,8 @@ def _write(terminal: Any, title: str, accounts: dict[str, list[dict[str, Any]]])
     for name, costs in sorted(accounts.items(), key=lambda each: -total(each[1], "wall")):
         begun: Counter[str] = sum((Counter(cost["started"]) for cost in costs), Counter())
         what = ", ".join(f"{count:.0f} {kind}" for kind, count in begun.most_common() if count >= 1)
-        terminal.write_line(
-            f"{len(costs):6d} {total(costs, 'wall'):8.1f}   {total(costs, 'processor'):8.1f}  {name}  ({what or 'nothing'})"
-        )
+        figures = f"{len(costs):6d} {total(costs, 'wall'):8.1f}   {total(costs, 'processor'):8.1f}"
+        terminal.write_line(f"{figures}  {name}  ({what or 'nothing'})")
     everything = [cost for costs in accounts.values() for cost in costs]
     terminal.write_line(f"       {total(everything, 'wall'):8.1f}   {total(everything, 'processor'):8.1f}  together")
 

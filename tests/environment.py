@@ -15,6 +15,13 @@ atexit.register(shutil.rmtree, PREFECT_HOME, ignore_errors=True)
 os.environ["PREFECT_HOME"] = PREFECT_HOME
 os.environ["PREFECT_API_URL"] = ""  # no server of the developer's
 os.environ["DO_NOT_TRACK"] = "1"
+# What Prefect does every few seconds, or once a minute, it does often here.
+os.environ["PREFECT_LOGGING_TO_API_BATCH_INTERVAL"] = "0.1"
+os.environ["PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL"] = "0.1"
+os.environ["PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS"] = "2"
+os.environ["PREFECT_SERVER_SERVICES_SCHEDULER_RECENT_DEPLOYMENTS_LOOP_SECONDS"] = "1"
+os.environ["PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY"] = "PT0.2S"
+os.environ["PREFECT_WORKER_QUERY_SECONDS"] = "0.5"
 for name in [name for name in os.environ if name.startswith("LOOKBOOK_")]:
     del os.environ[name]
 

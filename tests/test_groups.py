@@ -2,13 +2,13 @@
 
 import os
 import signal
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_kills import draw_shards
-from upheld import WORK_SECONDS, asked
+from upheld import asked
+from waiting import eventually
 
 from artifacts import runs
 
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.kill, pytest.mark.long]
 def shared(up, champion):
     """A folder of 20 shards, and the weights that score it."""
     folder = up.top / "photos/shared"
-    draw_shards(folder, 20, 40)
-    large = np.add.outer(np.arange(3000), np.arange(3000)).astype(np.uint8)
+    draw_shards(folder, 20, 20)
+    large = np.add.outer(np.arange(1200), np.arange(1200)).astype(np.uint8)
     Image.fromarray(large).save(folder / "0000.png")  # all are links to it: each takes some time
     return {"folder": "photos:shared", "weights": runs.find(up.store.disk, champion)["weights"]}
 
@@ -52,11 +52,7 @@ def test_groups_share_a_folder_and_make_the_table_of_one_run(up, shared):
 
 def test_a_group_that_is_killed_costs_no_rows(up, shared):
     run = up.start("score/folder", **shared, groups=2, fresh=True)
-    until = time.monotonic() + WORK_SECONDS
-    while not (children := groups_of(up, run)):
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    [child] = children
+    [child] = eventually(lambda: groups_of(up, run), "the run of a group")
     up.wait(child["id"], "RUNNING")
     os.kill(up.engine(child["id"]), signal.SIGKILL)
     assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)

@@ -6,18 +6,22 @@ import itertools
 import json
 import os
 import signal
-import time
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from upheld import WORK_SECONDS
+from upheld import asked, patch, post
+from waiting import eventually
 
 from artifacts import runs
+from flows.automations import SILENT_SECONDS
+from flows.heartbeats import EVERY_SECONDS, HEARTBEAT
+from flows.serving import healthy
 
 pytestmark = [pytest.mark.kill, pytest.mark.long]
 
@@ -38,26 +42,48 @@ def ends_shard(name):
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest()) % 10_000 == 0
 
 
-@pytest.fixture(scope="session")
-def killed(up, champion):
-    """One training and one scoring that were killed with their worker, as a machine's end would end both.
-
-    They are marked crashed by the signs of life that don't come for 90 seconds. Both count in their pool until then, so
-    it takes more runs for the tests that go on meanwhile. Gives the ids of the runs, and how many rows were finished.
-    """
+@contextlib.contextmanager
+def told_dead_after(up, seconds):
+    """The automation that marks crashed what gives no sign of life takes less of silence for the end of a run."""
     with temporary_settings({PREFECT_API_URL: up.api}), get_client(sync_client=True) as client:
-        client.update_work_pool("cpu", WorkPoolUpdate(concurrency_limit=10))
+        [found] = client.read_automations_by_name("Lookbook: a run whose process died is marked crashed")
+
+        def put(within):
+            trigger = found.trigger.model_copy(update={"within": within})
+            kept = {name: getattr(found, name) for name in ("name", "description", "enabled", "actions")}
+            client.update_automation(found.id, AutomationCore(**kept, trigger=trigger))
+
+        assert found.trigger.within == timedelta(seconds=SILENT_SECONDS) == 3 * timedelta(seconds=EVERY_SECONDS)
+        put(timedelta(seconds=seconds))
+        try:
+            yield
+        finally:
+            put(found.trigger.within)
+
+
+def give_a_last_sign_of_life(up, run):
+    """As the process of the run does it."""
+    found = up.run(run)
+    of_flow = {
+        "prefect.resource.id": f"prefect.flow.{found['flow_id']}",
+        "prefect.resource.role": "flow",
+        "prefect.resource.name": found["name"].partition("-")[0],
+    }
+    beat = {"id": str(uuid4()), "event": HEARTBEAT, "occurred": datetime.now(UTC).isoformat(), "payload": {}}
+    beat["resource"] = {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.name": found["name"]}
+    post(f"{up.api}/events", [{**beat, "related": [of_flow]}])
+
+
+def test_killed_with_their_worker_runs_are_crashed_and_go_on_when_they_are_run_again(up, champion):
+    """One training and one scoring, as a machine's end would end both."""
     draw_shards(up.top / "photos/many", shards=25, files=400)
     shards = up.top / "store/staging/shards"
     known = set(shards.glob("*/*.json"))
-    training = up.start("retrain/weekly", epochs=60, if_unchanged="train", seed=21)
+    training = up.start("retrain/weekly", name="killed", epochs=60, if_unchanged="train", seed=21)
     scored_by = runs.find(up.store.disk, champion)["weights"]  # whoever is champion when it goes on
     scoring = up.start("score/folder", folder="photos:many", weights=scored_by)
     up.wait(scoring, "RUNNING")
-    until = time.monotonic() + WORK_SECONDS
-    while not set(shards.glob("*/*.json")) - known:
-        assert time.monotonic() < until, up.logs(scoring)
-        time.sleep(0.005)
+    eventually(lambda: set(shards.glob("*/*.json")) - known, lambda: f"a finished shard: {up.logs(scoring)}")
     victims = [up.engine(scoring)]
     os.kill(victims[0], signal.SIGSTOP)  # so that it isn't done before the other is as far
     up.wait_for_log(training, "epoch 2/60")
@@ -65,57 +91,37 @@ def killed(up, champion):
     for pid in [*victims, *up.processes("worker start --pool cpu")]:
         os.kill(pid, signal.SIGKILL)
     finished = sum(json.loads(each.read_text())["rows"] for each in set(shards.glob("*/*.json")) - known)
-    return training, scoring, finished
-
-
-@pytest.mark.early
-def test_killed_with_its_worker_a_run_leaves_a_whole_store(up, killed):
-    """What becomes of the runs is judged late: until then other tests go on."""
     assert up.store.verify().corrupt == []
 
-
-@pytest.mark.late
-def test_killed_with_its_worker_a_scoring_is_crashed_and_its_rerun_goes_on(up, killed):
-    training, scoring, finished = killed
-    for run in (training, scoring):
-        state = up.wait(run, "CRASHED")["state"]
-        assert state["message"].startswith("no sign of life for 90 seconds")
-    up.retry(training)  # judged below
+    with told_dead_after(up, seconds=1):
+        for run in (training, scoring):
+            give_a_last_sign_of_life(up, run)
+            assert up.wait(run, "CRASHED")["state"]["message"].startswith("no sign of life for 90 seconds")
+    up.retry(training)
     up.retry(scoring)
     assert up.wait(scoring)["state_type"] == "COMPLETED", up.logs(scoring)
     up.wait_for_log(scoring, " rows predicted, ")  # logs come a little later
     said = [line for line in up.logs(scoring) if " rows predicted, " in line][-1]
     assert int(said.split(" reused")[0].split()[-1].replace(",", "")) == finished > 0, said
-
-
-@pytest.mark.late
-def test_killed_with_its_worker_a_training_goes_on_when_it_is_run_again(up, killed):
-    training, *_ = killed
     assert up.wait(training)["state_type"] == "COMPLETED", up.logs(training)
     assert up.run(training)["run_count"] == 2
     assert up.store.verify().corrupt == []
 
 
-@pytest.mark.late
 def test_a_server_that_is_killed_comes_back_and_the_training_goes_on(up, champion):
-    run = up.start("retrain/weekly", epochs=60, seed=31)
+    run = up.start("retrain/weekly", name="restarted", epochs=60, seed=31)
     up.wait_for_log(run, "epoch 2/60")
     for pid in up.processes("flows.serving"):
         os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + WORK_SECONDS
-    while True:
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{up.api}/health").is_success:
-                break
-        assert time.monotonic() < until
-        time.sleep(0.2)
+    eventually(lambda: healthy(up.api), "the server that was started again")
     found = up.wait(run)
     assert (found["state_type"], found["run_count"]) == ("COMPLETED", 1)
     assert runs.find(up.store.disk, run)["weights"]
 
 
-@pytest.mark.late
 def test_ctrl_c_ends_all_and_the_next_up_goes_on(up):
+    [automation] = [each for each in asked(up.api, "automations") if "new labels" in each["name"]]
+    patch(f"{up.api}/automations/{automation['id']}", {"enabled": True})  # as somebody has switched it
     run = up.start("retrain/weekly", images="photos:shapes", epochs=10_000, seed=41, train_on="gpu pool")
     child = up.inner(run)["id"]
     up.wait_for_log(child, "epoch 2/10000")
@@ -132,3 +138,6 @@ def test_ctrl_c_ends_all_and_the_next_up_goes_on(up):
     assert up.wait(child, "RUNNING")["run_count"] == 2
     up.cancel(run)
     assert up.wait(run)["state_type"] == "CANCELLED"
+    [automation] = [each for each in asked(up.api, "automations") if "new labels" in each["name"]]
+    assert automation["enabled"] is True
+    patch(f"{up.api}/automations/{automation['id']}", {"enabled": False})

@@ -7,22 +7,22 @@ process, with the same server, store and folders.
 import os
 import signal
 import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import run_flow_inside
-from upheld import WORK_SECONDS, asked, delete, post
+from upheld import asked, delete, post
+from waiting import eventually
 
 from artifacts import aliases, metrics, runs, weights
 from artifacts.refs import Ref
+from flows.collect import collect
 from flows.retrain import retrain
 from flows.score import score
 from tasks.reports.tables import cell
 
-LONG = {"epochs": 3000, "if_unchanged": "train"}  # minutes: whoever starts it ends it
+LONG = {"name": "long", "epochs": 3000, "if_unchanged": "train"}  # minutes: whoever starts it ends it
 
 
 def inside(up, flow, **asked):
@@ -67,18 +67,17 @@ def test_the_report_s_confused_classes_are_those_of_the_metrics(up, champion):
 
 def test_unchanged_data_and_settings_are_said_and_not_trained_on(up, champion):
     before = aliases.history(up.store.disk, "weights", "fashion-mnist", "champion")
-    run = up.start("retrain/weekly", epochs=2)
-    state = up.wait(run)["state"]
-    assert state["type"] == "COMPLETED"
-    assert state["message"].startswith("nothing changed: weights/fashion-mnist@")
+    _, state = inside(up, retrain, epochs=2, if_unchanged="stop")
+    assert state.is_completed(), state
+    assert state.message.startswith("nothing changed: weights/fashion-mnist@")
     assert "**Nothing to do:** nothing changed" in up.report("retrain-fashion-mnist")
     assert aliases.history(up.store.disk, "weights", "fashion-mnist", "champion") == before
 
 
 def test_a_folder_that_grows_is_trained_on_again(up, champion):
     asking = {"images": "photos:shapes", "epochs": 5, "if_unchanged": "stop"}
-    one = up.start("retrain/weekly", images="photos:shapes", epochs=5)
-    assert up.wait(one)["state_type"] == "COMPLETED", up.logs(one)
+    one, state = inside(up, retrain, **asking)
+    assert state.is_completed(), state
     assert up.run(one)["name"].startswith("retrain-shapes-20")
     first = runs.find(up.store.disk, one)
     bad = up.store.open(Ref.parse(first["dataset"])).facts["bad"]
@@ -180,8 +179,9 @@ def retrain():
 
 
 def test_a_collection_that_asks_for_nonsense_fails_in_words(up):
-    run = up.start("collect/store", remove=False, older_than="yesterday")
-    assert "expected older_than to be a duration like 90d" in up.wait(run)["state"]["message"]
+    _, state = inside(up, collect, remove=False, older_than="yesterday")
+    assert state.is_failed()
+    assert "expected older_than to be a duration like 90d" in state.message
 
 
 @pytest.mark.long
@@ -207,19 +207,20 @@ def parent_of(process):
 
 def first_to_train(up, trainings):
     """Of parents and their trainings, the parent whose training is under way first."""
-    until = time.monotonic() + WORK_SECONDS
-    while time.monotonic() < until:
+
+    def began():
         for parent, child in trainings.items():
             if any(line.startswith("epoch 2/") for line in up.logs(child)):
                 return parent
-        time.sleep(0.3)
-    pytest.fail(f"no training began: {[up.run(child)['state'] for child in trainings.values()]}")
+        return None
+
+    return eventually(began, lambda: f"a training: {[up.run(child)['state'] for child in trainings.values()]}")
 
 
 @pytest.mark.long
 def test_a_child_that_fails_fails_its_parent_and_a_deadline_ends_a_training(up, champion):
     late = up.start("retrain/weekly", **LONG, seed=5, deadline_hours=0.003)
-    without_gpu = up.start("retrain/weekly", epochs=1, device="gpu", train_on="gpu pool")
+    without_gpu = up.start("retrain/weekly", name="no-gpu", epochs=1, device="gpu", train_on="gpu pool")
     run = up.wait(without_gpu)
     assert run["state_type"] == "FAILED"
     assert "ended as Failed: " in run["state"]["message"]
@@ -232,7 +233,7 @@ def test_a_child_that_fails_fails_its_parent_and_a_deadline_ends_a_training(up, 
 @pytest.mark.long
 def test_two_scheduled_runs_never_train_at_once(up, champion):
     """The first stands still until the other has come to wait for it."""
-    pair = [up.start("retrain/weekly", epochs=60, seed=seed) for seed in (11, 12)]
+    pair = [up.start("retrain/weekly", name="pair", epochs=60, seed=seed) for seed in (11, 12)]
     first = first_to_train(up, {run: run for run in pair})
     [second] = {*pair} - {first}
     standing = up.engine(first)
@@ -253,24 +254,23 @@ def test_two_scheduled_runs_never_train_at_once(up, champion):
     assert trained[second][0] > trained[first][-1]
 
 
-def test_a_failed_scheduled_run_sends_word(up, listener, champion):
-    deployment = up.deployment("retrain/weekly")["id"]
-    schedule = {
-        "schedule": {"interval": 15, "anchor_date": datetime.now(UTC).isoformat(), "timezone": "UTC"},
-        "parameters": {"images": "nowhere:"},
-        "active": True,
-        "slug": "often",
-    }
-    by_hand = up.start("retrain/weekly", images="nobody:")
-    schedules = f"{up.api}/deployments/{deployment}/schedules"
-    made = post(schedules, [schedule]).json()
-    until = time.monotonic() + 150  # the scheduler looks once a minute
-    while not listener[1]:
-        assert time.monotonic() < until, "no notice came"
-        time.sleep(0.5)
-    delete(f"{schedules}/{made[0]['id']}")
-    up.wait(by_hand)
-    time.sleep(2)
+def test_a_failed_scheduled_run_sends_word_and_one_that_a_person_started_does_not(up, listener, champion):
+    """The scheduler makes a run of next year's, which is then due now."""
+    by_hand, state = inside(up, retrain, images="nobody:")
+    assert state.is_failed()
+    schedule = {"cron": "0 0 1 1 *", "timezone": "UTC"}
+    given = {"schedule": schedule, "parameters": {"images": "nowhere:"}, "active": True, "slug": "yearly"}
+    schedules = f"{up.api}/deployments/{up.deployment('retrain/weekly')['id']}/schedules"
+    made = post(schedules, [given]).json()
+    later = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    coming = eventually(
+        lambda: [run for run in asked(up.api, "flow_runs", flow_runs=later) if run["parameters"].get("images")],
+        "a run of the schedule",
+    )
+    up.retry(coming[0]["id"])  # now
+    eventually(lambda: listener[1], "a notice")
+    delete(f"{schedules}/{made[0]['id']}")  # and with it what is still to come of it
+    assert up.run(by_hand)["state_type"] == "FAILED"
     assert not any("nobody:" in notice["text"] for notice in listener[1]), "whoever starts a run is looking"
     notice = listener[1][0]
     assert notice["flow"] == "retrain"

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from commands import answer, complaint, run_flow_inside, run_process
 from PIL import Image
 from published import damage
+from sweeper import wait_for_end
 from upheld import asked, post
 
 from artifacts import aliases, dataset, metrics, runs, weights
@@ -105,18 +105,14 @@ def test_a_server_started_later_shows_the_run(first, server):
     assert any(message.startswith("promote: the first model") for message in logs)
 
 
-def test_a_running_server_is_used_and_no_result_is_pickled(server, lookbook, home, first):
+def test_a_command_uses_a_running_server_tells_it_that_it_lives_and_pickles_nothing(server, lookbook_environment, home):
+    """Its end waits for no thread of Prefect's, and what it told has arrived nevertheless."""
     before = len(asked(server, "flow_runs"))
     pickled = set((home / "prefect").rglob("storage/*"))  # Prefect pickles the exceptions of other tests' failed flows
-    result = answer(lookbook("retrain", "--epochs", "1", "--json"))
-    assert result["accuracy"] > 0.7
+    done = answer(run_process(["retrain", "--epochs", "1", "--json"], lookbook_environment))
+    assert done["accuracy"] > 0.7
     assert len(asked(server, "flow_runs")) == before + 1, "the training is a task of the retraining"
     assert set((home / "prefect").rglob("storage/*")) == pickled
-
-
-def test_a_run_of_a_command_tells_a_server_that_it_lives(server, lookbook_environment, first):
-    """Its end waits for no thread of Prefect's, and what it told has arrived nevertheless."""
-    done = answer(run_process(["retrain", "--epochs", "1", "--json"], lookbook_environment))
     heartbeats = {"event": {"name": ["prefect.flow-run.heartbeat"]}}
     told = post(f"{server}/events/filter", {"filter": heartbeats}).json()["events"]
     [of_run] = [each for each in told if each["resource"]["prefect.resource.id"].endswith(done["numbers"]["run"])]
@@ -209,13 +205,6 @@ def children(process):
     return [int(pid) for pid in found.split()]
 
 
-def alive(pid):
-    try:
-        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.long
 @pytest.mark.kill
 @pytest.mark.parametrize(
@@ -239,10 +228,9 @@ def test_interrupted_half_way(
         assert process.returncode == 130
         assert rest.strip().splitlines()[-1].startswith("lookbook: interrupted; nothing half-done was published")
         assert "Traceback" not in rest
-    until = time.monotonic() + 120
-    while any(map(alive, servers)) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not any(map(alive, servers)), "the temporary server ends with its command, however that ends"
+    assert all(wait_for_end(each, seconds=120) for each in servers), (
+        "the temporary server ends with its command, however that ends"
+    )
     assert list(store.refs()) == before
     assert len(answer(lookbook("history", "--json"))) == events
     assert store.verify().corrupt == []

@@ -1,9 +1,7 @@
 """pytest tests/test_up.py: what `lookbook up` makes, what is in its way, and whose runs it takes."""
 
 import os
-import socket
 import subprocess
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -15,7 +13,8 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Pending
 from pydantic import SecretStr
-from upheld import PATIENCE, asked
+from upheld import asked
+from waiting import eventually
 
 from artifacts.settings import Settings
 from flows.automations import create_automations
@@ -60,10 +59,8 @@ def test_the_processes_run_this_checkout_s_code_whatever_is_installed(up):
 
 def test_the_weekly_run_is_on_the_calendar(up):
     """With SQLAlchemy 2.1 Prefect's scheduler fails without a word on any page."""
-    until = time.monotonic() + PATIENCE
-    while not (coming := asked(up.api, "flow_runs", flow_runs={"state": {"type": {"any_": ["SCHEDULED"]}}})):
-        assert time.monotonic() < until, "nothing was scheduled"
-        time.sleep(1)
+    later = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    coming = eventually(lambda: asked(up.api, "flow_runs", flow_runs=later), "a scheduled run")
     start = datetime.fromisoformat(coming[0]["expected_start_time"])
     assert (start.weekday(), start.hour) == (0, 4)
     assert "auto-scheduled" in coming[0]["tags"]
@@ -88,13 +85,12 @@ def test_a_command_beside_it_uses_its_server(up, lookbook):
 
 
 @pytest.mark.slow
-def test_up_says_what_is_in_its_way(lookbook, tmp_path):
+def test_up_says_what_is_in_its_way(lookbook, tmp_path, listener):
     elsewhere = {"PREFECT_HOME": str(tmp_path), "LOOKBOOK_CACHE": str(tmp_path / "cache")}
     told = complaint(lookbook("up", **elsewhere, PREFECT_API_URL="http://127.0.0.1:9/api"))
     assert "expected a Prefect server at PREFECT_API_URL http://127.0.0.1:9/api, found none" in told
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        told = complaint(lookbook("up", **elsewhere, PREFECT_SERVER_API_PORT=str(port)))
+    port = listener[0].partition("/hook")[0].rpartition(":")[2]  # whose server knows nothing of Prefect
+    told = complaint(lookbook("up", **elsewhere, PREFECT_SERVER_API_PORT=port))
     assert (
         f"expected to listen at http://127.0.0.1:{port}, found: Address already in use (process {os.getpid()} (" in told
     )
@@ -120,13 +116,6 @@ def test_another_user_s_server_is_not_joined_by_accident(lookbook, tmp_path):
     other.communicate()
     assert f"(process {other.pid} (python3) of user 12345 has the port)" in told
     assert f"PREFECT_API_URL=http://127.0.0.1:{port}/api uses what is there, if that is a Prefect server" in told
-
-
-def test_a_retraining_with_a_server_of_its_own_needs_no_proxy(up, lookbook, tmp_path):
-    """The environment of the `up` fixture has dead proxies, too."""
-    alone = {"PREFECT_HOME": str(tmp_path / "prefect"), "LOOKBOOK_STORE": str(tmp_path / "store")}
-    shapes = up.top / "photos/shapes"
-    assert answer(lookbook("retrain", "--images", shapes, "--epochs", "1", "--json", **alone))["promoted"]
 
 
 def test_only_this_machine_s_runs_are_scheduled_again(up, champion):

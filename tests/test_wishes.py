@@ -3,41 +3,46 @@
 import json
 import os
 import subprocess
-import time
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import numpy as np
 import pytest
-from commands import answer, complaint
+from commands import answer, complaint, run_flow_inside
 from conftest import WARDROBE, draw_wardrobe
-from environment import DEAD_PROXIES
 from PIL import Image
 from reviewed import draw_folder, guesses, publish_table
-from upheld import ENDS_WITH_ITS_PARENT, PATIENCE, Upheld, asked, free_port, patch
+from upheld import asked, patch, post
+from waiting import eventually
 
-from artifacts import aliases, predictions
+from artifacts import aliases, predictions, runs
 from artifacts import dataset as datasets
 from artifacts.documents import seal, unseal
 from artifacts.labels import Labels, Statement
 from artifacts.refs import Ref
 from artifacts.store import Store
 from flows.ports import listen
+from flows.retrain import retrain
 from flows.review import command
+from flows.score import score
 from tasks.scoring.drift import exceeded, numbers_of
 
 
-def events(url, name, about, count, seconds=PATIENCE):
-    """The events of this name about a name of tables, as the server has them; waits for so many."""
-    until = time.monotonic() + seconds
-    while True:
-        found = httpx.post(
-            f"{url}/events/filter", json={"filter": {"event": {"name": [name]}}}, timeout=PATIENCE
-        ).json()
-        ours = [each for each in found["events"] if each["resource"]["prefect.resource.name"] == about]
-        if len(ours) >= count or time.monotonic() > until:
-            return sorted(ours, key=lambda each: each["occurred"])
-        time.sleep(0.5)
+def events(url, name, about):
+    """The events of this name about a name of tables, as the server has them."""
+    found = post(f"{url}/events/filter", {"filter": {"event": {"name": [name]}}}).json()["events"]
+    ours = [each for each in found if each["resource"]["prefect.resource.name"] == about]
+    return sorted(ours, key=lambda each: each["occurred"])
+
+
+def all_events(url, name, about):
+    """The same, when the server has all that was sent: an event that is sent now has arrived behind them."""
+    last = {"id": str(uuid.uuid4()), "event": "tests.last", "occurred": datetime.now(UTC).isoformat(), "payload": {}}
+    last["resource"] = {"prefect.resource.id": "tests", "prefect.resource.name": last["id"]}
+    post(f"{url}/events", [last])
+    eventually(lambda: events(url, "tests.last", last["id"]), "an event")
+    return events(url, name, about)
 
 
 def a_day_earlier(store, name):
@@ -82,7 +87,7 @@ def test_two_nights_of_drift_are_one_wish_a_day(lookbook, server, shared_environ
         return answer(lookbook("score", tmp_path / "night", "--name", "drifting", "--json", **settings))
 
     first = score(1)
-    [event] = events(server, "lookbook.scored", "drifting", 1)
+    [event] = all_events(server, "lookbook.scored", "drifting")
     assert event["payload"]["table"] == first["predictions"]
     numbers = numbers_of(predictions.load(store, Ref.parse(first["predictions"])).artifact)
     assert {**numbers, "table": first["predictions"]} == event["payload"]
@@ -91,11 +96,11 @@ def test_two_nights_of_drift_are_one_wish_a_day(lookbook, server, shared_environ
     assert numbers["errors"] == 0.0
     a_day_earlier(store, "drifting")
     score(2)
-    [wish] = events(server, "lookbook.retraining.wished", "drifting", 1)
+    [wish] = all_events(server, "lookbook.retraining.wished", "drifting")
     assert wish["payload"]["because"].startswith("drifting drifted two nights: shift of the confidences ")
     score(3)
-    assert len(events(server, "lookbook.scored", "drifting", 3)) == 3
-    assert len(events(server, "lookbook.retraining.wished", "drifting", 2, seconds=2)) == 1
+    assert len(all_events(server, "lookbook.scored", "drifting")) == 3
+    assert all_events(server, "lookbook.retraining.wished", "drifting") == [wish]
     assert store.verify().corrupt == []
 
 
@@ -106,9 +111,7 @@ def test_so_many_new_labels_are_a_wish(store, server, tmp_path):
     [listening_on] = listen("127.0.0.1", 0)
     environment = {**os.environ, "LOOKBOOK_STORE": str(store.disk.root), "PREFECT_API_URL": server}
     environment["LOOKBOOK_RETRAIN_WHEN"] = json.dumps({"labels": 4})
-    process = subprocess.Popen(
-        [*ENDS_WITH_ITS_PARENT, *command([listening_on])], env=environment, pass_fds=[listening_on.fileno()]
-    )
+    process = subprocess.Popen(command([listening_on]), env=environment, pass_fds=[listening_on.fileno()])
     try:
         http = httpx.Client(base_url=f"http://127.0.0.1:{listening_on.getsockname()[1]}", timeout=60)
         with http:
@@ -120,7 +123,7 @@ def test_so_many_new_labels_are_a_wish(store, server, tmp_path):
                 http.post(
                     "/api/tables/labelled/labels", json=body, headers={"X-Lookbook-Token": token}
                 ).raise_for_status()
-        [wish] = events(server, "lookbook.retraining.wished", "labelled", 1)
+        [wish] = eventually(lambda: events(server, "lookbook.retraining.wished", "labelled"), "a wish")
         assert wish["payload"]["because"] == "labelled has 4 new labels"
     finally:
         process.terminate()
@@ -132,7 +135,7 @@ def test_so_many_new_labels_are_a_wish(store, server, tmp_path):
 def test_the_command_learns_from_labels_of_a_folder_that_its_user_scored(
     lookbook, server, shared_environment, tmp_path, fashion_mnist
 ):
-    draw_wardrobe(tmp_path / "wardrobe", fashion_mnist["test"].images, fashion_mnist["test"].labels)
+    draw_wardrobe(tmp_path / "wardrobe", fashion_mnist["test"].images, fashion_mnist["test"].labels, test=12, night=13)
     settings = {**shared_environment, "PREFECT_API_URL": server}
     asked_for = (
         "--images",
@@ -159,70 +162,51 @@ def test_the_command_learns_from_labels_of_a_folder_that_its_user_scored(
 
 
 @pytest.mark.long
-@pytest.mark.server
-def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(tmp_path, fashion_mnist):
-    draw_wardrobe(tmp_path / "photos/wardrobe", fashion_mnist["test"].images, fashion_mnist["test"].labels)
-    environment = {
-        **os.environ,
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_SERVER_API_PORT": str(free_port()),
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
-        "LOOKBOOK_STORE": str(tmp_path / "store"),
-        "LOOKBOOK_REVIEW_PORT": str(free_port()),
-        "LOOKBOOK_IMAGE_ROOTS": json.dumps({"photos": str(tmp_path / "photos")}),
-        "LOOKBOOK_RETRAIN_WHEN": json.dumps({"labels": 5}),
-        **DEAD_PROXIES,
-    }
-    up = Upheld(environment)
-    try:
-        own = {"images": "photos:wardrobe/own", "name": "wardrobe", "epochs": 3, "image_size": 28, "color": "grey"}
-        assert up.wait(up.start("retrain/weekly", **own))["state_type"] == "COMPLETED"
-        scored = up.start("score/folder", folder="photos:wardrobe/night", weights="wardrobe@champion", name="looks")
-        assert up.wait(scored)["state_type"] == "COMPLETED"
-        [ours] = [each for each in asked(up.api, "automations") if "new labels" in each["name"]]
-        assert ours["enabled"] is False
-        wish(up, "first")
-        time.sleep(10)
-        assert len([each for each in asked(up.api, "flow_runs") if each["name"].startswith("retrain")]) == 1
+def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(up):
+    own = {"images": "photos:wardrobe/own", "name": "wished", "epochs": 3, "image_size": 28, "color": "grey"}
+    first, state = run_flow_inside(retrain, own, {**up.environment, "PREFECT_API_URL": up.api})
+    assert state.is_completed(), state
+    asked_for = {"folder": "photos:wardrobe/night", "weights": "wished@champion", "name": "wished", "limit": 40}
+    _, state = run_flow_inside(score, asked_for, {**up.environment, "PREFECT_API_URL": up.api})
+    assert state.is_completed(), state
+    [ours] = [each for each in asked(up.api, "automations") if "new labels" in each["name"]]
+    assert ours["enabled"] is False
+    wish(up, "first")
+    eventually(lambda: events(up.api, "lookbook.retraining.wished", "wished"), "a wish")
 
-        [weekly] = [each for each in asked(up.api, "deployments") if each["name"] == "weekly"]
-        changed = {"parameters": {**weekly["parameters"], **own, "labels": "looks", "if_unchanged": "train"}}
-        patch(f"{up.api}/deployments/{weekly['id']}", changed)
-        patch(f"{up.api}/automations/{ours['id']}", {"enabled": True})
+    weekly = up.deployment("retrain/weekly")
+    changed = {**weekly["parameters"], **own, "labels": "wished", "if_unchanged": "train"}
+    patch(f"{up.api}/deployments/{weekly['id']}", {"parameters": changed})
+    patch(f"{up.api}/automations/{ours['id']}", {"enabled": True})
+    try:
         for key in up.store.disk.list("runs"):
             if "wished-" in key:
                 up.store.disk.remove(key)  # as on the next day
-        time.sleep(3)
         wish(up, "second")
-        until = time.monotonic() + PATIENCE
-        while not (runs := [each for each in asked(up.api, "flow_runs") if each["parameters"].get("because")]):
-            assert time.monotonic() < until
-            time.sleep(1)
-        [run] = runs
+        because = lambda: [each for each in asked(up.api, "flow_runs") if each["parameters"].get("because")]  # noqa: E731
+        eventually(because, "a retraining that says why")
+        [run] = because()  # the first wish started none
         assert up.wait(run["id"])["state_type"] == "COMPLETED", up.logs(run["id"])
-        name = httpx.get(f"{up.api}/flow_runs/{run['id']}", timeout=PATIENCE).json()["name"]
-        assert name.startswith("retrain-wardrobe-looks-has-")
-        reports = [each for each in asked(up.api, "artifacts") if each["flow_run_id"] == run["id"]]
-        [report] = [each["data"] for each in reports if each["key"] == "retrain-wardrobe"]
-        assert "Started because looks has" in report
-        assert "What people's labels changed" in report
-        up.bring_down()
-        up.bring_up_again()
-        [ours] = [each for each in asked(up.api, "automations") if "new labels" in each["name"]]
-        assert ours["enabled"] is True  # as somebody has switched it
     finally:
-        up.bring_down()
+        patch(f"{up.api}/deployments/{weekly['id']}", {"parameters": weekly["parameters"]})
+        patch(f"{up.api}/automations/{ours['id']}", {"enabled": False})
+    assert run["name"].startswith("retrain-wished-wished-has-")
+    reports = [each for each in asked(up.api, "artifacts") if each["flow_run_id"] == run["id"]]
+    [report] = [each["data"] for each in reports if each["key"] == "retrain-wished"]
+    assert "Started because wished has" in report
+    assert "What people's labels changed" in report
+    assert runs.find(up.store.disk, run["id"])["weights"] != runs.find(up.store.disk, first)["weights"]
 
 
 def wish(up, which):
     """Label five more pictures on the page."""
     with httpx.Client(base_url=up.review, timeout=60) as http:
         token = http.get("/api/session").json()["token"]
-        found = http.get("/api/tables/looks").json()
+        found = http.get("/api/tables/wished").json()
         for number, item in enumerate(found["items"][:5]):
             said = [{"part": item["part"], "row": item["row"], "verdict": "class", "label": item["label"]}]
             body = {"id": f"{which}-{number}-word", "version": found["version"], "chosen": "unsure", "said": said}
-            answer = http.post("/api/tables/looks/labels", json=body, headers={"X-Lookbook-Token": token})
+            answer = http.post("/api/tables/wished/labels", json=body, headers={"X-Lookbook-Token": token})
             answer.raise_for_status()
 
 

@@ -1,10 +1,11 @@
 """A Prefect server's API, and a `lookbook up` at work, as tests use them."""
 
+import itertools
 import json
+import os
 import signal
 import socket
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,24 @@ from typing import Any
 import httpx
 import pytest
 from commands import COMMAND
+from waiting import SECONDS, eventually
 
 from artifacts.store import Store
 
 ENDS_WITH_ITS_PARENT = ["setpriv", "--pdeathsig", "INT"]  # a session of tests that is killed leaves no server behind
 PATIENCE = 150.0  # seconds for an answer of Prefect's server: SQLite waits for its lock for 60 s, and others after it
-WORK_SECONDS = 300.0  # for a run to get anywhere, on a machine that has other work
+WORK_SECONDS = SECONDS
+
+
+_PORTS = itertools.count(20_000 + 300 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A port that nobody listens at. The kernel gives none of these to a connection, and no other worker has them."""
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 def asked(url: str, what: str, **body: Any) -> list[dict[str, Any]]:
@@ -46,9 +53,12 @@ def delete(url: str) -> None:
 
 def _answered(method: str, url: str, **given: Any) -> httpx.Response:
     """The answer; asked again while SQLite is busy, as Prefect's clients do."""
-    while (answer := httpx.request(method, url, timeout=PATIENCE, **given)).status_code == 503:
-        time.sleep(1)
-    return answer.raise_for_status()
+
+    def answer() -> httpx.Response | None:
+        found = httpx.request(method, url, timeout=PATIENCE, **given)
+        return None if found.status_code == 503 else found.raise_for_status()
+
+    return eventually(answer, f"an answer to {method} {url}")
 
 
 class Upheld:
@@ -99,11 +109,7 @@ class Upheld:
         asking = {"parameters": parameters, "state": {"type": "SCHEDULED"}, "enforce_parameter_schema": False}
         asking["job_variables"] = job or {}
         url = f"{self.api}/deployments/{self.deployment(deployment)['id']}/create_flow_run"
-        while (
-            answer := httpx.post(url, json=asking, timeout=PATIENCE)
-        ).status_code == 503:  # SQLite is busy: clients ask again
-            time.sleep(1)
-        return answer.raise_for_status().json()["id"]
+        return post(url, asking).json()["id"]
 
     def run(self, run: str) -> dict[str, Any]:
         return httpx.get(f"{self.api}/flow_runs/{run}", timeout=PATIENCE).raise_for_status().json()
@@ -111,12 +117,12 @@ class Upheld:
     def wait(self, run: str, *states: str) -> dict[str, Any]:
         """The run, once it is in one of the states (any final one when none is named)."""
         states = states or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        until = time.monotonic() + WORK_SECONDS
-        while time.monotonic() < until:
-            if (found := self.run(run))["state_type"] in states:
-                return found
-            time.sleep(0.3)
-        pytest.fail(f"{found['name']} is {found['state']} after {WORK_SECONDS} s, expected {states}: {self.logs(run)}")
+
+        def there() -> dict[str, Any] | None:
+            found = self.run(run)
+            return found if found["state_type"] in states else None
+
+        return eventually(there, lambda: f"{states}, but {self.run(run)['state']}: {self.logs(run)}")
 
     def cancel(self, run: str) -> None:
         post(f"{self.api}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
@@ -131,18 +137,17 @@ class Upheld:
         return [each["message"] for each in asked(self.api, "logs", logs={"flow_run_id": {"any_": [run]}})]
 
     def wait_for_log(self, run: str, text: str) -> None:
-        until = time.monotonic() + WORK_SECONDS
-        while not any(text in line for line in self.logs(run)):
-            assert time.monotonic() < until, (text, self.run(run)["state"], self.logs(run))
-            time.sleep(0.3)
+        eventually(
+            lambda: any(text in line for line in self.logs(run)),
+            lambda: f"{text!r}, but {self.run(run)['state']}: {self.logs(run)}",
+        )
 
     def inner(self, run: str, flow: str = "train") -> dict[str, Any]:
         """The newest run of `flow` below `run`, of another deployment."""
         parent = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}, "sort": "START_TIME_DESC"}
-        until = time.monotonic() + WORK_SECONDS
-        while not (found := asked(self.api, "flow_runs", **parent)):
-            assert time.monotonic() < until, f"no {flow} below {self.run(run)['name']}"
-            time.sleep(0.3)
+        found: list[dict[str, Any]] = eventually(
+            lambda: asked(self.api, "flow_runs", **parent), lambda: f"a {flow} below {self.run(run)['name']}"
+        )
         return found[0]
 
     def report(self, key: str) -> str:
