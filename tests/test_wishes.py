@@ -136,7 +136,7 @@ def test_the_command_learns_from_labels_of_a_folder_that_its_user_scored(
     lookbook, server, shared_environment, tmp_path, fashion_mnist
 ):
     draw_wardrobe(tmp_path / "wardrobe", fashion_mnist["test"].images, fashion_mnist["test"].labels, test=12, night=13)
-    settings = {**shared_environment, "PREFECT_API_URL": server}
+    settings = {**shared_environment, "PREFECT_API_URL": server, "LOOKBOOK_STORE": str(tmp_path / "store")}
     asked_for = (
         "--images",
         tmp_path / "wardrobe/own",
@@ -166,7 +166,7 @@ def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(u
     own = {"images": "photos:wardrobe/own", "name": "wished", "epochs": 3, "image_size": 28, "color": "grey"}
     first, state = run_flow_inside(retrain, own, {**up.environment, "PREFECT_API_URL": up.api})
     assert state.is_completed(), state
-    asked_for = {"folder": "photos:wardrobe/night", "weights": "wished@champion", "name": "wished", "limit": 40}
+    asked_for = {"folder": "photos:wardrobe/night", "weights": "wished@champion", "name": "wished"}
     _, state = run_flow_inside(score, asked_for, {**up.environment, "PREFECT_API_URL": up.api})
     assert state.is_completed(), state
     [ours] = [each for each in asked(up.api, "automations") if "new labels" in each["name"]]
@@ -186,7 +186,8 @@ def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(u
         because = lambda: [each for each in asked(up.api, "flow_runs") if each["parameters"].get("because")]  # noqa: E731
         eventually(because, "a retraining that says why")
         [run] = because()  # the first wish started none
-        assert up.wait(run["id"])["state_type"] == "COMPLETED", up.logs(run["id"])
+        run = up.wait(run["id"])
+        assert run["state_type"] == "COMPLETED", up.logs(run["id"])
     finally:
         patch(f"{up.api}/deployments/{weekly['id']}", {"parameters": weekly["parameters"]})
         patch(f"{up.api}/automations/{ours['id']}", {"enabled": False})
