@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-import time
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -12,6 +12,7 @@ from published import damage
 
 from artifacts import aliases, copying, living, pins, predictions, runs
 from artifacts.aliases import Choice
+from artifacts.bucket import BucketDisk
 from artifacts.collecting import collector as module
 from artifacts.collecting.collector import Collector
 from artifacts.collecting.growth import growth
@@ -449,24 +450,23 @@ def test_two_collections_at_once_and_one_that_was_killed(store, house):
     assert store.verify().corrupt == []
 
 
-def test_whoever_needs_something_waits_for_a_removal(store, house):
+def test_whoever_needs_something_waits_for_a_removal(store, house, monkeypatch):
     house.retrain()
-    entered, waited = threading.Event(), []
+    looked, waited = threading.Semaphore(0), []
+    monkeypatch.setattr(living, "time", SimpleNamespace(sleep=lambda _: looked.release()))
 
     def need():
-        entered.set()
         with Needs(store.disk) as needs:
             needs.add("weights/shoes@0123456789abcdef")
-            waited.append(time.monotonic())
+            waited.append(True)
 
     with store.disk.hold(living.TURN), living.removing(store.disk):
         thread = threading.Thread(target=need)
         thread.start()
-        entered.wait()
-        time.sleep(0.5)
+        assert all(looked.acquire(timeout=60) for _ in range(3))
         assert not waited
         assert len(list(store.disk.list("runs/living"))) == 1, "it is named before it is waited for"
-    thread.join(5)
+    thread.join()
     assert waited
 
 
@@ -492,7 +492,7 @@ def test_one_that_was_asleep_removes_nothing_more(store, house, monkeypatch):
     assert all(store.has(each) for week in weeks for each in week)
 
 
-def test_on_a_bucket(bucket):
+def test_on_a_bucket(bucket, monkeypatch):
     store = Store(bucket)
     house = House(store)
 
@@ -512,18 +512,13 @@ def test_on_a_bucket(bucket):
                 image_spec={}, report={}, made={"folder": "/srv/shop"},
             )
         )  # fmt: skip
-    time.sleep(2)  # the service tells whole seconds
+    real = BucketDisk.now
+    monkeypatch.setattr(BucketDisk, "now", lambda disk: real(disk) + 2)  # the service tells whole seconds
     rules = Rules(keep=1, keep_predictions=1, grace=0.5)
     planned = Collector(store, rules).plan()
     assert len(list(store.disk.list("parts"))) == 3
     found = Collector(store, rules).carry_out()
     assert gone(planned) == gone(found)
-    print(
-        found.removed,
-        list(store.disk.survey("parts")),
-        list(store.disk.survey("staging")),
-        store.open(tables[1]).manifest,
-    )
     assert {*store.refs()} == {*weeks[2], tables[1]}
     assert len(list(store.disk.list("parts"))) == 2
     assert shards.finished(record_digest("a", "/srv/shop"))

@@ -4,6 +4,8 @@ How they are started, and what they may do: tests/test_children.py.
 """
 
 import hashlib
+import io
+import itertools
 import mmap
 import os
 import signal
@@ -12,11 +14,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from sweeper import wait_for_end
 
+from tasks.vision import children as processes
 from tasks.vision import decoder, decoding
 from tasks.vision.decoding import DecoderPool, default_processes
 from tasks.vision.errors import DecoderError
@@ -68,10 +73,34 @@ def draw(top, count, start=0):
 
 def children():
     """Decoder processes of this one."""
-    listed = subprocess.run(
-        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
-    ).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "tasks.vision.decoder" in line]
+    listed = " ".join((task / "children").read_text() for task in Path("/proc/self/task").iterdir()).split()
+    return [int(pid) for pid in listed if b"tasks.vision.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+class Clock:
+    """The pool's clock, which a test puts forward instead of waiting. Decoders go by the machine's."""
+
+    def __init__(self):
+        self.ahead = lambda: 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead()
+
+    def put_forward(self, seconds):
+        before = self.ahead()
+        self.ahead = lambda: before + seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    for module in (decoding, processes):
+        monkeypatch.setattr(module, "time", made)
+    return made
+
+
+FOREVER = 1e9  # no file takes too long on a clock that was put forward
+LATER = 1.2 * decoding._SILENT_SECONDS
 
 
 def test_pixels_hashes_and_sizes_come_back_in_order(folder, tmp_path):
@@ -165,35 +194,46 @@ def test_content_that_is_known_is_not_decoded_again(folder, tmp_path):
     assert result.width == [0, 8]
 
 
-def slow_picture(top, name):
-    """About a second of decoding."""
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (5000, 5000), dtype=np.uint8)).save(
-        top / name, optimize=False
-    )
+def slow_picture(scans=2_000):
+    """A progressive JPEG that tells the same of all its pixels again and again: ten seconds of decoding."""
+    file = io.BytesIO()
+    Image.new("L", (2000, 2000), 128).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content.rindex(b"\xff\xda")
+    return content[:last] + content[last:-2] * scans + content[-2:]
+
+
+def wait_for_item(worker, item):
+    """Until the decoder has this item in hand, which shared memory tells."""
+    until = time.monotonic() + 60
+    while worker.in_hand.read()[0] != item:
+        assert time.monotonic() < until, f"no decoder took item {item} in hand"
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize(
-    ("sent", "seconds", "kind", "detail"),
+    ("sent", "kind", "detail"),
     [
-        (signal.SIGKILL, 20.0, "crashed", "the decoder died of this picture"),
-        (signal.SIGSEGV, 20.0, "crashed", "the decoder died of this picture"),
-        (signal.SIGSTOP, 1.5, "timeout", "decoding took longer than 1.5 s"),
+        (signal.SIGKILL, "crashed", "the decoder died of this picture"),
+        (signal.SIGSEGV, "crashed", "the decoder died of this picture"),
+        (signal.SIGSTOP, "timeout", "decoding took longer than 20 s"),
     ],
 )
-def test_a_child_that_dies_or_hangs_costs_one_row(folder, tmp_path, sent, seconds, kind, detail):
-    names = [*draw(tmp_path, 5), b"slow.png", *draw(tmp_path, 300, start=5)]
-    slow_picture(tmp_path, "slow.png")
+def test_a_child_that_dies_or_hangs_costs_one_row(folder, tmp_path, clock, sent, kind, detail):
+    names = [*draw(tmp_path, 5), b"slow.jpg", *draw(tmp_path, 300, start=5)]
+    (tmp_path / "slow.jpg").write_bytes(slow_picture())
     requests = [files(tmp_path, names[:CHUNK]), files(tmp_path, names[CHUNK:])]
 
     def strike(worker):
-        while worker.in_hand.read()[0] != 5:
-            time.sleep(0.005)
-        time.sleep(0.1)
+        wait_for_item(worker, 5)
         os.kill(worker.child.pid, sent)
+        if sent == signal.SIGSTOP:
+            clock.ahead = lambda: LATER if worker.child.pid == first else 0.0
 
-    with pool(folder, seconds=seconds, processes=1) as decoders:
-        [first] = children()
-        striker = threading.Thread(target=strike, args=decoders._workers)
+    with pool(folder, processes=1) as decoders:
+        [worker] = decoders._workers
+        first = worker.child.pid
+        striker = threading.Thread(target=strike, args=[worker])
         striker.start()
         results = list(decoded(decoders, requests))
         striker.join()
@@ -205,33 +245,27 @@ def test_a_child_that_dies_or_hangs_costs_one_row(folder, tmp_path, sent, second
 
 
 def _open_files(pid):
-    try:
-        return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
-    except OSError:
-        return []
+    return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
 
 
-def test_a_picture_that_takes_too_long_is_given_up(folder, tmp_path):
-    slow_picture(tmp_path, "slow.png")
-    names = [*draw(tmp_path, 3), b"slow.png"]
-    with pool(folder, seconds=0.05, processes=1) as decoders:
+def test_a_picture_that_takes_too_long_is_given_up(folder, tmp_path, clock):
+    (tmp_path / "slow.jpg").write_bytes(slow_picture())
+    names = [*draw(tmp_path, 3), b"slow.jpg"]
+    with pool(folder, processes=1) as decoders:
+        [worker] = decoders._workers
+        clock.ahead = lambda: LATER if worker.in_hand.read()[0] == 3 else 0.0
         [result] = decoded(decoders, [files(tmp_path, names)])
-    assert result.errors == {3: ("timeout", "decoding took longer than 0.05 s")}
+    assert result.errors == {3: ("timeout", "decoding took longer than 20 s")}
 
 
 def test_no_file_is_ever_blamed_for_the_time_between_files(folder, tmp_path):
     """The time of one file must never be read together with the number of another."""
-    names = draw(tmp_path, 1)
-    request = files(tmp_path, names)
-
-    def with_pauses():
-        for index in range(4000):
-            if index % 1000 == 999:
-                time.sleep(0.3)
-            yield request
-
-    with pool(folder, seconds=0.2) as decoders:
-        assert not any(each.errors for each in decoded(decoders, with_pauses()))
+    request = files(tmp_path, draw(tmp_path, 1))
+    with pool(folder) as decoders:
+        for _ in range(10):
+            for worker in decoders._workers:
+                worker.in_hand._began[0] = 0.0  # as if the last file had been begun when the machine was
+            assert not any(each.errors for each in decoded(decoders, [request] * 40))
 
 
 def test_children_that_never_start_are_an_error_not_a_loop(folder, tmp_path, monkeypatch):
@@ -244,36 +278,38 @@ def test_children_that_never_start_are_an_error_not_a_loop(folder, tmp_path, mon
 @pytest.mark.kill
 def test_children_end_when_their_parent_is_killed(tmp_path):
     program = (
-        "import os, sys, time\n"
+        "import os, signal, sys\n"
         "from tasks.vision.decoding import DecoderPool\n"
         "from tasks.vision.images import ImageSpec, Limits\n"
         "pool = DecoderPool(os.open(sys.argv[1], os.O_RDONLY), ImageSpec(8, 8, 1), Limits(1, 1), 1, 2)\n"
-        "print(*[worker.child.pid for worker in pool._workers], flush=True); time.sleep(60)\n"
+        "print(*[worker.child.pid for worker in pool._workers], flush=True); signal.pause()\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True)
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     parent.kill()
     parent.communicate()
-    until = time.monotonic() + 60
-    while any(_open_files(pid) for pid in pids) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(_open_files(pid) for pid in pids)
+    assert all(wait_for_end(pid, 60) for pid in pids)
 
 
-@pytest.mark.kill
-def test_no_file_is_blamed_for_a_parent_that_stood_still(folder, tmp_path, monkeypatch):
-    """TensorFlow's import holds the interpreter for seconds at a time, between any two lines of the pool."""
-    names = draw(tmp_path, 30)
+def test_no_file_is_blamed_for_a_parent_that_stood_still(folder, tmp_path, clock, monkeypatch):
+    """TensorFlow's import holds the interpreter for seconds at a time, between any two lines of the pool: as long as it
+    takes here to look at the file in hand. Its decoder is done with it by then, or would be."""
+    (tmp_path / "rather slow.jpg").write_bytes(slow_picture(scans=10))
+    request = files(tmp_path, [b"rather slow.jpg"])
+    monkeypatch.setattr(decoding, "_POLL_SECONDS", 0.005)
     look = decoder.FileInHand.read
 
     def look_and_stand_still(in_hand):
-        seen = look(in_hand)
-        time.sleep(0.2)
-        return seen
+        item, began = look(in_hand)
+        began += clock.ahead()
+        if item >= 0:
+            clock.put_forward(30)
+        return item, began
 
     monkeypatch.setattr(decoder.FileInHand, "read", look_and_stand_still)
-    with pool(folder, seconds=0.1) as decoders:
-        assert not any(each.errors for each in decoded(decoders, [files(tmp_path, [name]) for name in names]))
+    with pool(folder, processes=1) as decoders:
+        assert not any(each.errors for each in decoded(decoders, [request] * 10))
+    assert clock.ahead()
 
 
 def test_what_lies_in_the_current_folder_is_not_executed(folder, tmp_path, monkeypatch):
@@ -305,28 +341,31 @@ def test_a_folder_that_vanished_costs_no_descriptors(folder, tmp_path):
         assert len(_open_files(child)) <= before
 
 
-def test_the_file_in_hand_is_never_read_half_written():
-    """A struct's pack_into zeroes the place before it writes: a picture then looked as old as the machine."""
+def test_the_file_in_hand_is_never_read_half_written(monkeypatch):
+    """Nor with the time of an earlier one: here each file is begun at the time of its number. A struct's pack_into
+    zeroes the place before it writes: a picture then looked as old as the machine."""
     shared = mmap.mmap(-1, decoder.IN_HAND_BYTES)
-    started = time.monotonic()
     written = decoder.FileInHand(shared)
     written.clear()
     if not (child := os.fork()):
-        while time.monotonic() < started + 60:
-            for item in range(1, 1000):
-                written.begin(item)
-        os._exit(0)
-    in_hand = decoder.FileInHand(shared)
-    seen = set()
-    while time.monotonic() < started + (1 if len(seen) > 100 else 60):
-        item, began = in_hand.read()
-        if item >= 0:
-            seen.add(item)
-            assert item, "an item that was never begun"
-            assert started <= began <= time.monotonic()
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert len(seen) > 100
+        now = 0
+        monkeypatch.setattr(decoder, "time", SimpleNamespace(monotonic=lambda: now))
+        for now in itertools.count(1):
+            written.begin(now)
+    in_hand, seen, looks = decoder.FileInHand(shared), set(), 0
+    until = time.monotonic() + 60
+    try:
+        while len(seen) < 200 or looks < 400_000:
+            assert time.monotonic() < until
+            looks += 1
+            item, began = in_hand.read()
+            if item >= 0:
+                seen.add(item)
+                assert item, "an item that was never begun"
+                assert began >= item
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 # First it uses up what a user without root's rights may have of pipes: every later one holds 8 KiB, not 64.
@@ -346,8 +385,8 @@ top = sys.argv[1]
 names = [b"/".join([b"x" * 120, b"y" * 120, name]) for name in sorted(os.listdir(os.fsencode(f"{top}/{'x' * 120}/{'y' * 120}")))]
 found = [os.stat(os.path.join(os.fsencode(top), name)) for name in names]
 request = Files(names, [each.st_size for each in found], [each.st_mtime_ns for each in found])
-with DecoderPool(os.open(top, os.O_RDONLY), ImageSpec(8, 8, 1), Limits(1 << 20, 1 << 20), 60, 64) as pool:
-    print(sum(len(each.sha256) - len(each.errors) for _, each in pool.decode(enumerate([request] * 192))))
+with DecoderPool(os.open(top, os.O_RDONLY), ImageSpec(8, 8, 1), Limits(1 << 20, 1 << 20), 60, 8) as pool:
+    print(sum(len(each.sha256) - len(each.errors) for _, each in pool.decode(enumerate([request] * 48))))
 """  # noqa: E501
 
 
@@ -359,7 +398,7 @@ def test_many_decoders_with_small_pipes_and_long_paths_never_wait_for_each_other
     ordinary = ["setpriv", "--bounding-set=-sys_resource,-sys_admin", "--inh-caps=-sys_resource,-sys_admin"]
     command = [*(ordinary if os.geteuid() == 0 else ()), sys.executable, "-c", MANY_DECODERS, tmp_path]
     said = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert said.stdout.split() == ["8192", str(192 * CHUNK)], said.stderr
+    assert said.stdout.split() == ["8192", str(48 * CHUNK)], said.stderr
 
 
 def long_request(top):
@@ -376,51 +415,54 @@ def test_a_child_that_neither_reads_nor_answers_is_an_error_in_time(folder, tmp_
     deaf.write_text("#!/bin/sh\nexec sleep 100\n")
     deaf.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(deaf))
-    monkeypatch.setattr(decoding, "_SILENT_SECONDS", 0.3)
-    with pytest.raises(DecoderError, match="said nothing for 0.3 s"), pool(folder) as decoders:
+    monkeypatch.setattr(decoding, "_SILENT_SECONDS", 0.01)
+    with pytest.raises(DecoderError, match="said nothing for 0.01 s"), pool(folder) as decoders:
         list(decoded(decoders, [long_request(tmp_path)] * 4))
 
 
-def test_a_child_that_was_stopped_between_files_is_replaced_and_no_file_blamed(folder, tmp_path, monkeypatch):
+def test_a_child_that_was_stopped_between_files_is_replaced_and_no_file_blamed(folder, tmp_path, clock):
     request = long_request(tmp_path)
-    with pool(folder, processes=1) as decoders:
+    with pool(folder, seconds=FOREVER, processes=1) as decoders:
         list(decoded(decoders, [request]))
         [first] = children()
         os.kill(first, signal.SIGSTOP)
-        monkeypatch.setattr(decoding, "_SILENT_SECONDS", 2.0)
+        [worker] = decoders._workers
+        looks = itertools.count()  # each takes 20 s as long as the first child is there
+        clock.ahead = lambda: 20.0 * next(looks) if worker.child.pid == first else 20.0 * 1000
         results = list(decoded(decoders, [request] * 3))
         assert children() != [first]
     assert [each.errors for each in results] == [{}, {}, {}]
 
 
-@pytest.mark.kill
-def test_a_parent_that_was_away_blames_nobody(folder, tmp_path, monkeypatch):
-    """The consumer of the results may take its time: the children did their work, or wait for room in the pipe."""
-    monkeypatch.setattr(decoding, "_SILENT_SECONDS", 1.0)
+def test_a_parent_that_was_away_blames_nobody(folder, tmp_path, clock):
+    """The consumer of the results may take its time: the children did their work, or wait for room in the pipe, or are
+    between two files."""
     request = long_request(tmp_path)
-    with pool(folder, processes=1) as decoders:
+    with pool(folder, seconds=FOREVER, processes=1) as decoders:
         list(decoded(decoders, [request]))  # it has started
         [first] = children()
-        for _ in decoded(decoders, [request] * 6):
-            time.sleep(1.2)
+        for number, _ in enumerate(decoded(decoders, [request] * 8)):
+            if number % 2 == 0:
+                assert decoders._selector.select(60), "it has answered, or there is room in its pipe"
+            clock.put_forward(LATER)
         assert children() == [first]
 
 
-@pytest.mark.kill
-def test_requests_that_take_their_time_blame_nobody(folder, tmp_path, monkeypatch):
+def test_requests_that_take_their_time_blame_nobody(folder, tmp_path, clock):
     """Files may have to be fetched first."""
-    monkeypatch.setattr(decoding, "_SILENT_SECONDS", 1.0)
     request = long_request(tmp_path)
 
     def fetched():
-        for _ in range(6):
-            time.sleep(1.2)
+        for number in range(8):
+            if number % 2 and any(worker.pending for worker in decoders._workers):
+                assert decoders._selector.select(60), "one has answered, or there is room in its pipe"
+            clock.put_forward(LATER)
             yield request
 
-    with pool(folder, processes=2) as decoders:
+    with pool(folder, seconds=FOREVER, processes=2) as decoders:
         list(decoded(decoders, [request]))
         before = children()
-        assert [each.errors for each in decoded(decoders, fetched())] == [{}] * 6
+        assert [each.errors for each in decoded(decoders, fetched())] == [{}] * 8
         assert children() == before
 
 

@@ -1,18 +1,20 @@
 """pytest tests/test_serving.py: the process of a Prefect server answers whoever asks."""
 
 import gc
+import itertools
 import os
 import sqlite3
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 
 import httpx
 import pytest
 from upheld import ENDS_WITH_ITS_PARENT, PATIENCE
 
+from flows import serving
 from flows.ports import listen
 from flows.serving import command, garbage_collected_apart, healthy
 
@@ -40,33 +42,44 @@ class Waste:
         self.cursor, self.itself = cursor, self
 
 
-def make_garbage(seconds):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        Waste(None)
+@pytest.fixture
+def looks(monkeypatch):
+    """Looks for garbage that have begun, one soon after the other; none before the test lets them."""
+    monkeypatch.setattr(serving, "_COLLECT_SECONDS", 0.01)
+    begun = []
+    gc.collect()
+    gc.disable()
+    gc.callbacks.append(note := lambda phase, _: begun.append(phase) if phase == "start" else None)
+    yield begun
+    gc.callbacks.remove(note)
+    gc.enable()
 
 
-@pytest.mark.slow
-def test_a_lost_cursor_of_a_waiting_connection_keeps_nobody_from_an_answer(database):
+def test_a_lost_cursor_of_a_waiting_connection_keeps_nobody_from_an_answer(database, looks):
     """The thread that answers has the database's lock, and goes on while another one waits for that: otherwise nobody
-    is answered until SQLite gives up (60 s in Prefect)."""
+    is answered until SQLite gives up (60 s in Prefect), and the one that waits is told that the database is locked."""
     writing, waiting = database(), database()
-    with garbage_collected_apart():
-        gc.collect()  # the next look comes after what is made garbage
-        Waste(waiting.execute("SELECT 1"))  # whose answer nobody read, because who asked had gone
-        writing.execute("BEGIN IMMEDIATE")
-        other = threading.Thread(target=waiting.execute, args=["BEGIN IMMEDIATE"])
-        other.start()
-        time.sleep(0.5)  # it waits for the lock now
-        started = time.monotonic()
-        make_garbage(seconds=3)
-        writing.execute("COMMIT")
-        assert time.monotonic() - started < BUSY_SECONDS / 2
-        other.join()
+    Waste(waiting.execute("SELECT 1"))  # whose answer nobody read, because who asked had gone
+    writing.execute("BEGIN IMMEDIATE")
+    waits = threading.Event()
+    waiting.set_trace_callback(lambda _: waits.set())
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(waiting.execute, "BEGIN IMMEDIATE")
+        assert waits.wait(BUSY_SECONDS)
+        gc.enable()
+        with garbage_collected_apart():
+            until, made = time.monotonic() + BUSY_SECONDS, 0
+            while made < 100_000 or not looks:  # as much as has looks where nothing keeps them apart
+                assert time.monotonic() < until
+                Waste(None)
+                made += 1
+            writing.execute("COMMIT")
+            other.result()
         waiting.execute("COMMIT")
 
 
-def test_garbage_goes_while_others_answer():
+def test_garbage_goes_while_others_answer(monkeypatch):
+    monkeypatch.setattr(serving, "_COLLECT_SECONDS", 0.01)
     with garbage_collected_apart():
         gone = threading.Event()
 
@@ -94,7 +107,6 @@ def server(tmp_path):
     until = time.monotonic() + PATIENCE
     while not healthy(api):
         assert time.monotonic() < until
-        time.sleep(0.2)
     yield api
     process.terminate()
     process.wait(PATIENCE)
@@ -102,27 +114,26 @@ def server(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.server
-def test_a_server_answers_while_many_write(server):
+def test_a_server_answers_while_many_write(server, writes=40):
     """Some of them leave before they have their answer, as those do whose patience ends."""
     flow = httpx.post(f"{server}/flows/", json={"name": "many"}, timeout=PATIENCE).json()["id"]
-    until = time.monotonic() + 40
+    made, enough = itertools.count(1), threading.Event()
 
     def write(patience):
-        made = 0
         with httpx.Client(base_url=server) as client:
-            while time.monotonic() < until:
+            while not enough.is_set():
                 with suppress(httpx.TransportError):  # Prefect asks again, too
                     run = {"flow_id": flow, "state": {"type": "RUNNING"}}
-                    made += client.post("/flow_runs/", json=run, timeout=patience).status_code < 300
-        return made
+                    answer = client.post("/flow_runs/", json=run, timeout=patience)
+                    if answer.is_success and next(made) >= writes:
+                        enough.set()
 
-    waits = []
     with ThreadPoolExecutor(12) as pool:
         writing = [pool.submit(write, patience) for patience in [0.05, 0.2, 5, PATIENCE] * 3]
-        while time.monotonic() < until:
-            asked = time.monotonic()
-            assert httpx.get(f"{server}/health", timeout=PATIENCE).json()
-            waits.append(time.monotonic() - asked)
-            time.sleep(0.2)
-        assert sum(each.result() for each in writing)
-    assert max(waits) < 20
+        try:
+            while wait(writing, timeout=0.2).not_done:
+                assert httpx.get(f"{server}/health", timeout=20).json()
+        finally:
+            enough.set()
+        for each in writing:
+            each.result()

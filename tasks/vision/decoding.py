@@ -114,6 +114,7 @@ class DecoderPool:
                 if len(worker.pending) == _SLOTS:
                     break
                 request = next(requests, None)
+                self._resumed = time.monotonic()
                 if request is None:
                     exhausted = True
                     break
