@@ -77,6 +77,13 @@ def numbers(published):
 
 
 @pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Two classes and 40 images: (store, weights, dataset)."""
+    store = publish(tmp_path_factory.mktemp("small"), classes=["a", "b"], items=40, temperature=None)[0]
+    return store, weights.load(store, next(store.refs("weights"))), dataset.load(store, next(store.refs("datasets")))
+
+
+@pytest.fixture(scope="module")
 def browser():
     with Browser() as browser:
         yield browser
@@ -222,10 +229,8 @@ def test_colour_one_mistake_and_none_at_all(tmp_path):
     assert json.loads(artifact.read("metrics.json"))["accuracy"] < 1
 
 
-def test_a_model_that_answers_nan_has_a_report_that_says_so(tmp_path):
-    store = publish(tmp_path, classes=["a", "b"], items=40, temperature=None)[0]
-    data = dataset.load(store, next(store.refs("datasets")))
-    measured = weights.load(store, next(store.refs("weights")))
+def test_a_model_that_answers_nan_has_a_report_that_says_so(small):
+    _, measured, data = small
     nothing = np.full((40, 2), np.nan, np.float32)
     numbers = Numbers.from_document(evaluate(nothing, data.test.labels, ["a", "b"]))
     drawn = evaluation.draw(measured, data, data, numbers, nothing)
@@ -233,10 +238,8 @@ def test_a_model_that_answers_nan_has_a_report_that_says_so(tmp_path):
     assert b"Its predictions are not numbers (NaN)." in drawn["model-card.md"]
 
 
-def test_weights_that_are_measured_on_another_dataset_tell_both(tmp_path):
-    store, _ = publish(tmp_path, classes=["a", "b"], items=40, temperature=None)
-    measured = weights.load(store, next(store.refs("weights")))
-    learned = dataset.load(store, next(store.refs("datasets")))
+def test_weights_that_are_measured_on_another_dataset_tell_both(small):
+    store, measured, learned = small
     half = dataset.Split(learned.test.images[:20], learned.test.labels[:20], [f"x{index}" for index in range(20)])
     other = dataset.load(
         store,
