@@ -4,6 +4,7 @@ stands in `tasks/reviewing`."""
 import base64
 import hmac
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
@@ -77,8 +78,8 @@ class Undoing(BaseModel):
 class Reviews:
     """The reviews of a store, opened as pages ask for them."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self.store = settings, Store(settings.store)
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings, self.store, self._clock = settings, Store(settings.store), clock
         self._open: dict[str, Review] = {}
         self._turn = RLock()
 
@@ -86,7 +87,7 @@ class Reviews:
         """Raises NotFound and Corrupt."""
         with self._turn:
             if name not in self._open:
-                self._open[name] = Review(self.store, self._settings, name)
+                self._open[name] = Review(self.store, self._settings, name, self._clock)
             return self._open[name]
 
     def close(self) -> None:
@@ -94,10 +95,15 @@ class Reviews:
             each.close()
 
 
-def make_app(settings: Settings, on_labels: OnLabels = lambda *_: None) -> FastAPI:
-    """The application, without what guards it. on_labels: hears the name, and how many contents are labelled, after
-    each label."""
-    reviews, token = Reviews(settings), secrets.token_urlsafe(24)
+def make_app(
+    settings: Settings, on_labels: OnLabels = lambda *_: None, clock: Callable[[], float] = time.monotonic
+) -> FastAPI:
+    """The application, without what guards it.
+
+    on_labels: hears the name, and how many contents are labelled, after each label.
+    clock: seconds; by it newer tables are looked for.
+    """
+    reviews, token = Reviews(settings, clock), secrets.token_urlsafe(24)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001

@@ -1,13 +1,16 @@
 """Prefect's pages, driven as a person does it: clicks and typing in a real Chromium (Prefect 3.8.8's second UI)."""
 
+import asyncio
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
+from upheld import WORK_SECONDS
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -19,23 +22,61 @@ expect.set_options(timeout=PATIENT)
 FINAL = ", ".join(f"[class*=bg-state-{state}]" for state in ("completed", "failed", "crashed", "cancelled"))
 
 
-@contextmanager
-def open_page(url: str, *others: str, resolve: str = "") -> Iterator[Page]:
-    """A new browser at `url`, which can reach nothing but that and `others`: the page must work without the internet.
+class Browser:
+    """A Chromium for pages one after another, each in a context of its own. Close it at the end.
 
-    `resolve` says how names are resolved: MAP NAME ADDRESS.
+    Playwright's event loop runs in the thread that uses it, whoever has the turn: asyncio is told of it only while a
+    page is open, or else no other test could run a loop there meanwhile.
+
+    resolve: how names are resolved: MAP NAME ADDRESS.
     """
-    reachable = (url, *others, "data:", "blob:")
-    with sync_playwright() as playwright:
+
+    def __init__(self, resolve: str = "") -> None:
         flags = [*FLAGS, f"--host-resolver-rules={resolve}"] if resolve else FLAGS
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium-headless-shell"), args=flags)
-        context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
-        context.route(lambda to: not to.startswith(reachable), lambda route: route.abort())
-        page = context.new_page()
-        page.set_default_timeout(PATIENT)
-        page.goto(url)
+        self._playwright = sync_playwright().start()
+        self._chromium = self._playwright.chromium.launch(
+            executable_path=shutil.which("chromium-headless-shell"), args=flags
+        )
+        self._loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._running():
+            self._chromium.close()
+            self._playwright.stop()
+
+    @contextmanager
+    def open_page(self, url: str, *others: str, device: str = "") -> Iterator[Page]:
+        """A new page at `url`, which can reach nothing but that and `others`: it must work without the internet.
+
+        device: what is pretended, such as `Pixel 7`; by default a large screen.
+        """
+        reachable = (url, *others, "data:", "blob:")
+        screen = self._playwright.devices[device] if device else {"viewport": {"width": 1280, "height": 1000}}
+        with self._running(), self._chromium.new_context(**screen, reduced_motion="reduce") as context:
+            context.route(lambda to: not to.startswith(reachable), lambda route: route.abort())
+            page = context.new_page()
+            page.set_default_timeout(PATIENT)
+            page.goto(url)
+            yield page
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        asyncio._set_running_loop(self._loop)
+        try:
+            yield
+        finally:
+            asyncio._set_running_loop(None)
+
+
+@contextmanager
+def open_page(url: str, *others: str) -> Iterator[Page]:
+    """A page in a browser of its own."""
+    with Browser() as browser, browser.open_page(url, *others) as page:
         yield page
-        browser.close()
 
 
 def open_deployment(page: Page, name: str) -> None:
@@ -89,17 +130,16 @@ def _submitted(page: Page) -> Response:
 def submit(page: Page) -> None:
     """Press Submit, and go to the run's page; the notice with a link to it vanishes after a while."""
     name = page.get_by_role("textbox", name="Run Name").input_value()
-    made = _submitted(page)
-    while made.status >= 500:  # SQLite is busy; a person presses again
-        page.wait_for_timeout(1000)
-        made = _submitted(page)
+    until = time.monotonic() + WORK_SECONDS
+    while (made := _submitted(page)).status >= 500:  # SQLite is busy; a person presses again
+        assert time.monotonic() < until, made.text()
     page.goto(f"{page.url.partition('/deployments/')[0]}/runs/flow-run/{made.json()['id']}")
     page.get_by_label("breadcrumb").locator("[data-slot=breadcrumb-page]").filter(
         has_text=re.compile(rf"{re.escape(name)}|-20\d\d-")
     ).wait_for()
 
 
-def wait_for_state(page: Page, seconds: float = 300) -> str:
+def wait_for_state(page: Page, seconds: float = WORK_SECONDS) -> str:
     """The state on a run's page once it is final; the page asks every five seconds."""
     badge = page.locator("nav[aria-label=breadcrumb] + div [data-slot=badge]").and_(page.locator(FINAL))
     badge.wait_for(timeout=seconds * 1000)
@@ -139,6 +179,6 @@ def screenshot(page: Page, path: Path) -> None:
     page.locator("[data-sonner-toast]").first.wait_for(state="hidden")
     height = max(1000, page.evaluate("document.documentElement.scrollHeight"))
     page.set_viewport_size({"width": 1280, "height": height})
-    page.wait_for_timeout(300)
-    page.screenshot(path=path)
+    page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+    page.screenshot(path=path, animations="disabled")
     page.set_viewport_size({"width": 1280, "height": 1000})

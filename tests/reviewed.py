@@ -1,18 +1,26 @@
-"""Tables of predictions for tests of the page and of labels: real files, real Parquet, but nothing that predicts."""
+"""Tables of predictions for tests of the page and of labels: real files, real Parquet, but nothing that predicts. And
+the page's server."""
 
 import hashlib
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import uvicorn
 from PIL import Image
 
 from artifacts import aliases, dataset, predictions, weights
 from artifacts.aliases import Choice
 from artifacts.refs import Ref
+from artifacts.settings import Settings
 from artifacts.shards import Shards, record_digest
 from artifacts.store import Store
+from flows.ports import listen
+from flows.review_app import guarded, make_app
 from tasks.vision.images import ImageSpec
 
 CLASSES = ["circle", "square", "line"]
@@ -102,3 +110,32 @@ def guesses(items: int, seed: int = 0, classes: int = 3) -> np.ndarray:
     """Probabilities of a model that is more or less sure: float32 [items, classes]."""
     drawn = np.random.default_rng(seed).dirichlet(np.full(classes, 0.7), items)
     return np.ascontiguousarray(drawn, np.float32)
+
+
+class Clock:
+    """The time, and what a test adds to it."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@contextmanager
+def served(
+    settings: Settings, password: str | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[str]:
+    """The page's server, in a thread of this process: its URL. Who asks before it answers waits at its socket."""
+    [listening_on] = listen("127.0.0.1", 0)
+    port = listening_on.getsockname()[1]
+    app = guarded(make_app(settings, clock=clock), "127.0.0.1", port, password)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening_on]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening_on.close()

@@ -8,14 +8,13 @@ import io
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import FLAGS, open_page
+from browser import Browser, open_page
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from artifacts import dataset, metrics, weights
 from artifacts.metrics import Numbers
@@ -77,10 +76,28 @@ def numbers(published):
     return metrics.load(*published).document
 
 
-@pytest.fixture
-def page(published):
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Two classes and 40 images: (store, weights, dataset)."""
+    store = publish(tmp_path_factory.mktemp("small"), classes=["a", "b"], items=40, temperature=None)[0]
+    return store, weights.load(store, next(store.refs("weights"))), dataset.load(store, next(store.refs("datasets")))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(published):
     store, ref = published
-    with open_page(f"file://{store.open(ref).path('report.html')}") as page:
+    return f"file://{store.open(ref).path('report.html')}"
+
+
+@pytest.fixture
+def page(browser, address):
+    with browser.open_page(address) as page:
         yield page
 
 
@@ -145,19 +162,15 @@ def test_it_needs_no_network_and_no_script(published):
         assert name.startswith(("data:image/", "#")), name[:80]
 
 
-def test_it_is_readable_on_a_phone(published):
-    store, ref = published
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        page = browser.new_context(**playwright.devices["Pixel 7"]).new_page()
-        page.goto(f"file://{store.open(ref).path('report.html')}")
+@pytest.mark.browser
+def test_it_is_readable_on_a_phone(browser, address):
+    with browser.open_page(address, device="Pixel 7") as page:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing to scroll sideways"
         assert page.locator("p").first.evaluate("each => parseFloat(getComputedStyle(each).fontSize)") >= 16
         wide = page.locator(".wide").first
         assert wide.evaluate("each => getComputedStyle(each).overflowX") == "auto", "a wide table scrolls by itself"
         page.locator("a[href='#c1-0']").first.tap()
         expect(page.locator("section.cell:visible")).to_have_count(1)
-        browser.close()
 
 
 def test_the_pictures_are_pictures(published):
@@ -216,10 +229,8 @@ def test_colour_one_mistake_and_none_at_all(tmp_path):
     assert json.loads(artifact.read("metrics.json"))["accuracy"] < 1
 
 
-def test_a_model_that_answers_nan_has_a_report_that_says_so(tmp_path):
-    store = publish(tmp_path, classes=["a", "b"], items=40, temperature=None)[0]
-    data = dataset.load(store, next(store.refs("datasets")))
-    measured = weights.load(store, next(store.refs("weights")))
+def test_a_model_that_answers_nan_has_a_report_that_says_so(small):
+    _, measured, data = small
     nothing = np.full((40, 2), np.nan, np.float32)
     numbers = Numbers.from_document(evaluate(nothing, data.test.labels, ["a", "b"]))
     drawn = evaluation.draw(measured, data, data, numbers, nothing)
@@ -227,10 +238,8 @@ def test_a_model_that_answers_nan_has_a_report_that_says_so(tmp_path):
     assert b"Its predictions are not numbers (NaN)." in drawn["model-card.md"]
 
 
-def test_weights_that_are_measured_on_another_dataset_tell_both(tmp_path):
-    store, _ = publish(tmp_path, classes=["a", "b"], items=40, temperature=None)
-    measured = weights.load(store, next(store.refs("weights")))
-    learned = dataset.load(store, next(store.refs("datasets")))
+def test_weights_that_are_measured_on_another_dataset_tell_both(small):
+    store, measured, learned = small
     half = dataset.Split(learned.test.images[:20], learned.test.labels[:20], [f"x{index}" for index in range(20)])
     other = dataset.load(
         store,

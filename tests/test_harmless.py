@@ -12,7 +12,7 @@ from tasks.reports import progress
 from tasks.vision.errors import ImageError, SettingsError
 
 OBEYED = "\x1b]0;pwned\x07"
-QUICK = ("--image-size", "8", "--epochs", "1")
+QUICK = ("--image-size", "8", "--epochs", "1", "--verbose")
 
 
 def draw(folder, count=30):
@@ -42,37 +42,37 @@ def lookbook_environment(shared_environment, server, tmp_path):
 
 
 @pytest.fixture
-def run(lookbook_process, home):
-    """What a command printed with Prefect's logs, and what Prefect keeps of it."""
+def kept(home):
+    """What Prefect keeps of a command, after a look at that and at all that it printed."""
 
-    def run(*arguments):
-        said = lookbook_process(*arguments, *QUICK, "--verbose")
+    def kept(said):
         kept = stored(home / "prefect")
         for text in (said.stdout, said.stderr, kept):
             assert "\x1b]" not in text
             assert "\x07" not in text
-        return said, kept
+        return kept
 
-    return run
+    return kept
 
 
-def test_file_names_in_warnings(run, tmp_path):
+def test_file_names_in_warnings(lookbook, kept, tmp_path):
     for name in ("red", "blue"):
         draw(tmp_path / "things" / name)
     (tmp_path / f"things/red/no{OBEYED}picture.txt").write_text("no picture")
-    said, kept = run("retrain", "--images", tmp_path / "things", "--max-bad", "0.5")
+    said = lookbook("retrain", "--images", tmp_path / "things", "--max-bad", "0.5", *QUICK)
     assert said.returncode == 0, said.stderr
-    for text in (said.stderr, kept):
+    for text in (said.stderr, kept(said)):
         assert "left out: unsupported" in text
         assert "no\ufffd]0;pwned\ufffdpicture.txt" in text
 
 
-def test_class_names_in_failures(run, tmp_path):
+def test_class_names_in_failures(lookbook_process, kept, tmp_path):
+    """A process of its own: Python prints the traceback when it ends."""
     draw(tmp_path / "things" / "red")
     draw(tmp_path / "things" / f"blue{OBEYED}", 1)
-    said, kept = run("retrain", "--images", tmp_path / "things")
+    said = lookbook_process("retrain", "--images", tmp_path / "things", *QUICK)
     assert said.returncode == 1
-    for text in (said.stderr, kept):
+    for text in (said.stderr, kept(said)):
         assert "blue\ufffd]0;pwned\ufffd" in text
 
 

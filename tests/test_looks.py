@@ -3,7 +3,6 @@ those that were learned from."""
 
 import hashlib
 import json
-import time
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from artifacts.settings import Settings
 from artifacts.shards import Part
 from tasks.reports.scoring import Summary
 from tasks.requests import ScoreRequest
-from tasks.reviewing.looks import order_by_looks
+from tasks.reviewing.looks import in_order
 from tasks.reviewing.review import Review
 from tasks.reviewing.rows import Place
 from tasks.scoring.drift import drift
@@ -86,23 +85,20 @@ def test_what_teaches_most_is_uncertain_and_no_two_look_alike(store, on_backbone
     said = np.full((15, 3), [0.45, 0.4, 0.15], np.float32)
     said[10:] = [0.55, 0.3, 0.15]
     ref = publish_table(store, tmp_path / "night", "night", said, made_by=on_backbone)
-    order = order_by_looks(ref, [Place(0, row) for row in range(15)])
-    assert sorted(order) == [Place(0, row) for row in range(15)]
-    assert sum(place.row < 10 for place in order[:4]) == 1
     review = Review(store, Settings(), "night")
-    before = [each.path for each in review.to_label("unsure", 15)[1]]
-    assert sorted(before) == [f"{number:03d}.png" for number in range(15)]
-    for _ in range(3000):  # it goes behind all others that want a processor
-        now = [each.place for each in review.to_label("unsure", 15)[1]]
-        if now == order:
-            break
-        time.sleep(0.1)
-    assert now == order
+    table, before = review.to_label("unsure", 15)
+    assert sorted(each.path for each in before) == [f"{number:03d}.png" for number in range(15)]
+    table.reordering.join()  # its process goes behind all others that want a processor, and has 5 minutes
+    now = [each.place for each in review.to_label("unsure", 15)[1]]
     review.close()
+    assert sum(place.row < 10 for place in now[:4]) == 1
     contents = [hashlib.sha256(noise(seed).tobytes()).digest() for seed in range(2)]
     backbone = backbones.load(store, weights.load(store, on_backbone).backbone)
     decided_by = Embedding(backbone, SPEC, "float32", "/CPU:0").decided_by(mirrored=False)
     assert all(each in Features(store.disk, decided_by, FEATURES) for each in contents)  # kept for the next training
+    order = in_order(store, Settings(decoders=1), ref, [Place(0, row) for row in range(15)])
+    assert sorted(order) == [Place(0, row) for row in range(15)]
+    assert now == order
 
 
 @pytest.mark.parametrize(("drawn", "far"), [("stripes", False), ("noise", True)])

@@ -4,23 +4,18 @@ import base64
 import io
 import shutil
 import socket
-import threading
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from PIL import Image
-from reviewed import CLASSES, draw, draw_folder, guesses, publish_table
+from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
 
 from artifacts.labels import Labels
 from artifacts.refs import Ref
 from artifacts.settings import Settings
-from flows.ports import listen
 from flows.review import address, listening
-from flows.review_app import guarded, make_app
 from flows.serving import ServerError
 from tasks.reviewing.production import draw_audit
 from tasks.reviewing.rows import Wanted, pick, read
@@ -28,25 +23,7 @@ from tasks.vision.errors import SettingsError
 from tasks.vision.teaching import spread_over_classes, spread_over_features
 
 ITEMS = 60
-
-
-@contextmanager
-def served(settings, password=None):
-    """The page's server, in a thread of this process."""
-    [listening_on] = listen("127.0.0.1", 0)
-    port = listening_on.getsockname()[1]
-    app = guarded(make_app(settings), "127.0.0.1", port, password)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening_on]})
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening_on.close()
+LOOK_SECONDS = 2.1  # by then the page has looked for a newer table, or audit
 
 
 class Page:
@@ -111,8 +88,13 @@ def table(store, folder):
 
 
 @pytest.fixture
-def asked(settings, table):
-    with served(settings) as url:
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def asked(settings, table, clock):
+    with served(settings, clock=clock) as url:
         yield (page := Page(url))
         page.http.close()
 
@@ -176,10 +158,10 @@ def test_labels_are_on_record_and_not_shown_again(asked, store):
     assert left.isdisjoint({first["path"], second["path"], third["path"]})
 
 
-def test_one_content_is_shown_once(asked, store, folder, tmp_path, settings):
+def test_one_content_is_shown_once(asked, store, folder, clock):
     shutil.copy(folder / "000001.png", folder / "copy.png")
     publish_table(store, folder, "night", guesses(ITEMS + 1, seed=3))
-    time.sleep(2.1)
+    clock.ahead += LOOK_SECONDS
     paths = [each["path"] for each in asked.table().json()["items"]]  # and the new table is seen without a restart
     assert len({"000001.png", "copy.png"} & set(paths)) == 1
     assert len(paths) == ITEMS
@@ -293,11 +275,11 @@ def test_an_audit_is_shown_in_its_order_and_judged(asked, store, table):
     assert len(asked.table("audit").json()["items"]) == 10
 
 
-def test_an_audit_shows_again_what_was_labelled_before(asked, store, table):
+def test_an_audit_shows_again_what_was_labelled_before(asked, store, table, clock):
     from artifacts import predictions
 
     audit = draw_audit(store, predictions.load(store, table), 20, seed=1)
-    time.sleep(2.1)
+    clock.ahead += LOOK_SECONDS
     items = asked.table("audit").json()["items"]
     asked.say((items[0], "none"), chosen="unsure")
     assert len(asked.table("audit").json()["items"]) == 20
@@ -305,10 +287,10 @@ def test_an_audit_shows_again_what_was_labelled_before(asked, store, table):
     assert len(asked.table("audit").json()["items"]) == len(audit.pictures) - 1
 
 
-def test_a_table_that_is_not_the_newest_any_more_is_still_labelled(asked, store, folder, table):
+def test_a_table_that_is_not_the_newest_any_more_is_still_labelled(asked, store, folder, table, clock):
     old = asked.table().json()
     publish_table(store, folder, "night", guesses(ITEMS, seed=9), classes=["disc", "box", "stroke"])
-    time.sleep(2.1)
+    clock.ahead += LOOK_SECONDS
     assert asked.table().json()["classes"] == ["disc", "box", "stroke"]
     item = old["items"][0]
     assert asked.picture(item, version=old["version"]).status_code == 200

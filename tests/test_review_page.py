@@ -1,25 +1,38 @@
 """pytest tests/test_review_page.py: people who label pictures, with keys, a mouse and a thumb, in a real browser."""
 
+import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import threading
-import time
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from browser import PATIENT, open_page
+from browser import PATIENT, Browser
 from commands import COMMAND
 from playwright.sync_api import expect
-from reviewed import CLASSES, draw, draw_folder, guesses, publish_table
+from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
 from upheld import ENDS_WITH_ITS_PARENT, free_port
 
 from artifacts.labels import Labels
+from artifacts.settings import Settings
 
 pytestmark = pytest.mark.browser
+
+MANY, KILLS = 300, 5  # pictures that are labelled while the server is killed so often
+
+
+# The page's policy forbids what Page.wait_for_function does.
+ALL_IS_SENT = """async patient => {
+  const until = Date.now() + patient
+  while (Object.keys(localStorage).length) {
+    if (Date.now() > until) throw new Error("not sent: " + JSON.stringify(localStorage))
+    await new Promise(done => setTimeout(done, 20))
+  }
+}"""
 
 
 class Served:
@@ -49,13 +62,36 @@ class Served:
 
 
 @contextmanager
-def labelling(store, path="/review/night"):
-    served = Served(store)
+def started(store, *asked):
+    process = Served(store, *asked)
     try:
-        with open_page(f"{served.url}{path}", served.url) as page:
-            yield page, served
+        yield process
     finally:
-        served.kill(signal.SIGINT)
+        process.kill(signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def labelling(store, browser, clock):
+    """Opens a page of a new server, which is in a thread of this process."""
+
+    @contextmanager
+    def labelling(path="/review/night"):
+        settings = Settings(store=str(store.disk.root))
+        with served(settings, clock=clock) as url, browser.open_page(f"{url}{path}", url) as page:
+            yield page
+
+    return labelling
 
 
 @pytest.fixture
@@ -93,8 +129,8 @@ def wait_for(page, text):
     expect(page.locator("#done")).to_contain_text(re.compile(rf"\b{re.escape(text)}"))  # 0 labelled, not 30 labelled
 
 
-def test_keys_label_and_take_back(store, night):
-    with labelling(store) as (page, _):
+def test_keys_label_and_take_back(labelling, store, night):
+    with labelling() as page:
         expect(page.locator("#classes button")).to_have_text(["circle 1", "square 2", "line 3"])
         said = {press(page, "2"): "square", press(page, "x"): "none", press(page, "b"): "bad"}
         predicted = page.locator("#classes button.said").inner_text().split()[0]
@@ -116,8 +152,8 @@ def test_keys_label_and_take_back(store, night):
     assert [event.undoes for event in events if event.undoes] == [5]
 
 
-def test_a_grid_accepts_all_but_what_was_clicked(store, night):
-    with labelling(store) as (page, _):
+def test_a_grid_accepts_all_but_what_was_clicked(labelling, store, night):
+    with labelling() as page:
         shown(page)
         page.keyboard.press("g")
         pictures = page.locator("#pictures button")
@@ -139,8 +175,8 @@ def test_a_grid_accepts_all_but_what_was_clicked(store, night):
         wait_for(page, "50 labelled")
 
 
-def test_a_grid_accepts_nothing_that_was_not_on_the_screen(store, night):
-    with labelling(store) as (page, _):
+def test_a_grid_accepts_nothing_that_was_not_on_the_screen(labelling, store, night):
+    with labelling() as page:
         for _ in range(30):
             press(page, "1")
         wait_for(page, "30 labelled")
@@ -155,20 +191,23 @@ def test_a_grid_accepts_nothing_that_was_not_on_the_screen(store, night):
         assert set(recorded(store)) - before <= titles
 
 
-def test_a_key_that_is_held_says_one_thing(store, night):
-    with labelling(store) as (page, _):
-        shown(page)
+def test_a_key_that_is_held_says_one_thing(labelling, store, night):
+    with labelling() as page:
+        first = shown(page)
         page.keyboard.down("1")
         for _ in range(5):
             page.keyboard.down("1")  # as a keyboard repeats it
-        page.keyboard.up("1")
         wait_for(page, "1 labelled, 1 of them now")
-        page.wait_for_timeout(300)
-        assert len(recorded(store)) == 1
+        assert shown(page) != first
+        page.keyboard.down("1")  # still held when the next picture is there
+        page.keyboard.up("1")
+        second = press(page, "2")
+        wait_for(page, "2 labelled, 2 of them now")  # what is said is sent in turn: there is no more to come
+        assert recorded(store) == {first: "circle", second: "square"}
 
 
-def test_enter_on_a_button_that_was_reached_by_tab_is_that_button(store, night):
-    with labelling(store) as (page, _):
+def test_enter_on_a_button_that_was_reached_by_tab_is_that_button(labelling, store, night):
+    with labelling() as page:
         path = shown(page)
         page.keyboard.press("Tab")
         page.locator("#bad").focus()
@@ -177,14 +216,13 @@ def test_enter_on_a_button_that_was_reached_by_tab_is_that_button(store, night):
         assert recorded(store) == {path: "bad"}
 
 
-def test_a_new_table_under_an_open_page_is_shown_and_undo_keeps_to_its_own(store, night, folder):
-    with labelling(store) as (page, _):
+def test_a_new_table_under_an_open_page_is_shown_and_undo_keeps_to_its_own(labelling, store, night, folder, clock):
+    with labelling() as page:
         first = press(page, "1")
         new = publish_table(store, folder, "night", guesses(120, seed=5))
-        page.wait_for_timeout(2200)
+        clock.ahead += 2.1  # by then the server has looked for a newer table
         while new.version not in page.locator("#table").inner_text():  # until the page asks for more
             press(page, "2")
-            page.wait_for_timeout(50)
         press(page, "3")
         wait_for(page, " labelled, ")
         assert recorded(store)[first] == "circle"
@@ -198,8 +236,8 @@ def test_a_new_table_under_an_open_page_is_shown_and_undo_keeps_to_its_own(store
         assert recorded(store) == {first: "square"}
 
 
-def test_a_new_class_by_the_mouse_and_an_old_one_found_by_its_name(store, night):
-    with labelling(store) as (page, _):
+def test_a_new_class_by_the_mouse_and_an_old_one_found_by_its_name(labelling, store, night):
+    with labelling() as page:
         first = shown(page)
         page.locator("#find").fill("oval")
         page.get_by_role("button", name='Add the new class "oval"').click()
@@ -217,72 +255,75 @@ def test_a_new_class_by_the_mouse_and_an_old_one_found_by_its_name(store, night)
         assert shown(page) == third  # it is there again
 
 
-def test_two_tabs_at_once_lose_nothing(store, night):
-    with labelling(store) as (page, served):
+def test_two_tabs_at_once_lose_nothing(labelling, store, night):
+    with labelling() as page:
         other = page.context.new_page()
-        other.goto(f"{served.url}/review/night")
+        other.goto(page.url)
         said = {}
         for _ in range(20):
             said[press(page, "1")] = "circle"
             said[press(other, "2")] = "square"  # the same pictures: the later word counts
         wait_for(page, "20 of them now")
         wait_for(other, "20 of them now")
-        while page.evaluate("Object.keys(localStorage).length"):  # until all is sent
-            page.wait_for_timeout(50)
+        page.evaluate(ALL_IS_SENT, PATIENT)
         events = Labels(store.disk, "night").events
         assert len(events) == 40
         assert recorded(store).keys() == said.keys()
         assert len({event.id for event in events}) == 40
 
 
-def test_what_was_said_while_the_server_was_away_is_sent_by_the_next_page(store, night):
-    with labelling(store) as (page, served):
-        shown(page)
-        page.wait_for_timeout(1000)  # the next pictures are there already
-        served.kill()
+@pytest.mark.kill
+def test_what_was_said_while_the_server_was_away_is_sent_by_the_next_page(store, browser, night):
+    with started(store) as process, browser.open_page(f"{process.url}/review/night", process.url) as page:
+        arrived = itertools.count(1)
+        with page.expect_event("requestfinished", lambda each: "/pictures/" in each.url and next(arrived) == 4):
+            page.reload()
+        process.kill()  # the next pictures are there already
         said = {press(page, "1"): "circle", press(page, "2"): "square", press(page, "3"): "line"}
         expect(page.locator("#problem")).to_contain_text("The server does not answer")
         assert recorded(store) == {}
         page.close()
-        served.start()
+        process.start()
         again = page.context.new_page()
-        again.goto(f"{served.url}/review/night")
+        again.goto(f"{process.url}/review/night")
         wait_for(again, "3 labelled")
         assert recorded(store) == said
 
 
-def test_what_can_not_be_shown_is_told_and_not_labelled(store, night, folder):
+def test_what_can_not_be_shown_is_told_and_not_labelled(labelling, store, night, folder):
     for path in folder.iterdir():
         draw(path, 5000)
-    with labelling(store) as (page, _):
+    with labelling() as page:
         expect(page.locator("figure p")).to_contain_text("was changed since it was scored")
         page.keyboard.press("1")
         page.keyboard.press("Enter")
-        page.wait_for_timeout(300)
-        assert recorded(store) == {}
+        path = page.locator("#what").inner_text()
+        page.keyboard.press("b")
+        wait_for(page, "1 labelled, 1 of them now")  # what is said is sent in turn: there is no more to come
+        assert recorded(store) == {path: "bad"}
         folder.rename(folder.with_name("away"))
-    with labelling(store) as (page, _):
+    with labelling() as page:
         expect(page.locator("figure p")).to_contain_text("the folder that was scored can't be read")
 
 
-def test_a_damaged_log_is_told_on_the_page(store, night):
+def test_a_damaged_log_is_told_on_the_page(labelling, store, night):
     Labels(store.disk, "night").say("one-of-ann", "ann", [])
     path = store.disk.root / "labels/night/00000001.json"
     path.unlink()
     path.write_text("{}")
-    with labelling(store) as (page, _):
+    with labelling() as page:
         expect(page.locator("#problem")).to_contain_text("labels/night/00000001.json is damaged")
 
 
 EVIL = "<img src=x onerror=alert(1)>"
 
 
-def test_names_of_strangers_are_text(store, tmp_path):
+def test_names_of_strangers_are_text(labelling, store, tmp_path):
     folder = tmp_path / "pictures"
     for number in range(3):
         draw(folder / f"{EVIL}{number}.png".replace("/", "_"), number)
     publish_table(store, folder, "night", guesses(3), classes=[EVIL, "b & <b>", "${c}"])
-    with labelling(store, "/") as (page, _):
+    with labelling("/") as page:
         complaints = []
         page.on("console", lambda message: complaints.append(message.text))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
@@ -295,8 +336,8 @@ def test_names_of_strangers_are_text(store, tmp_path):
         assert complaints == []
 
 
-def test_it_works_on_a_phone(store, night):
-    with labelling(store) as (page, _):
+def test_it_works_on_a_phone(labelling, store, night):
+    with labelling() as page:
         page.set_viewport_size({"width": 360, "height": 740})
         shown(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -308,48 +349,47 @@ def test_it_works_on_a_phone(store, night):
         assert sorted(recorded(store).values()) == ["bad", "square"]
 
 
-def test_an_audit_from_the_command_to_the_answer(store, night):
-    served = Served(store, "--audit", "12")
-    try:
-        with open_page(f"{served.url}/review/night?mode=audit", served.url) as page:
-            for _ in range(12):
-                press(page, "Enter")
-            wait_for(page, "12 labelled")
-            expect(page.locator("#audit")).to_contain_text("100.0 % right (95 % interval")
-            expect(page.locator("#audit")).to_contain_text("12 of 12 labelled")
-            expect(page.locator("figure")).to_contain_text("Nothing is left to label here.")
-    finally:
-        served.kill(signal.SIGINT)
+def test_an_audit_from_the_command_to_the_answer(store, browser, night):
+    with (
+        started(store, "--audit", "12") as process,
+        browser.open_page(f"{process.url}/review/night?mode=audit", process.url) as page,
+    ):
+        for _ in range(12):
+            press(page, "Enter")
+        wait_for(page, "12 labelled")
+        expect(page.locator("#audit")).to_contain_text("100.0 % right (95 % interval")
+        expect(page.locator("#audit")).to_contain_text("12 of 12 labelled")
+        expect(page.locator("figure")).to_contain_text("Nothing is left to label here.")
 
 
 @pytest.mark.long
 @pytest.mark.kill
-def test_a_thousand_pictures_and_five_kills_lose_no_label(store, tmp_path):
+def test_many_pictures_and_five_kills_lose_no_label(store, browser, tmp_path):
     folder = tmp_path / "many"
-    draw_folder(folder, 1100)
-    publish_table(store, folder, "night", guesses(1100), parts=3)
-    with labelling(store) as (page, served):
-        done = threading.Event()
-        kills = []
+    draw_folder(folder, MANY + 100)
+    publish_table(store, folder, "night", guesses(MANY + 100), parts=3)
+    with started(store) as process, browser.open_page(f"{process.url}/review/night", process.url) as page:
+        due, done = threading.Semaphore(0), threading.Event()
 
         def interfere():
-            while len(kills) < 5 and not done.wait(6):
-                served.kill()
-                kills.append(time.monotonic())
-                served.start()
+            for _ in range(KILLS):
+                due.acquire()
+                process.kill()
+                process.start()
             done.wait()  # the server ends with the thread that has started it
 
-        killer = threading.Thread(target=interfere)
+        killer = threading.Thread(target=interfere, daemon=True)
         killer.start()
         said = {}
         random = np.random.default_rng(0)
-        for number in random.integers(0, 3, 1000).tolist():
+        for count, number in enumerate(random.integers(0, 3, MANY).tolist(), start=1):
             said[press(page, str(number + 1))] = CLASSES[number]
-        expect(page.locator("#done")).to_contain_text("1000 labelled, 1000 of them now", timeout=3 * PATIENT)
+            if count % (MANY // (KILLS + 1)) == 0 and count < MANY:  # while the page goes on
+                due.release()
+        expect(page.locator("#done")).to_contain_text(f"{MANY} labelled, {MANY} of them now", timeout=3 * PATIENT)
         done.set()
         killer.join()
-    assert len(kills) == 5
-    assert len(said) == 1000
+    assert len(said) == MANY
     assert recorded(store) == said
     events = Labels(store.disk, "night").events
-    assert len(events) == 1000  # none twice
+    assert len(events) == MANY  # none twice

@@ -42,13 +42,11 @@ def order_by_looks(table: Ref, places: Sequence[Place]) -> list[Place] | None:
     return None
 
 
-def _main() -> None:
-    os.nice(_NICE)
-    settings = Settings()
-    store = Store(settings.store)
-    table = predictions.load(store, Ref.parse(sys.argv[1]))
+def in_order(store: Store, settings: Settings, ref: Ref, places: Sequence[Place]) -> list[Place]:
+    """The places of the table `ref` in the order in which they teach most; at most 500."""
+    table = predictions.load(store, ref)
     identity = table.artifact.identity
-    rows = read(table, [Place(*each) for each in json.loads(sys.stdin.read())])
+    rows = read(table, places)
     pictures = [Picture(each.path, each.size, each.mtime_ns, str(each.sha256)) for each in rows]
     spec = ImageSpec.from_dict(identity["facts"]["image_spec"])
     embedding = embedding_of(store, identity["inputs"]["weights"], spec, processors=1)
@@ -57,7 +55,14 @@ def _main() -> None:
     shown = [rows[item] for items, _ in found for item in items]
     margins = np.array([each.margin for each in shown], np.float32)
     order = spread_over_features(margins, np.concatenate([features for _, features in found]), _ORDERED)
-    print(json.dumps([shown[place].place for place in order]))
+    return [shown[place].place for place in order]
+
+
+def _main() -> None:
+    os.nice(_NICE)
+    settings = Settings()
+    places = [Place(*each) for each in json.loads(sys.stdin.read())]
+    print(json.dumps(in_order(Store(settings.store), settings, Ref.parse(sys.argv[1]), places)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,7 @@ class Table:
         self.has_looks = stands_on_backbone(store, self.predictions.artifact.identity["inputs"]["weights"])
         self._rows: dict[Place, Seen] = {}
         self._queues: OrderedDict[str, list[Place]] = OrderedDict()
+        self.reordering: threading.Thread | None = None  # the newest one
         self._turn = threading.Lock()
 
     def row(self, place: Place) -> Seen:
@@ -99,7 +100,8 @@ class Table:
                 if len(self._queues) > _MODES:
                     self._queues.popitem(last=False)
                 if self.has_looks and wanted.kind != "error" and rows:
-                    threading.Thread(target=self._reorder, args=[mode], daemon=True).start()
+                    self.reordering = threading.Thread(target=self._reorder, args=[mode], daemon=True)
+                    self.reordering.start()
             return [self._rows[place] for place in self._queues[mode]]
 
     def audit_rows(self, audit: Audit) -> list[Seen]:
@@ -128,9 +130,11 @@ class Table:
 class Review:
     """What the page of one name shows and writes down. Requests come from several threads."""
 
-    def __init__(self, store: Store, settings: Settings, name: str) -> None:
-        """Raises NotFound where there is no table of that name, and Corrupt for a damaged log."""
-        self.name, self._store, self._settings = name, store, settings
+    def __init__(
+        self, store: Store, settings: Settings, name: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """clock: seconds. Raises NotFound where there is no table of that name, and Corrupt for a damaged log."""
+        self.name, self._store, self._settings, self._clock = name, store, settings, clock
         self._labels = Labels(store.disk, name)
         self._tables: OrderedDict[str, Table] = OrderedDict()
         self._looked, self._newest = -math.inf, ""
@@ -155,11 +159,11 @@ class Review:
 
     def _look(self) -> None:
         with self._turn:
-            if time.monotonic() - self._looked > _LOOK_SECONDS:
+            if self._clock() - self._looked > _LOOK_SECONDS:
                 event = aliases.newest(self._store.disk, "predictions", self.name, "latest")
                 self._newest = event.ref if event else ""
                 self._audit = newest_audit(self._store, self.name)
-                self._looked = time.monotonic()
+                self._looked = self._clock()
 
     def table(self, version: str) -> Table:
         """Any table of this name. Raises NotFound, InvalidRef and Corrupt."""
