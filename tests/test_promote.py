@@ -1,9 +1,12 @@
 """pytest tests/test_promote.py: the gate: what it lets through, what it keeps back, and what it writes down."""
 
 import dataclasses
+import functools
+import shutil
 
 import numpy as np
 import pytest
+from conftest import SPEC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from published import damage, remove
@@ -11,6 +14,7 @@ from published import damage, remove
 from artifacts import aliases, dataset, living, metrics, weights
 from artifacts.collecting.collector import remove_version
 from artifacts.errors import NotFound, NotPromotable
+from artifacts.store import Store
 from tasks import promote as stage
 from tasks.judging.decision import Decision, Grounds
 from tasks.judging.gate import Comparison, Recall, compare, judge, unprotected
@@ -20,8 +24,6 @@ from tasks.reports import decision
 from tasks.requests import Gate
 from tasks.vision.images import ImageSpec
 from tasks.vision.training import TrainingSettings, fit
-
-pytestmark = pytest.mark.slow
 
 CLASSES = ["circle", "square", "line"]
 ANY_GAIN = Gate(significance=1, max_recall_drop=1)
@@ -133,23 +135,60 @@ def test_a_stricter_gate_never_promotes_what_a_looser_one_keeps(items, one, othe
             assert judge(comparison, each)
 
 
+@functools.cache
+def trained(seed, weak, *learned_from):
+    """A dense network. learned_from: the bytes of images and of labels, and an image's shape: most datasets of these
+    tests have the same ones to learn from, and are trained on once."""
+    images, labels, shape = learned_from
+    how = {"epochs": 1, "learning_rate": 0.001} if weak else {"epochs": 12}
+    settings = TrainingSettings(**how, batch_size=16, seed=seed)
+    labels = np.frombuffer(labels, np.int32)
+    images = np.frombuffer(images, np.uint8).reshape(-1, *shape)
+    return settings, fit(images, labels, classes=3, spec=ImageSpec(*shape), settings=settings)
+
+
 def save(store, data, seed, weak=False):
     """Published dense weights; `weak` ones hardly tell the three shapes apart."""
     loaded = dataset.load(store, data)
-    how = {"epochs": 1, "learning_rate": 0.001} if weak else {"epochs": 12}
-    settings = TrainingSettings(**how, batch_size=16, seed=seed)
-    spec = ImageSpec.from_dict(loaded.image_spec)
-    trained = fit(loaded.train.images, loaded.train.labels, classes=3, spec=spec, settings=settings)
+    images = np.asarray(loaded.train.images)
+    settings, found = trained(
+        seed, weak, images.tobytes(), np.asarray(loaded.train.labels, np.int32).tobytes(), images.shape[1:]
+    )
     return weights.save(
-        store, "shapes", tensors=trained.tensors, history=[result.to_dict() for result in trained.history],
+        store, "shapes", tensors=found.tensors, history=[result.to_dict() for result in found.history],
         classes=CLASSES, image_spec=loaded.image_spec, settings=settings.to_dict(), dataset=data, made={},
     )  # fmt: skip
+
+
+def save_shapes(store, shapes):
+    return dataset.save(
+        store, "shapes", **shapes, classes=CLASSES, image_spec=SPEC.to_dict(), settings={"source": "drawn"}, inputs={},
+        made={},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured(shapes, tmp_path_factory):
+    """A store with the shapes, weights that were trained on them, and their evaluations: what most tests begin with."""
+    store = Store(tmp_path_factory.mktemp("measured") / "store")
+    data = save_shapes(store, shapes)
+    for seed in (0, 1):
+        for weak in (True, False):
+            evaluate_weights(store, save(store, data, seed, weak), data)
+    return store
+
+
+@pytest.fixture
+def store(measured, tmp_path):
+    """A copy of it, so that a test trains and draws only what no other has."""
+    return Store(shutil.copytree(measured.disk.root, tmp_path / "store"))
 
 
 def decide(store, ref, data, gate=ANY_GAIN):
     return decide_promotion(store, evaluate_weights(store, ref, data), gate)
 
 
+@pytest.mark.slow
 def test_a_decision_tells_what_it_was_made_by(store, shapes_dataset):
     weak, strong = save(store, shapes_dataset, 0, weak=True), save(store, shapes_dataset, 1)
     first, second = (decide(store, each, shapes_dataset, Gate()) for each in (weak, strong))
@@ -182,6 +221,7 @@ def test_a_decision_tells_what_it_was_made_by(store, shapes_dataset):
     )
 
 
+@pytest.mark.slow
 def test_how_often_a_split_decided_is_counted(store, shapes_dataset, shapes):
     one, two = save(store, shapes_dataset, 0), save(store, shapes_dataset, 1)
     counts = [decide(store, each, shapes_dataset).numbers["decisions"] for each in (one, two, one, two, two)]
@@ -199,6 +239,7 @@ def test_how_often_a_split_decided_is_counted(store, shapes_dataset, shapes):
     assert decide(store, save(store, shapes_dataset, 2), other).numbers["decisions"] == 0, "another test split"
 
 
+@pytest.mark.slow
 def test_a_split_is_known_again_by_its_contents(store, shapes_dataset, shapes):
     """Renamed files, another order and some new images: it is mostly the same. With most of them new it is another."""
     decide(store, save(store, shapes_dataset, 0), shapes_dataset)
@@ -230,6 +271,7 @@ def publish(store, like, **splits):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seen", "compared_on"), [(2, 58), (30, 30), (31, None)])
 def test_test_images_that_a_champion_has_learned_from_are_left_out(store, shapes_dataset, shapes, seen, compared_on):
     train, test = numbered(shapes["train"], range(300)), numbered(shapes["test"], range(300, 360))
@@ -252,6 +294,7 @@ def test_test_images_that_a_champion_has_learned_from_are_left_out(store, shapes
     assert f"left out, as a model has learned from them: {seen}" in event.reason
 
 
+@pytest.mark.slow
 def test_a_rare_class_whose_only_test_image_was_learned_from_does_not_stop_promotions(store, shapes_dataset, shapes):
     train, test = numbered(shapes["train"], range(300)), numbered(shapes["test"], range(300, 360))
     rare = [*np.flatnonzero(test.labels != 2), np.flatnonzero(test.labels == 2)[0]]
@@ -266,6 +309,7 @@ def test_a_rare_class_whose_only_test_image_was_learned_from_does_not_stop_promo
     assert "no image is left of line: look at that yourself" in event.reason
 
 
+@pytest.mark.slow
 def test_images_that_are_no_files_are_known_by_their_pixels(store, shapes_dataset, shapes):
     decide(store, save(store, shapes_dataset, 0, weak=True), shapes_dataset)
     test, train = shapes["test"], shapes["train"]
@@ -275,6 +319,7 @@ def test_images_that_are_no_files_are_known_by_their_pixels(store, shapes_datase
     assert decide(store, save(store, second, 1), second).numbers["seen"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["missing", "damaged"])
 def test_a_champion_whose_dataset_can_not_be_read_is_told(store, shapes_dataset, shapes, harm):
     decide(store, save(store, shapes_dataset, 0, weak=True), shapes_dataset)
@@ -295,6 +340,7 @@ def report(store, event):
     return decision.markdown(store, event.challenger, Decision.from_event(event))
 
 
+@pytest.mark.slow
 def test_copies_among_the_test_images_count_once(store, shapes_dataset, shapes):
     """Each five times: five times as many gains would be beyond any chance."""
     few = dataclasses.replace(
@@ -327,6 +373,7 @@ def test_copies_among_the_test_images_count_once(store, shapes_dataset, shapes):
     assert "80 of the test images are copies of others" in report(store, event)
 
 
+@pytest.mark.slow
 def test_what_was_withdrawn_stays_so_until_a_person_promotes_it(store, shapes_dataset):
     weak, strong = save(store, shapes_dataset, 0, weak=True), save(store, shapes_dataset, 1)
     for each in (weak, strong):
@@ -356,6 +403,7 @@ def test_what_was_withdrawn_stays_so_until_a_person_promotes_it(store, shapes_da
     assert decide(store, again, shapes_dataset).reason.startswith("not better: "), "as any other"
 
 
+@pytest.mark.slow
 def test_a_champion_that_is_gone_is_told_with_what_to_do(store, shapes_dataset):
     weak, strong = save(store, shapes_dataset, 0, weak=True), save(store, shapes_dataset, 1)
     decide(store, weak, shapes_dataset)
@@ -366,6 +414,7 @@ def test_a_champion_that_is_gone_is_told_with_what_to_do(store, shapes_dataset):
         decide(store, strong, shapes_dataset)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_started_again_finds_its_own_decision(store, shapes_dataset):
     """Killed between the decision and the record of the run."""
     weak, strong = (evaluate_weights(store, each, shapes_dataset) for each in (
@@ -380,6 +429,7 @@ def test_a_run_that_is_started_again_finds_its_own_decision(store, shapes_datase
     assert decide_promotion(store, weak, ANY_GAIN, "run 2").number == 4, "other weights are another decision"
 
 
+@pytest.mark.slow
 def test_the_champion_is_evaluated_in_the_same_run(store, shapes_dataset, monkeypatch):
     one, two = save(store, shapes_dataset, 0), save(store, shapes_dataset, 1)
     decide(store, one, shapes_dataset)
@@ -390,6 +440,7 @@ def test_the_champion_is_evaluated_in_the_same_run(store, shapes_dataset, monkey
     assert asked == [(store, one, shapes_dataset)], "though the store has its evaluation"
 
 
+@pytest.mark.slow
 def test_a_first_model_below_the_minimum_is_no_champion(store, shapes_dataset):
     weak = save(store, shapes_dataset, 0, weak=True)
     with pytest.raises(NotPromotable, match=r"can't be the first champion: accuracy .* is below the minimum of 99.00%"):
@@ -399,6 +450,7 @@ def test_a_first_model_below_the_minimum_is_no_champion(store, shapes_dataset):
     assert (event.action, event.ref) == ("promote", str(weak)), "a person may"
 
 
+@pytest.mark.slow
 def test_pictures_of_another_size_are_not_compared(store, shapes_dataset, shapes):
     decide(store, save(store, shapes_dataset, 0), shapes_dataset)
     smaller = {
@@ -415,6 +467,7 @@ def test_pictures_of_another_size_are_not_compared(store, shapes_dataset, shapes
     assert "p_value" not in event.numbers
 
 
+@pytest.mark.slow
 def test_weights_are_only_measured_on_what_they_are_meant_for(store, shapes_dataset, shapes):
     ref = save(store, shapes_dataset, 0)
     data = dataset.save(

@@ -1,20 +1,16 @@
 """pytest tests/test_resume.py: a training that is killed goes on where it was, and ends in the same version."""
 
 import dataclasses
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import CLASSES, SPEC
 from published import damage, remove
+from trainings import Forks
 
 from artifacts import dataset as datasets
 from artifacts import weights
@@ -27,8 +23,6 @@ from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.train import train_weights
 from tasks.vision import training
 from tasks.vision.recipes import TrainingSettings, settings_for
-
-pytestmark = pytest.mark.slow
 
 SETTINGS = {
     "dense": TrainingSettings(
@@ -45,32 +39,23 @@ MOMENTS = [  # before what a training is killed, and where the next one goes on;
     ("os.link .*/weights/shapes/.*/manifest.json", "going on after epoch 12,"),  # all done, nothing published
     (r"os.remove .*-00000012\.json", "going on after epoch 12,"),  # published, and the state still there
 ]
+RANDOM_KILLS = 2  # of one training; each goes on where the one before was killed
 
 
 @pytest.fixture(scope="module")
-def trainings():
-    """Starts trainings in processes of their own and tells how they end (trainings.py)."""
-    program = [sys.executable, Path(__file__).with_name("trainings.py")]
-    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(what):
-        process.stdin.write(json.dumps(what) + "\n")
-        process.stdin.flush()
-        return int(process.stdout.readline())
-
-    yield ask
-    process.stdin.close()
-    process.stdout.close()
-    assert process.wait(60) == 0
+def forks():
+    """Trainings in processes of their own (trainings.py)."""
+    with Forks() as forks:
+        yield forks
 
 
 class Training:
     """One that is at work in a process of its own."""
 
-    def __init__(self, trainings, store, dataset, settings, output, kill_at=None):
+    def __init__(self, forks, store, dataset, settings, output, kill_at=None):
         self.output = output
-        self._trainings = trainings
-        self.pid = trainings(
+        self._forks = forks
+        self.pid = forks.ask(
             {
                 "store": str(store.disk.root),
                 "dataset": str(dataset),
@@ -80,13 +65,13 @@ class Training:
             }
         )
 
-    def has_ended(self):
-        """Whether it is a zombie, which it stays until `wait`."""
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    def status(self):
+        """How it ends, negative for a signal."""
+        return self._forks.ask(self.pid)
 
     def wait(self):
-        """Its exit status, negative for a signal, and the lines that it printed."""
-        return self._trainings(self.pid), self.output.read_text().splitlines()
+        """Its exit status, and the lines that it printed."""
+        return self.status(), self.output.read_text().splitlines()
 
 
 def train(store, ref, settings, lines=None, deadline=None):
@@ -109,59 +94,62 @@ def elsewhere(store, shapes_dataset, tmp_path):
     return other
 
 
+@pytest.mark.slow
 @pytest.mark.kill
-def test_killed_at_every_stage_it_ends_in_the_same_version(trainings, shapes_dataset, store, elsewhere, tmp_path):
+def test_killed_at_every_stage_it_ends_in_the_same_version(forks, shapes_dataset, store, whole, tmp_path):
     settings = SETTINGS["dense"]
-    whole = Training(trainings, elsewhere, shapes_dataset, settings, tmp_path / "whole")
     before = None
     for moment, after in MOMENTS:
-        killed = Training(trainings, store, shapes_dataset, settings, tmp_path / "killed", moment)
+        killed = Training(forks, store, shapes_dataset, settings, tmp_path / "killed", moment)
         status, lines = killed.wait()
         assert status == -signal.SIGKILL, (moment, lines)
         assert any("going on" in line for line in lines) == bool(before)
         assert before is None or any(line.startswith(before) for line in lines), (moment, lines)
         before = after
-    status, lines = Training(trainings, store, shapes_dataset, settings, tmp_path / "last").wait()
+    status, lines = Training(forks, store, shapes_dataset, settings, tmp_path / "last").wait()
     assert status == 0, lines
     assert any(line.startswith(before) for line in lines), lines
-    ended, uninterrupted = whole.wait()
-    assert (ended, uninterrupted[-1]) == (0, lines[-1])
+    assert lines[-1] == str(whole)
     assert list(store.disk.list("staging/training")) == []
     published = weights.load(store, Ref.parse(lines[-1]))
     assert published.artifact.manifest["provenance"]["threads"] == 1
     assert len(published.artifact.manifest["provenance"]["epoch_seconds"]) == len(published.history) == settings.epochs
 
 
+@pytest.mark.slow
 @pytest.mark.kill
-def test_killed_at_random_moments_it_ends_in_the_same_version(trainings, shapes_dataset, store, elsewhere, tmp_path):
-    """Somebody else kills it, so that it happens between any two instructions."""
+def test_killed_at_random_moments_it_ends_in_the_same_version(forks, shapes_dataset, store, elsewhere, tmp_path):
+    """Somebody else kills it who has read what it says about an epoch, so that it happens between any two instructions
+    of those that follow: it learns on, or keeps a state and removes an older one."""
     settings = SETTINGS["conv"]
-    whole = Training(trainings, elsewhere, shapes_dataset, settings, tmp_path / "whole")
-    killed = Training(trainings, store, shapes_dataset, settings, tmp_path / "killed", r"os.link .*-00000003\.json")
-    assert killed.wait()[0] == -signal.SIGKILL
-    moments, seen = random.Random(5), set(states(store))
-    for _ in range(2):
-        killed = Training(trainings, store, shapes_dataset, settings, tmp_path / "killed")
-        while set(states(store)) <= seen and not killed.has_ended():
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.3))
-        seen |= set(states(store))
-        os.kill(killed.pid, signal.SIGKILL)  # one that has ended stays a zombie, until somebody waits for it
-        status, lines = killed.wait()
-        assert status in (-signal.SIGKILL, 0), lines
-    status, lines = Training(trainings, store, shapes_dataset, settings, tmp_path / "last").wait()
+    whole = Training(forks, elsewhere, shapes_dataset, settings, tmp_path / "whole")
+    os.mkfifo(tmp_path / "said")
+    moments, epoch = random.Random(5), 0
+    for _ in range(RANDOM_KILLS):
+        killed = Training(forks, store, shapes_dataset, settings, tmp_path / "said")
+        epoch += moments.randint(1, (settings.epochs - 1) // RANDOM_KILLS)
+        with open(tmp_path / "said") as said:
+            lines = []
+            for line in said:
+                lines.append(line)
+                if line.startswith(f"epoch {epoch}/"):
+                    os.kill(killed.pid, signal.SIGKILL)
+        assert killed.status() == -signal.SIGKILL, lines
+    status, lines = Training(forks, store, shapes_dataset, settings, tmp_path / "last").wait()
     assert status == 0, lines
+    assert any(line.startswith("going on after epoch") for line in lines)
     ended, uninterrupted = whole.wait()
     assert (ended, uninterrupted[-1]) == (0, lines[-1])
     assert list(store.disk.list("staging/training")) == []
     assert len(weights.load(store, Ref.parse(lines[-1])).history) == settings.epochs
 
 
+@pytest.mark.slow
 @pytest.mark.kill
-def test_equal_trainings_at_once_give_one_version(trainings, shapes_dataset, store, tmp_path):
+def test_equal_trainings_at_once_give_one_version(forks, shapes_dataset, store, tmp_path):
     """They share states, and each removes them at its end: neither may fail or lose anything by that."""
     settings = dataclasses.replace(SETTINGS["dense"], epochs=60, patience=59)
-    together = [Training(trainings, store, shapes_dataset, settings, tmp_path / str(each)) for each in range(3)]
+    together = [Training(forks, store, shapes_dataset, settings, tmp_path / str(each)) for each in range(3)]
     ended = [each.wait() for each in together]
     assert [status for status, _ in ended] == [0, 0, 0], ended
     assert len({lines[-1] for _, lines in ended}) == 1
@@ -171,8 +159,9 @@ def test_equal_trainings_at_once_give_one_version(trainings, shapes_dataset, sto
 
 def save_shapes(store, shapes):
     return datasets.save(
-        store, "shapes", **shapes, classes=CLASSES, image_spec=SPEC.to_dict(), settings={}, inputs={}, made={}
-    )
+        store, "shapes", **shapes, classes=CLASSES, image_spec=SPEC.to_dict(), settings={"source": "drawn"}, inputs={},
+        made={},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +199,7 @@ def interrupted(first_half, tmp_path, monkeypatch):
     return store, first_half[1], SETTINGS["dense"], state
 
 
+@pytest.mark.slow
 def test_only_the_newest_state_is_kept_and_none_after_the_end(interrupted):
     store, ref, settings, _ = interrupted
     assert len(list(store.disk.list("staging/training"))) == 2
@@ -220,6 +210,7 @@ def test_only_the_newest_state_is_kept_and_none_after_the_end(interrupted):
     assert list(store.disk.list("staging/training")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
 def test_a_damaged_state_is_named_and_the_training_starts_anew(interrupted, whole, suffix, harm):
@@ -240,6 +231,7 @@ def test_a_damaged_state_is_named_and_the_training_starts_anew(interrupted, whol
     assert list(store.disk.list("staging/training")) == []
 
 
+@pytest.mark.slow
 def test_a_state_of_other_settings_is_not_gone_on_with(interrupted):
     store, ref, settings, state = interrupted
     lines = []
@@ -248,6 +240,7 @@ def test_a_state_of_other_settings_is_not_gone_on_with(interrupted):
     assert states(store) == [state]
 
 
+@pytest.mark.slow
 def test_other_execution_is_another_training(interrupted, monkeypatch):
     store, ref, settings, state = interrupted
     lines = []
@@ -270,6 +263,7 @@ def test_a_state_that_goes_while_it_is_read_is_none(store, monkeypatch):
     assert states.load() is None
 
 
+@pytest.mark.slow
 def test_the_epoch_that_was_taken_is_named(store, shapes_dataset):
     settings = TrainingSettings(
         epochs=50, batch_size=8, learning_rate=3.0, schedule="constant", validation=0.3, patience=2
@@ -282,6 +276,7 @@ def test_the_epoch_that_was_taken_is_named(store, shapes_dataset):
     assert lines[-1] == f"took the weights of epoch {best}, the best of {len(history)}"
 
 
+@pytest.mark.slow
 def test_too_few_steps_to_learn_much_are_named(store, shapes_dataset):
     lines = []
     train(store, shapes_dataset, settings_for("conv", epochs=2, batch_size=150), lines)

@@ -3,7 +3,9 @@
 import dataclasses
 import gzip
 import hashlib
+import shutil
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from published import remove
 from artifacts import aliases, dataset, metrics, weights
 from artifacts.errors import AlreadyExists, NotPromotable
 from artifacts.settings import Settings
+from artifacts.store import Store
 from tasks.judging.measuring import evaluate_weights
 from tasks.prepare import prepare_dataset
 from tasks.promote import decide_promotion
@@ -24,13 +27,15 @@ from tasks.vision.images import ImageSpec
 from tasks.vision.sources import FASHION_MNIST, IdxDataset, IdxFile
 from tasks.vision.training import TrainingSettings
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def source(shapes, tmp_path):
+    return make_source(shapes, tmp_path)
+
+
+def make_source(shapes, top):
     """The shapes as IDX files in a mirror, and the settings that point at it."""
-    (tmp_path / "mirror").mkdir()
+    (top / "mirror").mkdir()
     files = []
     for name, array, magic in [
         ("train-images", shapes["train"].images[..., 0], 0x803),
@@ -39,11 +44,31 @@ def source(shapes, tmp_path):
         ("test-labels", shapes["test"].labels.astype(np.uint8), 0x801),
     ]:
         content = struct.pack(f">I{array.ndim}I", magic, *array.shape) + array.tobytes()
-        (tmp_path / "mirror" / f"{name}.gz").write_bytes(gzip.compress(content))
+        (top / "mirror" / f"{name}.gz").write_bytes(gzip.compress(content))
         files.append(IdxFile(name, len(content), hashlib.sha256(content).hexdigest()))
     spec = ImageSpec(height=8, width=8, channels=1)
-    settings = Settings(cache=tmp_path / "cache", dataset_mirror=tmp_path / "mirror")
+    settings = Settings(cache=top / "cache", dataset_mirror=top / "mirror")
     return IdxDataset("shapes", ("circle", "square", "line"), *files, image_spec=spec), settings
+
+
+@pytest.fixture(scope="module")
+def trained_once(shapes, tmp_path_factory):
+    """A store with the shapes and weights that were trained on them: weak ones, and two that make no mistake."""
+    top = tmp_path_factory.mktemp("trained")
+    store = Store(top / "store")
+    data = prepare_dataset(store, *make_source(shapes, top), "shapes")
+    weak = train(store, data, epochs=1, learning_rate=0.001)
+    strong, equal = (train(store, data, epochs=20, seed=seed) for seed in (0, 1))
+    for each in (weak, strong, equal):
+        evaluate_weights(store, each, data)
+    return SimpleNamespace(store=store, data=data, weak=weak, strong=strong, equal=equal)
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """A copy of it, whose champion is nobody yet."""
+    copied = Store(shutil.copytree(trained_once.store.disk.root, tmp_path / "trained"))
+    return SimpleNamespace(**{**vars(trained_once), "store": copied})
 
 
 def train(store, ref, **settings):
@@ -92,6 +117,7 @@ def test_a_source_with_a_wrong_file_publishes_nothing(store, source, tmp_path):
     assert list(store.refs()) == []
 
 
+@pytest.mark.slow
 def test_equal_trainings_are_one_version_and_weights_say_where_they_come_from(store, source):
     data = prepare_dataset(store, *source, "shapes")
     first = train(store, data)
@@ -110,17 +136,18 @@ def data_spec(store, ref):
     return dataset.load(store, ref).image_spec
 
 
-def test_evaluation_is_stored_with_every_items_probabilities(store, source, shapes):
-    data = prepare_dataset(store, *source, "shapes")
-    loaded = metrics.load(store, evaluate_weights(store, train(store, data, epochs=10), data))
-    predicted = loaded.probabilities().argmax(1)
-    assert loaded.document["accuracy"] == np.mean(predicted == shapes["test"].labels) > 0.9
-    assert sum(map(sum, loaded.document["confusion_matrix"])) == loaded.document["items"] == 60
+@pytest.mark.slow
+def test_evaluation_is_stored_with_every_items_probabilities(trained, shapes):
+    for weights_ref, least in ((trained.weak, 0), (trained.strong, 0.9)):
+        loaded = metrics.load(trained.store, evaluate_weights(trained.store, weights_ref, trained.data))
+        predicted = loaded.probabilities().argmax(1)
+        assert loaded.document["accuracy"] == np.mean(predicted == shapes["test"].labels) > least
+        assert sum(map(sum, loaded.document["confusion_matrix"])) == loaded.document["items"] == 60
 
 
-def test_the_better_model_is_champion_and_every_decision_is_kept(store, source):
-    data = prepare_dataset(store, *source, "shapes")
-    weak, strong = train(store, data, epochs=1, learning_rate=0.001), train(store, data, epochs=10)
+@pytest.mark.slow
+def test_the_better_model_is_champion_and_every_decision_is_kept(trained):
+    store, data, weak, strong = trained.store, trained.data, trained.weak, trained.strong
     first = judge(store, weak, data)
     assert (first.action, first.ref) == ("promote", str(weak))
     assert first.reason.startswith("the first model, accuracy ")
@@ -137,17 +164,18 @@ def test_the_better_model_is_champion_and_every_decision_is_kept(store, source):
     assert len(aliases.history(store.disk, "weights", "shapes", "champion")) == 4
 
 
-def test_equal_accuracy_is_not_better(store, source):
-    data = prepare_dataset(store, *source, "shapes")
-    judge(store, train(store, data, epochs=20), data)
-    event = judge(store, train(store, data, epochs=20, seed=1), data)
+@pytest.mark.slow
+def test_equal_accuracy_is_not_better(trained):
+    judge(trained.store, trained.strong, trained.data)
+    event = judge(trained.store, trained.equal, trained.data)
     assert (event.numbers["accuracy"], event.numbers["champion_accuracy"]) == (1.0, 1.0)
     assert event.action == "keep"
 
 
-def test_a_champion_is_measured_on_the_challengers_test_split(store, source, shapes):
-    data = prepare_dataset(store, *source, "shapes")
-    judge(store, train(store, data, epochs=10), data)
+@pytest.mark.slow
+def test_a_champion_is_measured_on_the_challengers_test_split(trained, shapes):
+    store = trained.store
+    judge(store, trained.strong, trained.data)
     fewer = dataclasses.replace(
         shapes["test"], images=shapes["test"].images[:30], labels=shapes["test"].labels[:30], sources=["x"] * 30
     )
@@ -169,9 +197,9 @@ def nan_weights(store, ref, data):
     )  # fmt: skip
 
 
-def test_a_model_that_answers_nan_is_never_promoted(store, source):
-    data = prepare_dataset(store, *source, "shapes")
-    good = train(store, data)
+@pytest.mark.slow
+def test_a_model_that_answers_nan_is_never_promoted(trained):
+    store, data, good = trained.store, trained.data, trained.strong
     broken = nan_weights(store, good, data)
     with pytest.raises(NotPromotable, match=r"can't be the first champion: its predictions are not numbers \(NaN\)"):
         judge(store, broken, data)
@@ -181,9 +209,9 @@ def test_a_model_that_answers_nan_is_never_promoted(store, source):
     assert "not numbers (NaN)" in event.reason
 
 
-def test_whoever_loses_the_race_is_compared_with_the_new_champion(store, source, monkeypatch):
-    data = prepare_dataset(store, *source, "shapes")
-    weak, strong = train(store, data, epochs=1, learning_rate=0.001), train(store, data, epochs=10)
+@pytest.mark.slow
+def test_whoever_loses_the_race_is_compared_with_the_new_champion(trained, monkeypatch):
+    store, data, weak, strong = trained.store, trained.data, trained.weak, trained.strong
     create = store.disk.create
     raced = []
 
@@ -200,6 +228,7 @@ def test_whoever_loses_the_race_is_compared_with_the_new_champion(store, source,
     assert (event.number, event.action, event.ref) == (2, "keep", str(strong))
 
 
+@pytest.mark.slow
 def test_fashion_mnists_seeds_reach_what_the_readme_says(fashion_mnist, store):
     """Seed 0 alone, to keep the tests short; benchmarks/retrain.py measures all five."""
     from tasks.vision.inference import Predictor

@@ -1,12 +1,14 @@
 """pytest tests/test_training.py: `fit` learns, stops, goes on, and gives the same bits."""
 
+import contextlib
 import dataclasses
-import subprocess
-import sys
+import io
+import os
 
 import numpy as np
 import pytest
 from conftest import SPEC
+from trainings import Forks
 
 from tasks.vision.device import tf
 from tasks.vision.errors import DeviceError, Diverged, SettingsError, WeightsError
@@ -17,8 +19,6 @@ from tasks.vision.network import make_network
 from tasks.vision.recipes import TrainingSettings, settings_for
 from tasks.vision.training import fit
 from tasks.vision.training_data import hold_out
-
-pytestmark = pytest.mark.slow
 
 SHORT = TrainingSettings(epochs=3, batch_size=16)
 
@@ -40,6 +40,7 @@ def short(shapes):
         return train(shapes["train"], on_state=states.append), states
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [TrainingSettings(epochs=20, batch_size=16), settings_for("conv", epochs=6, batch_size=30)]
 )
@@ -52,6 +53,7 @@ def test_it_learns(shapes, settings):
     assert trained.history[-1].loss < trained.history[0].loss / 2
 
 
+@pytest.mark.slow
 def test_dense_learns_from_bright_pictures_of_any_size():
     """With plain inputs every unit is dead after a few steps."""
     random = np.random.default_rng(0)
@@ -70,6 +72,7 @@ def test_dense_learns_from_bright_pictures_of_any_size():
     assert hits["plain"] < 0.6, "else the difference needs no setting"
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_bits_and_other_seeds_others(shapes, short):
     first, again = short[0], train(shapes["train"])
     assert same(again.tensors, first.tensors)
@@ -77,6 +80,7 @@ def test_the_same_settings_give_the_same_bits_and_other_seeds_others(shapes, sho
     assert not same(train(shapes["train"], dataclasses.replace(SHORT, seed=1)).tensors, first.tensors)
 
 
+@pytest.mark.slow
 def test_a_memory_map_gives_the_bits_of_an_array(shapes, short, tmp_path):
     images = shapes["train"].images
     mapped = np.memmap(tmp_path / "images", np.uint8, "w+", shape=images.shape)
@@ -85,15 +89,23 @@ def test_a_memory_map_gives_the_bits_of_an_array(shapes, short, tmp_path):
     assert same(trained.tensors, short[0].tensors)
 
 
+@pytest.mark.slow
 def test_labels_may_be_any_whole_numbers(shapes, short):
     for labels in (shapes["train"].labels.astype(np.int64), shapes["train"].labels.tolist()):
         trained = fit(shapes["train"].images, labels, classes=3, spec=SPEC, settings=SHORT)
         assert same(trained.tensors, short[0].tensors)
 
 
+@pytest.fixture(scope="module")
+def forks():
+    """Processes of their own that have one processor since their start, and whose TensorFlow has not computed yet."""
+    with Forks(1) as forks:
+        yield forks
+
+
 BITS = """
-import hashlib, os, sys
-os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:int(sys.argv[1])])
+import hashlib, os
+print(len(os.sched_getaffinity(0)))
 import numpy as np
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import settings_for
@@ -111,16 +123,19 @@ for architecture in ("dense", "conv"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.kill
-def test_processes_with_one_processor_and_with_all_give_the_same_bits():
+def test_processes_with_one_processor_and_with_all_give_the_same_bits(forks, tmp_path):
     """test_resume.py has processes with equal processors."""
-    together = [
-        subprocess.Popen([sys.executable, "-c", BITS, processors], stdout=subprocess.PIPE, text=True)
-        for processors in ("1", "64")
-    ]
-    one, many = (process.communicate()[0] for process in together)
-    assert [process.returncode for process in together] == [0, 0]
-    assert one.count("\n") == 2
+    status, said = forks.run(BITS, tmp_path / "said")
+    assert status == 0, said
+    processors, *one = said.splitlines()
+    assert processors == "1"
+    with contextlib.redirect_stdout(io.StringIO()) as here:
+        exec(BITS, {})
+    processors, *many = here.getvalue().splitlines()
+    assert processors == str(len(os.sched_getaffinity(0)))
+    assert len(one) == 2
     assert one == many
 
 
@@ -149,11 +164,13 @@ for architecture in ("dense", "conv"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.kill
-def test_a_network_is_made_and_trained_on_the_chosen_device():
+def test_a_network_is_made_and_trained_on_the_chosen_device(forks, tmp_path):
     """Two logical devices of the processor stand for a GPU beside it."""
-    said = subprocess.run([sys.executable, "-c", PLACED], capture_output=True, text=True)
-    assert said.stdout.splitlines() == ["{'device:CPU:1'}"] * 4, said.stderr
+    status, said = forks.run(PLACED, tmp_path / "said")
+    assert status == 0, said
+    assert [line for line in said.splitlines() if line.startswith("{")] == ["{'device:CPU:1'}"] * 4, said
 
 
 def test_a_gpu_that_is_not_there_is_named_before_any_work(shapes):
@@ -197,6 +214,7 @@ def test_settings_that_can_not_work(shapes, change, message):
         train(shapes["train"], dataclasses.replace(SHORT, **change))
 
 
+@pytest.mark.slow
 def test_progress_comes_every_100_batches_and_at_the_end_of_an_epoch(shapes):
     seen, epochs = [], []
     settings = TrainingSettings(epochs=2, batch_size=2)  # 100 batches a call
@@ -208,6 +226,7 @@ def test_progress_comes_every_100_batches_and_at_the_end_of_an_epoch(shapes):
     assert [result for result, _ in epochs] == trained.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_the_very_last_step_may_diverge_too(shapes, share):
     """Losses are from before each step: of one step alone none is wrong. Nearly all items are of one class, so that the
@@ -222,17 +241,19 @@ def test_the_very_last_step_may_diverge_too(shapes, share):
         train(skewed, settings)
 
 
+@pytest.mark.slow
 def test_a_diverging_training_is_stopped_with_what_to_try(shapes):
     with pytest.raises(Diverged, match=r"the loss is (nan|inf) in epoch 1, by batch \d+ of \d+: .* below 1e\+30"):
         train(shapes["train"], dataclasses.replace(SHORT, learning_rate=1e30, schedule="constant"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
-        dataclasses.replace(SHORT, epochs=5),
-        dataclasses.replace(SHORT, epochs=5, optimizer="nesterov", schedule="one-cycle", validation=0.1, patience=4),
-        settings_for("conv", epochs=5, batch_size=100),
+        SHORT,
+        dataclasses.replace(SHORT, optimizer="nesterov", schedule="one-cycle", validation=0.1, patience=2),
+        settings_for("conv", epochs=3, batch_size=100),
     ],
     ids=["sgd", "patience", "conv"],
 )
@@ -240,15 +261,16 @@ def test_a_training_that_goes_on_from_a_state_gives_the_same_bits(shapes, monkey
     monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", 0)
     states = []
     whole = train(shapes["train"], settings, on_state=states.append)
-    assert [len(state.history) for state in states] == [1, 2, 3, 4, 5]
-    for after in (1, 2, 4, 5):
+    assert [len(state.history) for state in states] == [1, 2, 3]
+    for after in (1, 2, 3):
         rest = train(shapes["train"], settings, resume=states[after - 1])
         assert same(rest.tensors, whole.tensors), after
         assert rest.history == whole.history, after
         assert rest.best_epoch == whole.best_epoch, after
-        assert len(rest.epoch_seconds) == 5
+        assert len(rest.epoch_seconds) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [{"epochs": 1}, {"optimizer": "momentum"}, {"validation": 0.1}, {"seed": 1}, {"learning_rate": 0.5}],
@@ -259,12 +281,14 @@ def test_a_state_of_other_settings_is_refused(shapes, short, other):
         train(shapes["train"], dataclasses.replace(SHORT, **other), resume=short[1][1])
 
 
+@pytest.mark.slow
 def test_a_state_of_another_network_is_refused(shapes, short):
     images = shapes["train"].images[:, :4].copy()
     with pytest.raises(WeightsError, match="these weights don't fit the network"):
         fit(images, shapes["train"].labels, classes=3, spec=ImageSpec(4, 8, 1), settings=SHORT, resume=short[1][1])
 
 
+@pytest.mark.slow
 def test_states_are_offered_some_seconds_apart(shapes, monkeypatch):
     now, states = [0.0], []
     monkeypatch.setattr("tasks.vision.training.time.monotonic", lambda: now[0])

@@ -1,23 +1,32 @@
-"""Trainings in processes of their own, for tests that kill them. TensorFlow is imported once; each training is a fork.
+"""Work in processes of its own, for tests that kill it or that need a TensorFlow which has not computed yet.
 
-    python tests/trainings.py
+TensorFlow is imported once; each work is a fork.
 
-Reads lines of JSON and answers each with one:
+    python tests/trainings.py [PROCESSORS]
+
+PROCESSORS: on how many it runs, from its start on. Reads lines of JSON and answers each with one:
 
     {"store", "dataset", "settings", "output", "kill_at"}    starts a training -> its process id
+    {"program", "arguments", "output"}                       starts a Python program -> its process id
     a process id                                             waits for its end -> its exit status, negative for signals
 
-output: the file that takes what the training prints; its last line is the ref of the weights.
+output: the file that takes what is printed; the last line of a training is the ref of the weights.
 kill_at: a pattern, or null. The training kills itself with SIGKILL before it does what the pattern describes:
     `training, in epoch 3 of 12`, `os.link FILE` or `os.remove FILE`.
 """
 
-import dataclasses
-import json
 import os
+import sys
+
+if __name__ == "__main__" and len(sys.argv) > 1:  # before TensorFlow counts them
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[: int(sys.argv[1])])
+
+import dataclasses
+import functools
+import json
 import re
 import signal
-import sys
+import subprocess
 import traceback
 from pathlib import Path
 
@@ -58,8 +67,36 @@ def train(job):
     training.STATE_SECONDS = 0
     settings = TrainingSettings(**job["settings"])
     store, dataset = Store(Path(job["store"])), Ref.parse(job["dataset"])
-    with TrainingProgress(settings.epochs, print, "train") as progress:
+    say = functools.partial(print, flush=True)
+    with TrainingProgress(settings.epochs, say, "train") as progress:
         print(train_weights(store, dataset, settings, "graph", "cpu", progress, Watched(1, 0, pattern)))
+
+
+class Forks:
+    """This program at work: starts trainings and other programs in processes of their own."""
+
+    def __init__(self, *processors):
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *map(str, processors)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.stdout.close()
+        assert self._process.wait(60) == 0
+
+    def ask(self, what):
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def run(self, program, output, *arguments):
+        """Run a program: its exit status, negative for a signal, and what it printed, errors included."""
+        pid = self.ask({"program": program, "arguments": list(map(str, arguments)), "output": str(output)})
+        return self.ask(pid), output.read_text()
 
 
 def fork(job):
@@ -70,7 +107,11 @@ def fork(job):
     os.dup2(output, 1)
     os.dup2(output, 2)
     try:
-        train(job)
+        if "program" in job:
+            sys.argv = ["-c", *job["arguments"]]
+            exec(job["program"], {"__name__": "__main__"})
+        else:
+            train(job)
         status = 0
     except Exception:
         traceback.print_exc()

@@ -1,6 +1,7 @@
 """A campaign of faults: operations of a store are disturbed at each call that changes a file.
 
-    python tests/faults/campaign.py [--every N] [--only OPERATION]... [--faults FAULT]...
+    python tests/faults/campaign.py [--every N | --sample N [--seed SEED]] [--only OPERATION]... [--faults FAULT]...
+                                    [--processes N]
 
 Each operation runs undisturbed once, which counts its calls. Then, for the 1st, 2nd, ... of them (each Nth) it runs on
 a fresh copy of the same store with a fault there, and once more without one:
@@ -15,33 +16,39 @@ Two faults have points of their own: it runs on a disk with 0, 1, 2, ... (each N
 MiB of memory to map, until it ends well. A disk that is really full needs the right to mount one; where there is none,
 the last line tells so.
 
+A sample tries N points of each fault and operation. They are drawn by the seed, one of each of equal stretches of what
+the operation does, so that all of it is disturbed by something.
+
 However it is disturbed, it ends well, or by an error of Lookbook's, or because it was killed; without memory it may
 also end by any other error, or abort, but not hang. Repeated, it ends well. What is then in the store must be what it
 is without a fault: the same versions, rows and decisions; so a collection whose clock jumps has removed no more than it
 would have. `verify` must be clean, and what is left in staging must be what a collection takes.
 
 It needs a C compiler (cc): preload.c is what counts, kills, fails, stops and jumps. The process that starts it forks
-one for each run, so that TensorFlow is imported once.
+one for each run, so that TensorFlow is imported once. Several processes take an operation each.
 """
 
 import argparse
 import ctypes
 import itertools
 import json
+import multiprocessing
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from children import DONE, REFUSED, Answer, in_child
-from disturbances import COUNT, FAULTS, Fault, arm, may_mount
+from disturbances import COUNT, FAULTS, MEMORY_STEP, PAGE, Fault, arm, mapped, may_mount
 
 HERE = Path(__file__).parent
 KINDS = ("datasets/", "weights/", "metrics/", "predictions/", "backbones/")
@@ -59,10 +66,61 @@ class Report:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """An operation without a fault. state: what is in the store then; calls: how many it takes."""
+    """An operation without a fault.
+
+    state: what is in the store then.
+    calls: how many calls that change a file it takes.
+    pages: how many pages the store grows by.
+    memory: how many times 8 MiB it maps at once.
+    """
 
     state: dict[str, Any]
     calls: int
+    pages: int
+    memory: int
+
+    def last(self, fault: str) -> int:
+        """The last point at which an operation meets this fault for certain."""
+        return {"full disk": self.pages, "little memory": self.memory}.get(fault, self.calls)
+
+
+@dataclass(frozen=True)
+class Every:
+    """Each Nth point."""
+
+    step: int
+
+    def points(self, name: str, faults: list[str], undisturbed: Undisturbed) -> dict[str, Iterable[int]]:
+        """fault -> the points to try, in their order; without an end where it is rising."""
+        calls = range(1, undisturbed.calls + 1, self.step)
+        return {each: itertools.count(1, self.step) if FAULTS[each].rising else calls for each in faults}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """So many points of each fault."""
+
+    size: int
+    seed: int
+
+    def points(self, name: str, faults: list[str], undisturbed: Undisturbed) -> dict[str, Iterable[int]]:
+        drawn = random.Random(f"{self.seed} {name}")
+        at_calls = [each for each in faults if not FAULTS[each].rising]
+        calls = spread(drawn, undisturbed.calls, self.size * len(at_calls))
+        drawn.shuffle(calls)
+        found: dict[str, Iterable[int]] = {}
+        for each in faults:
+            if FAULTS[each].rising:
+                found[each] = spread(drawn, undisturbed.last(each), self.size)
+            else:
+                found[each] = [calls.pop() for _ in range(self.size)]
+        return found
+
+
+def spread(drawn: random.Random, last: int, points: int) -> list[int]:
+    """So many points from 1 to `last`, one of each of equal stretches."""
+    begins = [1 + last * each // points for each in range(points)]
+    return [drawn.randint(begin, max(begin, last * (each + 1) // points)) for each, begin in enumerate(begins)]
 
 
 def compiled(folder: Path) -> Path:
@@ -72,32 +130,30 @@ def compiled(folder: Path) -> Path:
     return library
 
 
-def campaign(
-    top: Path, operations: dict[str, Any], faults: list[str], every: int, say: Callable[[str], None] = print
-) -> Report:
-    """Try all points. Runs in a process that was started with the library of `compiled`. top: an empty folder."""
+def campaign(top: Path, name: str, faults: list[str], choice: Every | Sample) -> Report:
+    """Try points of an operation. Runs in a process that was started with the library of `compiled`. top: a folder."""
+    from operations import OPERATIONS
+
+    operation = OPERATIONS[name]
     report = Report()
+    started = time.monotonic()
+    top = top / name.replace(" ", "-")
     template = top / "template"
-    for name, operation in operations.items():
-        started = time.monotonic()
-        template.mkdir()
-        must(in_child(template, operation.prepare), f"{name}: its store can't be made")
-        undisturbed = expected(top, template, operation)
-        for fault in faults:
-            rising = FAULTS[fault].rising
-            for point in itertools.count(1, every):
-                if not rising and point > undisturbed.calls:
-                    break
-                report.points[fault] += 1
-                well, hole = tried(top, template, operation, FAULTS[fault], point, undisturbed)
-                if hole:
-                    report.holes.append(f"{name}, {fault} at {point}: {hole}")
-                    say(report.holes[-1])
-                if rising and well:
-                    break
-        remove(template)
-        calls, seconds = undisturbed.calls, time.monotonic() - started
-        say(f"{name}: {calls} calls, {seconds:.0f} s, {len(report.holes)} holes so far")
+    template.mkdir(parents=True)
+    must(in_child(template, operation.prepare), f"{name}: its store can't be made")
+    undisturbed = expected(top, template, operation)
+    for fault, points in choice.points(name, faults, undisturbed).items():
+        for point in points:
+            report.points[fault] += 1
+            well, hole = tried(top, template, operation, FAULTS[fault], point, undisturbed)
+            if hole:
+                report.holes.append(f"{name}, {fault} at {point}: {hole}")
+                print(report.holes[-1], flush=True)
+            if FAULTS[fault].rising and well:
+                break
+    remove(template)
+    seconds = time.monotonic() - started
+    print(f"{name}: {undisturbed.calls} calls, {seconds:.0f} s, {len(report.holes)} holes", flush=True)
     return report
 
 
@@ -106,18 +162,27 @@ def expected(top: Path, template: Path, operation: Any) -> Undisturbed:
     read, write = os.pipe()
 
     def counted(folder: Path) -> None:
+        before = mapped("VmSize")
         arm(folder, _NEVER, COUNT)
         operation.run(folder)
-        os.write(write, str(ctypes.CDLL(None).faults_met()).encode())
+        calls = ctypes.CDLL(None).faults_met()
+        os.write(write, json.dumps([calls, mapped("VmPeak") - before]).encode())
 
     must(in_child(work, counted), "it fails without a fault")
-    calls = int(os.read(read, 100))
+    calls, memory = json.loads(os.read(read, 100))
     os.close(read)
     os.close(write)
+    grown = pages(work) - pages(template)
     must(in_child(work, operation.run), "it fails when it is repeated")
     found = state(work)
     remove(work)
-    return Undisturbed(found, calls)
+    return Undisturbed(found, calls, max(grown, 1), -(-memory // MEMORY_STEP) or 1)
+
+
+def pages(folder: Path) -> int:
+    """How many pages the files of the store have together."""
+    found = [os.lstat(path) for path in (folder / "store").rglob("*") if path.is_file()]
+    return sum(-(-size // PAGE) for size in {status.st_ino: status.st_size for status in found}.values())
 
 
 def tried(
@@ -238,18 +303,32 @@ def main() -> int:
     from operations import OPERATIONS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=1, help="try each Nth call only")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="try each Nth point only")
+    parser.add_argument("--sample", type=int, metavar="N", help="try N points of each fault and operation only")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="draws the sample")
     parser.add_argument("--only", action="append", choices=list(OPERATIONS), help="an operation; may be repeated")
     parser.add_argument("--faults", action="append", choices=list(FAULTS), help="a fault; may be repeated")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="so many operations side by side")
     asked = parser.parse_args()
-    chosen = {name: OPERATIONS[name] for name in asked.only or OPERATIONS}
+    names = asked.only or list(OPERATIONS)
     faults = asked.faults or list(FAULTS)
     untried = ""
     if "full disk" in faults and not may_mount():
         faults.remove("full disk")
         untried = "; full disk not tried: this user may not mount one"
-    with tempfile.TemporaryDirectory() as top:
-        report = campaign(Path(top), chosen, faults, asked.every)
+    choice: Every | Sample = Every(asked.every)
+    if asked.sample:
+        choice = Sample(asked.sample, asked.seed)
+        print(f"a sample of seed {asked.seed}", flush=True)
+    report = Report()
+    with (
+        tempfile.TemporaryDirectory() as top,
+        ProcessPoolExecutor(asked.processes, multiprocessing.get_context("fork")) as processes,
+    ):
+        running = [processes.submit(campaign, Path(top), name, faults, choice) for name in names]
+        for each in running:
+            report.points += each.result().points
+            report.holes += each.result().holes
     tried = ", ".join(f"{count:,} {fault}" for fault, count in report.points.items())
     print(f"{sum(report.points.values()):,} points ({tried}){untried}; {len(report.holes)} holes")
     return 1 if report.holes else 0

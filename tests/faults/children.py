@@ -2,14 +2,16 @@
 
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 DONE, REFUSED, BROKE = 0, 3, 4  # how work ends: well, by an error of Lookbook's, by another one
 _HANGS_SECONDS = 120.0
-_POLL_SECONDS = 0.002
+_WAIT_FOR_OTHERS = ("artifacts.living", "tasks.shared.turns")  # who sleeps in these modules waits for another process
 
 Work = Callable[[Path], object]
 
@@ -39,43 +41,68 @@ class Child:
                 os._exit(status)
         os.close(write)
 
-    def wait(self, seconds: float = _HANGS_SECONDS) -> bool:
-        """Until it has stopped itself, or ended, for so long at most: whether it has ended."""
-        ends = time.monotonic() + seconds
-        while self._status is None and time.monotonic() < ends:
-            pid, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
-            if pid and os.WIFSTOPPED(status):
-                self._stopped = True
-                return False
-            if pid:
+    def wait(self) -> bool:
+        """Until it has stopped itself, or ended: whether it has ended. Raises TimeoutError where `hanging` does."""
+        if self._status is None and not self._stopped:
+            _, status = os.waitpid(self._pid, os.WUNTRACED)
+            self._stopped = os.WIFSTOPPED(status)
+            if not self._stopped:
                 self._status = os.waitstatus_to_exitcode(status)
-            else:
-                time.sleep(_POLL_SECONDS)
         return self._status is not None
 
     def go_on(self) -> None:
         """Where it has stopped itself."""
         if self._stopped:
-            os.kill(self._pid, signal.SIGCONT)
             self._stopped = False
+            os.kill(self._pid, signal.SIGCONT)
 
     def answer(self) -> Answer:
         """How it has ended. It is killed when it has not."""
         if hangs := self._status is None:
             os.kill(self._pid, signal.SIGKILL)
-            self.wait()
+            os.waitpid(self._pid, 0)
         with open(self._answers, "rb") as answers:
             return Answer(None if hangs else self._status, answers.read().decode(errors="replace"))
 
 
+@contextmanager
+def hanging() -> Iterator[None]:
+    """Ends what is done inside where it takes so long that a process must hang."""
+
+    def end(*_: Any) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, _HANGS_SECONDS)
+    try:
+        with suppress(TimeoutError):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def stop_where_it_waits() -> None:
+    """From now on this process stops itself where it waits for another one, and looks again as soon as it goes on."""
+    sleep = time.sleep
+
+    def stop_or_sleep(seconds: float) -> None:
+        if sys._getframe(1).f_globals["__name__"] in _WAIT_FOR_OTHERS:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:
+            sleep(seconds)
+
+    time.sleep = stop_or_sleep
+
+
 def ended(*children: Child) -> list[Answer]:
-    """How they end. What has stopped itself goes on."""
-    ends = time.monotonic() + _HANGS_SECONDS
-    waiting = list(children)
-    while waiting and time.monotonic() < ends:
-        for child in waiting:
-            child.go_on()
-        waiting = [child for child in waiting if not child.wait(2 * _POLL_SECONDS)]
+    """How they end. What stops itself goes on when the others have stopped, or ended."""
+    with hanging():
+        waiting = list(children)
+        while waiting:
+            for child in waiting:
+                child.go_on()
+                child.wait()
+            waiting = [child for child in waiting if not child.wait()]
     return [child.answer() for child in children]
 
 

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -11,13 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from children import BROKE, Answer, Child, Work, ended, in_child
+from children import BROKE, Answer, Child, Work, ended, hanging, in_child, stop_where_it_waits
 
 COUNT, KILL_BEFORE, KILL_AFTER, FAIL, SHORT, STOP, JUMP = range(7)  # as in preload.c
 _YEAR_SECONDS = 365 * 86400
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-_MEMORY_STEP = 8 << 20
-_WAITS_SECONDS = 1.5  # after so long whoever has not ended is taken to wait for the other one
+PAGE = os.sysconf("SC_PAGE_SIZE")
+MEMORY_STEP = 8 << 20
 _NEW_MOUNTS = 0x20000  # CLONE_NEWNS of linux/sched.h
 
 
@@ -65,7 +65,7 @@ def full_disk(folder: Path, run: Work, point: int, calls: int) -> list[Answer]:
     try:
         subprocess.run(["cp", "-a", f"{aside}/.", store], check=True)
         disk = os.statvfs(store)
-        size = (disk.f_blocks - disk.f_bfree + point - 1) * _PAGE or _PAGE  # a tmpfs of size 0 has no limit
+        size = (disk.f_blocks - disk.f_bfree + point - 1) * PAGE or PAGE  # a tmpfs of size 0 has no limit
         subprocess.run(["mount", "-o", f"remount,size={size}", store], check=True)
         answer = in_child(folder, run)
         subprocess.run(["rm", "-r", aside], check=True)
@@ -85,13 +85,18 @@ def may_mount() -> bool:
     )
 
 
+def mapped(what: str) -> int:
+    """How many bytes this process has mapped: now (VmSize), or at most (VmPeak)."""
+    [found] = re.findall(rf"^{what}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found) * 1024
+
+
 def little_memory(folder: Path, run: Work, point: int, calls: int) -> list[Answer]:
     """The process may map point - 1 times 8 MiB more than it has mapped when the operation begins."""
 
     def limited(folder: Path) -> None:
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + (point - 1) * _MEMORY_STEP, hard))
+        resource.setrlimit(resource.RLIMIT_AS, (mapped("VmSize") + (point - 1) * MEMORY_STEP, hard))
         run(folder)
 
     return [in_child(folder, limited)]
@@ -103,8 +108,6 @@ def two_at_once(folder: Path, run: Work, point: int, calls: int) -> list[Answer]
     Where one waits for the other, that one goes on.
     """
     first, second = _two(folder, run, point, calls)
-    first.go_on()
-    first.wait(_WAITS_SECONDS)
     return ended(first, second)
 
 
@@ -116,10 +119,21 @@ def one_of_two_killed(folder: Path, run: Work, point: int, calls: int) -> list[A
 
 
 def _two(folder: Path, run: Work, point: int, calls: int) -> tuple[Child, Child]:
-    first = Child(folder, armed(run, point, STOP))
-    first.wait()
-    second = Child(folder, armed(run, random.Random(point).randint(1, calls), STOP))
-    second.wait(_WAITS_SECONDS)
+    """Both have stopped: at their calls, or where the second waits for the first; or they have ended."""
+
+    def stopping(at: int) -> Work:
+        def work(folder: Path) -> None:
+            stop_where_it_waits()
+            arm(folder, at, STOP)
+            run(folder)
+
+        return work
+
+    with hanging():
+        first = Child(folder, stopping(point))
+        first.wait()
+        second = Child(folder, stopping(random.Random(point).randint(1, calls)))
+        second.wait()
     return first, second
 
 
