@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from sweeper import wait_for_end
 from upheld import free_port
 
 RAY = Path(sys.executable).with_name("ray")
@@ -97,11 +97,18 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """End a node as a machine ends that loses its power."""
-        until = time.monotonic() + _SECONDS
-        while found := self.processes(name):
-            assert time.monotonic() < until, found
+        while found := self.processes(name):  # a process may have started another one meanwhile
             for each in found:
                 with suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
-            time.sleep(0.05)
+            for each in found:
+                assert wait_for_end(each, _SECONDS), f"{each} of {name} was killed and goes on"
         del self._marks[name]
+
+    def stop(self, name: str) -> None:
+        """End a node that takes its leave: the cluster knows at once that it is gone."""
+        for each in self.processes(name, "raylet/raylet"):
+            with suppress(ProcessLookupError):
+                os.kill(each, signal.SIGTERM)
+            assert wait_for_end(each, _SECONDS), f"{name} does not end"
+        self.kill(name)

@@ -8,7 +8,8 @@ import re
 import shutil
 import signal
 import subprocess
-import time
+import sys
+import threading
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +20,9 @@ import PIL
 import pytest
 from buckets import CREDENTIALS, Proxy, options_for
 from clusters import Cluster
-from commands import COMMAND
 from conftest import CLASSES, SPEC
 from PIL import Image
+from sweeper import wait_for_end
 
 from artifacts import backbones, weights
 from artifacts import dataset as datasets
@@ -49,6 +50,7 @@ from tasks.vision.recipes import settings_for
 pytestmark = [pytest.mark.kill, pytest.mark.long]
 
 ROOT = Path(__file__).parents[1]
+NODES = ("ann", "bob", "cas")
 TRAINING = settings_for("dense", epochs=1, batch_size=16)
 
 
@@ -56,7 +58,7 @@ TRAINING = settings_for("dense", epochs=1, batch_size=16)
 def cluster(s3_service):
     """Three nodes of one processor each, which may read the buckets of the tests."""
     with Cluster() as cluster:
-        for name in ("ann", "bob", "cas"):
+        for name in NODES:
             cluster.start(name, environment=CREDENTIALS)
         yield cluster
 
@@ -130,14 +132,18 @@ class Scored:
         champion = champion_of(self.store, tensors)
         self.job = make_job(self.store, settings, ScoreRequest(folder, weights=str(champion), name="many", **asked))
 
-    def run(self, on_rows=lambda: None):
+    def run(self, on_rows=lambda: None, on_warning=lambda line: None):
         key = plan_folder(self.store, self.settings, self.job)
 
         def count(rows, errors, reused):
             self.rows += rows
             on_rows()
 
-        watch = Watch(count, tell=self.said.append, warn=self.warned.append)
+        def warn(line):
+            self.warned.append(line)
+            on_warning(line)
+
+        watch = Watch(count, tell=self.said.append, warn=warn)
         self.outcome = score_plan(self.store, self.settings, self.job, load_plan(self.store.disk, key), watch)
         return commit_predictions(self.store, self.settings, self.job, key, self.outcome)
 
@@ -154,119 +160,173 @@ def scored_here(settings, tensors, tmp_path, folder="root:", **asked):
     return parts(scored.store, scored.run())
 
 
-def test_three_nodes_make_the_table_of_one_process(configured, tensors, tmp_path):
+def test_three_nodes_make_the_table_of_one_process_and_once(configured, tensors, tmp_path, monkeypatch):
     scored = Scored(configured, tensors, run_on="cluster")
     ref = scored.run()
     assert scored.said == ["nodes of the cluster that work: ann, bob, cas"]
     assert (scored.outcome.predicted, scored.rows, scored.warned) == (200, 200, [])
     assert len(scored.outcome.parts) > 5
     assert parts(scored.store, ref) == scored_here(configured, tensors, tmp_path)
+    monkeypatch.setattr("tasks.score.finish_on_cluster", None)  # what is on record is not handed out
+    assert Scored(configured, tensors, run_on="cluster").run() == ref
 
 
-def test_what_is_on_record_is_not_handed_out(configured, tensors, monkeypatch):
-    Scored(configured, tensors, run_on="cluster").run()
-    monkeypatch.setattr("tasks.score.finish_on_cluster", None)
-    assert Scored(configured, tensors, run_on="cluster").run()
+class Gate:
+    """What a Proxy does with a request: a picture is read when the test lets it, all else at once."""
+
+    def __init__(self):
+        self._permits = threading.Semaphore(0)
+        self.let(SAMPLES)
+
+    def __call__(self, method, path):
+        if method == "GET" and "/pictures/" in path and not self._permits.acquire(timeout=HELD_SECONDS):
+            return "reset"
+        return None
+
+    def let(self, pictures):
+        self._permits.release(pictures)
+
+    def open(self):
+        self.let(1 << 20)
+
+
+SAMPLES = 40  # pictures that may be read before the test says anything: machines compare some
+HELD_SECONDS = 300.0
 
 
 @pytest.fixture
-def slow(configured, s3, monkeypatch):
-    """The same, where a picture takes a second."""
-    with Proxy(s3, lambda method, path: time.sleep(1) if "/pictures/" in path and method == "GET" else None) as proxy:
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def gated(configured, s3, monkeypatch, gate):
+    """The same settings, where pictures are behind the gate."""
+    with Proxy(s3, gate) as proxy:
         monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(proxy.url))
         yield Settings()
+        gate.open()
 
 
-def test_actors_that_are_killed_are_started_again(slow, cluster, tensors, tmp_path):
-    scored = Scored(slow, tensors, run_on="cluster")
-    left = ["ann", "bob", "cas"]
+def test_actors_that_are_killed_are_started_again(gated, gate, cluster, tensors, tmp_path):
+    scored = Scored(gated, tensors, run_on="cluster")
+    killed = []
 
     def kill():
-        while left and scored.rows > 10:
-            for each in cluster.actors(left.pop()):
-                os.kill(each, signal.SIGKILL)
+        if killed:
+            return
+        if scored.rows > 10 and all(cluster.actors(name) for name in NODES):
+            killed.extend(pid for name in NODES for pid in cluster.actors(name))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+        else:
+            gate.let(4)
 
-    ref = scored.run(kill)
-    assert not left
-    assert re.search(
-        "(ann|bob|cas): its process ended, at shard [0-9]+, and Ray has started another", "\n".join(scored.warned)
-    )
-    assert parts(scored.store, ref) == scored_here(slow, tensors, tmp_path)
+    again = "(ann|bob|cas): its process ended, at shard [0-9]+, and Ray has started another"
+    ref = scored.run(kill, lambda line: re.match(again, line) and gate.open())
+    assert killed
+    assert re.search(again, "\n".join(scored.warned))
+    assert parts(scored.store, ref) == scored_here(gated, tensors, tmp_path)
     assert scored.rows == 200
 
 
-def test_a_node_that_is_lost_is_done_without(slow, cluster, tensors, tmp_path):
+def test_a_node_that_is_lost_is_done_without(gated, gate, cluster, tensors, tmp_path):
     cluster.start("dan", environment=CREDENTIALS)
-    scored = Scored(slow, tensors, run_on="cluster")
+    scored = Scored(gated, tensors, run_on="cluster")
     left = ["dan"]
 
     def kill():
-        if left and scored.rows > 10:
+        if left and scored.rows > 10 and cluster.actors("dan"):
             cluster.kill(left.pop())
+        elif left:
+            gate.let(4)
 
-    ref = scored.run(kill)
+    ref = scored.run(kill, lambda line: line.startswith("dan") and gate.open())
     assert not left
     assert any(line.startswith("dan") for line in scored.warned)
-    assert parts(scored.store, ref) == scored_here(slow, tensors, tmp_path)
+    assert parts(scored.store, ref) == scored_here(gated, tensors, tmp_path)
 
 
-def test_the_loss_of_a_node_and_of_the_driver_loses_nothing(configured, cluster, tensors, tmp_path, s3, monkeypatch):
-    """A scoring by the command, of 20 shards, killed half-way; the next one loses a node."""
-    from test_kills import draw_shards
+DRIVER = """
+import sys
+from artifacts.settings import Settings
+from artifacts.store import Store
+from tasks import plan
+from tasks.requests import ScoreRequest
+from tasks.score import score_plan
+from tasks.scoring.job import make_job
+from tasks.shared.plans import load_plan
 
-    monkeypatch.setattr(plans, "SHARD_FILES", 10_000)  # as the command has it
-    draw_shards(tmp_path / "drawn", 20, 20)
-    named = [(each.name, Image.open(each)) for each in sorted((tmp_path / "drawn").iterdir())]
-    upload(s3, configured.image_roots["root"], ((f"kills/{name}", image) for name, image in named))
+plan.SHARD_FILES = 10
+settings = Settings()
+store = Store(settings.store)
+job = make_job(store, settings, ScoreRequest("root:", weights=sys.argv[1], run_on="cluster"))
+score_plan(store, settings, job, load_plan(store.disk, plan.plan_folder(store, settings, job)))
+"""
+SMALL_SHARDS = "from tasks import plan; plan.SHARD_FILES = 10; from flows.cli import main; main()"
+
+
+def test_the_loss_of_a_node_and_of_the_driver_loses_nothing(
+    configured, cluster, tensors, tmp_path, s3, gate, monkeypatch
+):
+    """A scoring that is killed half-way; the next one, by the command, loses a node."""
     store = Store(configured.store)
     champion = champion_of(store, tensors)
-    home = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "LOOKBOOK_STORE": str(configured.store)}
-    home = {name: value for name, value in home.items() if name != "PREFECT_API_URL"}
-    command = [
-        "score",
-        f"{configured.image_roots['root']}/kills",
-        "--weights",
-        str(champion),
-        "--run-on",
-        "cluster",
-        "--json",
-    ]
-    driver = subprocess.Popen([*COMMAND, *command], env=home, start_new_session=True, stderr=subprocess.DEVNULL)
-    wait_for(lambda: list(store.disk.list("staging/shards")))
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-    wait_for(lambda: not any(cluster.actors(name) for name in ("ann", "bob", "cas")))
-    finished = len(list(store.disk.list("staging/shards")))
-    assert finished < 20
-    cluster.start("eve", environment=CREDENTIALS)
-    driver = subprocess.Popen([*COMMAND, *command], env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: cluster.actors("eve"))
-    cluster.kill("eve")
-    out, err = driver.communicate(timeout=200)
+    recorded = threading.Event()
+
+    def look(method, path):
+        if method == "PUT" and "/staging/shards/" in path:
+            recorded.set()
+        return gate(method, path)
+
+    with Proxy(s3, look) as proxy:
+        gate.let(60)
+        monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(proxy.url))
+        driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(champion)], start_new_session=True)
+        assert recorded.wait(120)
+        actors = [pid for name in NODES for pid in cluster.actors(name)]
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+        assert all(wait_for_end(pid, 60) for pid in actors)
+        found = load_plan(store.disk, next(store.disk.list("staging/plans")))
+        assert 0 < len(list(store.disk.list("staging/shards"))) < len(found.digests)
+
+        cluster.start("eve", environment=CREDENTIALS)
+        home = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+        command = ["score", configured.image_roots["root"], "--weights", str(champion), "--run-on", "cluster", "--json"]
+        driver = subprocess.Popen(
+            [sys.executable, "-c", SMALL_SHARDS, *command], env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        said = []
+        for line in driver.stderr:
+            said.append(line)
+            if "nodes of the cluster that work: ann, bob, cas, eve" in line:
+                cluster.kill("eve")
+            elif "eve" in line:
+                gate.open()
+        out, _ = driver.communicate(timeout=200)
     result = json.loads(out)
-    assert result["images"] == len(named)
+    assert result["images"] == 200
     assert result["reused"] > 0
-    assert "eve" in err
-    assert parts(store, Ref.parse(result["predictions"])) == scored_here(configured, tensors, tmp_path, "root:kills")
+    assert any("warning: eve" in line for line in said), said
+    assert parts(store, Ref.parse(result["predictions"])) == scored_here(configured, tensors, tmp_path)
 
 
-def wait_for(true, seconds=120.0):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-def test_a_deadline_and_ctrl_c_end_the_actors(slow, cluster, tensors):
-    scored = Scored(slow, tensors, run_on="cluster")
+def test_a_deadline_and_ctrl_c_end_the_actors(gated, gate, cluster, tensors):
+    scored = Scored(gated, tensors, run_on="cluster")
+    actors = []
 
     def end():
-        if scored.rows > 10:
+        if scored.rows > 10 and list(scored.store.disk.list("staging/shards")):
+            actors.extend(pid for name in NODES for pid in cluster.actors(name))
             raise KeyboardInterrupt
+        gate.let(4)
 
     with pytest.raises(KeyboardInterrupt):
         scored.run(end)
-    wait_for(lambda: not any(cluster.actors(name) for name in ("ann", "bob", "cas")), 10)
+    assert actors
+    assert all(wait_for_end(pid, 60) for pid in actors)
     assert list(scored.store.disk.list("staging/shards"))
 
 
@@ -292,15 +352,20 @@ class Other:
         return {self.top / "METADATA": found}
 
 
-def test_a_node_with_other_code_is_left_out(slow, cluster, tensors, tmp_path):
+def test_nodes_with_other_code_or_a_full_disk_are_left_out(gated, gate, cluster, tensors, tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
     cluster.start("odd", environment=CREDENTIALS, mounts=Other(tmp_path).code())
-    scored = Scored(slow, tensors, run_on="cluster")
-    ref = scored.run()
-    cluster.kill("odd")
-    assert scored.said == ["nodes of the cluster that work: ann, bob, cas, odd"]
-    [said] = scored.warned
-    assert re.match("odd is left out: it has Lookbook's code [0-9a-f]{12} instead of [0-9a-f]{12}: its rows", said)
-    assert parts(scored.store, ref) == scored_here(slow, tensors, tmp_path)
+    cluster.start("tight", environment={**CREDENTIALS, "LOOKBOOK_CACHE": str(full)}, full=full)
+    scored = Scored(gated, tensors, run_on="cluster")
+    ref = scored.run(on_warning=lambda line: len(scored.warned) == 2 and gate.open())
+    cluster.stop("odd")
+    cluster.stop("tight")
+    assert scored.said == ["nodes of the cluster that work: ann, bob, cas, odd, tight"]
+    odd, tight = sorted(scored.warned)
+    assert re.match("odd is left out: it has Lookbook's code [0-9a-f]{12} instead of [0-9a-f]{12}: its rows", odd)
+    assert re.match("tight is left out: .*No space left on device", tight)
+    assert parts(scored.store, ref) == scored_here(gated, tensors, tmp_path)
 
 
 @pytest.fixture
@@ -313,6 +378,74 @@ def on_disk(configured, tmp_path, monkeypatch):
     monkeypatch.setenv("LOOKBOOK_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"root": str(tmp_path / "pictures")}))
     return Settings()
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A cluster whose head node has no processors: the nodes that a test adds are all that could work."""
+    with Cluster() as cluster:
+        cluster.start("head", processors=0)
+        yield cluster
+
+
+@pytest.fixture
+def with_nodes(head, monkeypatch):
+    """Add nodes, name -> how, to that cluster, for as long as the test lasts; gives settings by which it is reached."""
+    added = []
+
+    def start(settings, nodes):
+        for name, how in nodes.items():
+            added.append(name)
+            head.start(name, **how)
+        for name, value in head.environment.items():
+            monkeypatch.setenv(name, value)
+        return settings.model_copy(update={"cluster": head.address})
+
+    yield start
+    for name in added:
+        head.stop(name)
+
+
+def test_nodes_with_other_software_or_that_see_less_are_refused_by_name(on_disk, with_nodes, tensors, tmp_path):
+    scored = Scored(on_disk, tensors, run_on="cluster")
+    (tmp_path / "empty").mkdir()
+    hiding = {name: {"mounts": {tmp_path / "empty": tmp_path / hidden}} for name, hidden in HIDDEN.items()}
+    scored.settings = with_nodes(on_disk, {"other": {"mounts": Other(tmp_path).pillow()}, **hiding})
+    with pytest.raises(ClusterError, match="found none: ") as error:
+        scored.run()
+    for said in (
+        r"other: it has Pillow 1\.1\.7 instead of ",
+        "storeless: expected the store .*/store of the run that asks, found another one, or none",
+        "bare: expected [^;]* found no such file: mount the same folder there",
+        "partial: expected 1/[^;]* found no such file: mount the same folder there",
+    ):
+        assert re.search(said, str(error.value)), said
+    assert not list(scored.store.disk.list("staging/shards"))
+
+
+HIDDEN = {"storeless": "store", "bare": "pictures", "partial": "pictures/1"}  # node -> what an empty folder hides
+
+
+def test_a_mount_with_other_times_has_the_same_pictures(on_disk, with_nodes, tensors, tmp_path):
+    shutil.copytree(tmp_path / "pictures", tmp_path / "mounted", copy_function=shutil.copyfile)
+    settings = with_nodes(on_disk, {"later": {"mounts": {tmp_path / "mounted": tmp_path / "pictures"}}})
+    scored = Scored(settings, tensors, run_on="cluster")
+    ref = scored.run()
+    assert scored.warned == []
+    assert parts(scored.store, ref) == scored_here(on_disk, tensors, tmp_path)
+
+
+def test_a_cluster_without_processors(on_disk, with_nodes, tensors):
+    scored = Scored(with_nodes(on_disk, {}), tensors, run_on="cluster")
+    with pytest.raises(ClusterError, match="found none: no node with a processor for an actor"):
+        scored.run()
+
+
+def test_a_node_whose_memory_is_full(on_disk, with_nodes, tensors):
+    full = {"RAY_memory_usage_threshold": "0.0001", "RAY_memory_monitor_refresh_ms": "100"}
+    scored = Scored(with_nodes(on_disk, {"full": {"environment": full}}), tensors, run_on="cluster")
+    with pytest.raises(ClusterError, match="found none: full: .*memory"):
+        scored.run()
 
 
 @pytest.fixture
@@ -329,57 +462,9 @@ def alone(monkeypatch):
         yield start
 
 
-@pytest.mark.parametrize(
-    ("what", "said"),
-    [
-        ("pillow", r"found none: one: it has Pillow 1\.1\.7 instead of "),
-        ("package", "the head node of the Ray cluster: Lookbook is not installed there"),
-    ],
-)
-def test_a_node_with_other_software_is_refused_by_name(on_disk, alone, tensors, tmp_path, what, said):
-    scored = Scored(alone(on_disk, mounts=getattr(Other(tmp_path), what)()), tensors, run_on="cluster")
-    with pytest.raises(ClusterError, match=said):
-        scored.run()
-
-
-@pytest.mark.parametrize(
-    ("hidden", "said"),
-    [
-        ("store", "found none: one: expected the store .*/store of the run that asks, found another one, or none"),
-        ("pictures", "found none: one: expected .* found no such file: mount the same folder there"),
-        ("pictures/1", "found none: one: expected 1/.* found no such file: mount the same folder there"),
-    ],
-)
-def test_a_node_that_sees_less_is_refused_by_name(on_disk, alone, tensors, tmp_path, hidden, said):
-    scored = Scored(on_disk, tensors, run_on="cluster")
-    (tmp_path / "empty").mkdir()
-    scored.settings = alone(on_disk, mounts={tmp_path / "empty": tmp_path / hidden})
-    with pytest.raises(ClusterError, match=said):
-        scored.run()
-    assert not list(scored.store.disk.list("staging/shards"))
-
-
-def test_a_node_with_a_full_disk_is_refused_by_name(configured, alone, tensors, tmp_path):
-    full = tmp_path / "full"
-    full.mkdir()
-    settings = alone(configured, environment={**CREDENTIALS, "LOOKBOOK_CACHE": str(full)}, full=full)
-    scored = Scored(settings, tensors, run_on="cluster")
-    with pytest.raises(ClusterError, match="found none: one: .*No space left on device"):
-        scored.run()
-
-
-def test_a_mount_with_other_times_has_the_same_pictures(on_disk, alone, tensors, tmp_path):
-    shutil.copytree(tmp_path / "pictures", tmp_path / "mounted", copy_function=shutil.copyfile)
-    settings = alone(on_disk, mounts={tmp_path / "mounted": tmp_path / "pictures"})
-    scored = Scored(settings, tensors, run_on="cluster")
-    ref = scored.run()
-    assert scored.warned == []
-    assert parts(scored.store, ref) == scored_here(on_disk, tensors, tmp_path)
-
-
-def test_a_cluster_without_processors(on_disk, alone, tensors):
-    scored = Scored(alone(on_disk, processors=0), tensors, run_on="cluster")
-    with pytest.raises(ClusterError, match="found none: no node with a processor for an actor"):
+def test_a_head_node_without_lookbook(on_disk, alone, tensors, tmp_path):
+    scored = Scored(alone(on_disk, mounts=Other(tmp_path).package()), tensors, run_on="cluster")
+    with pytest.raises(ClusterError, match="the head node of the Ray cluster: Lookbook is not installed there"):
         scored.run()
 
 
@@ -392,19 +477,10 @@ def test_a_cluster_of_another_ray(on_disk, alone, tensors, tmp_path):
         scored.run()
 
 
-def test_a_node_whose_memory_is_full(on_disk, alone, tensors):
-    full = {"RAY_memory_usage_threshold": "0.0001", "RAY_memory_monitor_refresh_ms": "100"}
-    scored = Scored(alone(on_disk, environment=full), tensors, run_on="cluster")
-    with pytest.raises(ClusterError, match="found none: one: .*memory"):
-        scored.run()
-
-
 def test_no_cluster_at_the_address(on_disk, tensors):
     scored = Scored(on_disk.model_copy(update={"cluster": "ray://127.0.0.1:1"}), tensors, run_on="cluster")
-    started = time.monotonic()
     with pytest.raises(ClusterError, match=r"expected a Ray cluster at ray://127.0.0.1:1 .* found: Connection refused"):
         scored.run()
-    assert time.monotonic() - started < 20
 
 
 def test_a_cluster_that_is_not_configured(on_disk, tensors):

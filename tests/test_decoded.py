@@ -1,5 +1,6 @@
 """pytest tests/test_decoded.py: what was decoded survives whatever ends a preparation, and gives the same version."""
 
+import json
 import os
 import resource
 import shutil
@@ -56,7 +57,7 @@ def small_segments(monkeypatch):
 
 
 def prepare(store, folder, deadline=None, **how):
-    settings = Settings(image_roots={"root": folder}, decoders=2)
+    settings = Settings(image_roots={"root": folder}, decoders=1)
     pictures = PictureSettings(image_size=8, color="grey", **how)
     return prepare_folder(store, settings, "root:", pictures, "pictures", deadline or Deadline.after(1))
 
@@ -209,7 +210,7 @@ def test_segments_are_as_old_as_the_disk_says_whatever_the_clock_of_this_machine
 
 
 DRIVER = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from artifacts import segments
 from artifacts.settings import Settings
@@ -219,45 +220,79 @@ from tasks.prepare import prepare_folder
 from tasks.requests import PictureSettings
 
 segments._BYTES = 0
-left, link = int(sys.argv[3]), os.link
+link = os.link
 
-def link_or_die(*given):
-    global left
-    left -= 1
-    if left == 0 and sys.argv[4] == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    try:
-        link(*given)
-    finally:
-        if left == 0:
+def prepare(store, folder, left, when):
+    def link_or_die(*given):
+        nonlocal left
+        left -= 1
+        if left == 0 and when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            link(*given)
+        finally:
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-os.link = link_or_die
-settings = Settings(image_roots={"root": sys.argv[2]}, decoders=2)
-pictures = PictureSettings(image_size=8, color="grey")
-prepare_folder(Store(Path(sys.argv[1])), settings, "root:", pictures, "pictures", Deadline.after(1))
+    os.link = link_or_die
+    settings = Settings(image_roots={"root": folder}, decoders=1)
+    pictures = PictureSettings(image_size=8, color="grey")
+    prepare_folder(Store(Path(store)), settings, "root:", pictures, "pictures", Deadline.after(1))
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    if isinstance(asked, int):
+        print(os.waitstatus_to_exitcode(os.waitpid(asked, 0)[1]), flush=True)
+    elif pid := os.fork():
+        print(pid, flush=True)
+    else:
+        status = 1
+        try:
+            prepare(*asked)
+            status = 0
+        finally:
+            os._exit(status)
 """
 
 
-def drive(store, folder, kill_at=0, when=""):
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(store.disk.root), str(folder), str(kill_at), when],
-        stderr=subprocess.DEVNULL,
-    )
+class Driver:
+    """Preparations that are forks of a process which has everything imported."""
+
+    def __init__(self, process):
+        self._process = process
+
+    def start(self, store, folder, kill_at=0, when=""):
+        """Start one that kills itself at a commit. Returns its process id."""
+        return self._ask([str(store.disk.root), str(folder), kill_at, when])
+
+    def wait(self, pid):
+        """Its exit status, when it has ended."""
+        return self._ask(pid)
+
+    def _ask(self, what):
+        print(json.dumps(what), file=self._process.stdin, flush=True)
+        return int(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def driver():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", DRIVER], text=True, **pipes) as process:
+        yield Driver(process)
+        process.stdin.close()
 
 
 @pytest.mark.long
 @pytest.mark.kill
-def test_killed_at_any_commit_it_goes_on_and_gives_the_same_version(drawn, undisturbed, tmp_path):
-    """A process kills itself at its first commit, at its second, and so on, before or after it. Takes 15 s: a process
-    for each."""
+def test_killed_at_any_commit_it_goes_on_and_gives_the_same_version(drawn, undisturbed, tmp_path, driver):
+    """A process kills itself at its first commit, at its second, and so on, before or after it."""
     decoded_again = []
     for number in range(1, 30):
         store = Store(tmp_path / str(number))
-        process = drive(store, drawn, number, ("before", "before", "after", "after")[number % 4])
-        if process.wait(60) == 0:
+        status = driver.wait(driver.start(store, drawn, number, ("before", "before", "after", "after")[number % 4]))
+        if status == 0:
             break
-        assert process.returncode == -signal.SIGKILL
+        assert status == -signal.SIGKILL
         survived = rows(store)
         published = list(store.refs())
         assert published in ([], [undisturbed]), "a whole dataset or none"
@@ -268,16 +303,16 @@ def test_killed_at_any_commit_it_goes_on_and_gives_the_same_version(drawn, undis
         if not published:
             assert decoded_by(store, ref) == FILES - survived
             decoded_again.append(decoded_by(store, ref))
-    assert process.returncode == 0, "there are fewer commits"
+    assert status == 0, "there are fewer commits"
     assert decoded_again == sorted(decoded_again, reverse=True)
     assert {decoded_again[0], decoded_again[-1]} == {FILES, 0}
     assert len(set(decoded_again)) == 4, "nothing, one, two or all three segments were there"
 
 
 @pytest.mark.kill
-def test_two_at_once_and_one_of_them_killed(store, drawn, undisturbed):
-    both = [drive(store, drawn, *dies) for dies in ((0, ""), (5, "after"), (0, ""))]
-    codes = [process.wait(120) for process in both]
+def test_two_at_once_and_one_of_them_killed(store, drawn, undisturbed, driver):
+    both = [driver.start(store, drawn, *dies) for dies in ((0, ""), (5, "after"), (0, ""))]
+    codes = [driver.wait(pid) for pid in both]
     assert codes[0] == codes[2] == 0
     assert list(store.refs()) == [undisturbed]
     assert store.verify().corrupt == []

@@ -1,11 +1,12 @@
 """pytest tests/test_own_pictures.py: pictures of one's own, from the folder to the decision, as a person does it."""
 
-import json
+import os
 import re
 import shutil
 import signal
 import subprocess
-import time
+import sys
+from functools import partial
 
 import duckdb
 import numpy as np
@@ -14,22 +15,33 @@ from browser import open_page
 from commands import answer, complaint
 from PIL import Image
 
-from artifacts import dataset, weights
+from artifacts import dataset, predictions, weights
+from artifacts.errors import LookbookError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
+from flows.parameters import training_settings
+from tasks.commit import commit_predictions
+from tasks.judging.measuring import evaluate_weights
+from tasks.plan import plan_folder
 from tasks.prepare import prepare_folder
-from tasks.requests import PictureSettings
+from tasks.preparing.labelled import allow_images, split_table
+from tasks.promote import decide_promotion
+from tasks.reports import terminal
+from tasks.reports.progress import TrainingProgress
+from tasks.requests import Gate, PictureSettings, ScoreRequest
+from tasks.score import score_plan
+from tasks.scoring.job import NotCalibrated, make_job
 from tasks.shared.deadline import Deadline
+from tasks.shared.listing import default_name
+from tasks.shared.plans import load_plan
+from tasks.train import train_weights
+from tasks.vision.files import CHUNK
 from tasks.vision.metrics import scale
 
 FORMATS = ("png", "jpg", "bmp", "webp", "gif", "tiff")
 QUICK = ("--image-size", "16", "--epochs", "8")
-
-
-@pytest.fixture
-def lookbook_environment(shared_environment, server, tmp_path):
-    return {**shared_environment, "LOOKBOOK_STORE": str(tmp_path / "store"), "PREFECT_API_URL": server}
+ANY_GAIN = Gate(significance=1, max_recall_drop=1)
 
 
 @pytest.fixture
@@ -53,8 +65,30 @@ def draw(top, first, last, hidden=0.1):
             picture.save(top / name / f"{index:04d}.{FORMATS[index % 6]}")
 
 
+def settings_of(top):
+    return Settings(image_roots={"root": top.parent}, decoders=1)
+
+
+def prepared(store, top, table="", **how):
+    """A dataset of a folder, or of a table in it, as a retraining makes it. It is called like the folder."""
+    asked = PictureSettings(**{"image_size": 16, **how})
+    return prepare_folder(store, settings_of(top), f"root:{top.name}{table}", asked, top.name, Deadline.after(1))
+
+
+def trained(store, dataset, epochs=8, **given):
+    """Weights of a dataset, as a retraining makes them, but that no training loop is compiled."""
+    settings = training_settings({"epochs": epochs, "architecture": "dense", **given}, store.open(dataset))
+    with TrainingProgress(epochs, lambda line: None, dataset.name) as progress:
+        return train_weights(store, dataset, settings, "eager", "cpu", progress, Deadline.after(1))
+
+
+def judged(store, weights, dataset, gate):
+    return decide_promotion(store, evaluate_weights(store, weights, dataset), gate)
+
+
 @pytest.mark.browser
-def test_from_a_folder_to_a_decision_and_again_with_more_pictures(lookbook, store, tmp_path):
+def test_from_a_folder_to_a_decision_and_again_with_more_pictures(lookbook, server, store, tmp_path, capsys):
+    lookbook = partial(lookbook, PREFECT_API_URL=server)
     draw(tmp_path / "things", 0, 60)
     (tmp_path / "things/red mug/notes.txt").write_text("no picture")
     run = lookbook("retrain", "--images", tmp_path / "things", *QUICK, "--json")
@@ -62,12 +96,18 @@ def test_from_a_folder_to_a_decision_and_again_with_more_pictures(lookbook, stor
     assert first["promoted"]
     assert first["dataset"].startswith("datasets/things@")
     assert "warning: 1 file left out: unsupported" in run.stderr
+    terminal.retraining(first)
+    assert (
+        "next: lookbook predict IMAGE... --weights things@champion, lookbook history things" in capsys.readouterr().out
+    )
     with open_page(f"file://{store.open(Ref.parse(first['metrics'])).path('report.html')}") as page:
         text = page.inner_text("body")
         assert "🌵 cactus" in text
         assert "1 file left out: unsupported" in text
         page.locator(".matrix a").first.click()
         assert page.locator("section.cell:visible img").count() > 0
+    told = complaint(lookbook("score", tmp_path / "things", "--weights", first["weights"], "--calibrated"))
+    assert "expected weights with a temperature, fitted on held-out images" in told
 
     draw(tmp_path / "things", 60, 200)
     second = answer(lookbook("retrain", "--images", tmp_path / "things", *QUICK, "--json"))
@@ -92,58 +132,70 @@ def test_from_a_folder_to_a_decision_and_again_with_more_pictures(lookbook, stor
     assert "things@" in lookbook("lineage", second["weights"]).stdout
 
 
+@pytest.mark.slow
 def test_with_any_gain_the_better_is_promoted_and_a_person_can_go_back(lookbook, store, tmp_path):
     draw(tmp_path / "things", 0, 60)
-    asked = ("retrain", "--images", tmp_path / "things", "--image-size", "16", "--json")
-    weak = answer(lookbook(*asked, "--epochs", "1", "--learning-rate", "0.0001"))
-    strict = answer(lookbook(*asked, "--epochs", "1", "--learning-rate", "0.0002", "--minimum-accuracy", "1"))
-    assert not strict["promoted"]
-    assert "is below the minimum of 100.00%" in strict["reason"]
-    strong = answer(lookbook(*asked, "--epochs", "12", "--significance", "1", "--max-recall-drop", "1"))
-    assert strong["promoted"], strong["reason"]
-    assert strong["reason"].startswith("better: accuracy ")
-    assert answer(lookbook("rollback", "things", "--json"))["ref"] == weak["weights"]
-    event = answer(lookbook("promote", strong["weights"], "--reason", "looks better", "--json"))
-    assert (event["ref"], event["reason"]) == (strong["weights"], "looks better")
+    data = prepared(store, tmp_path / "things")
+    weak = trained(store, data, epochs=1, learning_rate=0.0001)
+    assert judged(store, weak, data, Gate()).action == "promote"
+    other = trained(store, data, epochs=1, learning_rate=0.0002)
+    strict = judged(store, other, data, Gate(minimum_accuracy=1))
+    assert strict.action == "keep"
+    assert "is below the minimum of 100.00%" in strict.reason
+    strong = trained(store, data, epochs=12)
+    better = judged(store, strong, data, ANY_GAIN)
+    assert better.action == "promote", better.reason
+    assert better.reason.startswith("better: accuracy ")
+    assert answer(lookbook("rollback", "things", "--json"))["ref"] == str(weak)
+    event = answer(lookbook("promote", strong, "--reason", "looks better", "--json"))
+    assert (event["ref"], event["reason"]) == (str(strong), "looks better")
 
 
-def test_calibrated_scores(lookbook, store, tmp_path):
+@pytest.mark.slow
+def test_calibrated_scores(store, tmp_path):
     draw(tmp_path / "things", 0, 90, hidden=0.6)
-    asked = ("retrain", "--images", tmp_path / "things", *QUICK, "--json")
-    without = answer(lookbook(*asked))
-    told = complaint(lookbook("score", tmp_path / "things", "--weights", without["weights"], "--calibrated"))
-    assert "expected weights with a temperature, fitted on held-out images" in told
-    assert "retrain with a validation share (--validation 0.1)" in told
-    held_out = answer(lookbook(*asked, "--validation", "0.4"))
-    temperature = weights.load(store, Ref.parse(held_out["weights"])).temperature
+    settings = settings_of(tmp_path / "things")
+    data = prepared(store, tmp_path / "things")
+
+    def score(weights, calibrated):
+        job = make_job(store, settings, ScoreRequest("root:things", weights=str(weights), calibrated=calibrated))
+        plan = plan_folder(store, settings, job)
+        outcome = score_plan(store, settings, job, load_plan(store.disk, plan))
+        return commit_predictions(store, settings, job, plan, outcome), outcome
+
+    without = trained(store, data, epochs=1)
+    with pytest.raises(NotCalibrated, match="expected weights with a temperature, fitted on held-out images") as error:
+        score(without, calibrated=True)
+    assert "retrain with a validation share (--validation 0.1)" in str(error.value)
+    held_out = trained(store, data, validation=0.4)
+    temperature = weights.load(store, held_out).temperature
     assert 0.05 <= temperature <= 20
-    scored = ("score", tmp_path / "things", "--weights", held_out["weights"], "--json")
-    plain, calibrated = answer(lookbook(*scored)), answer(lookbook(*scored, "--calibrated"))
-    assert calibrated["reused"] == 0
-    assert answer(lookbook(*scored, "--calibrated"))["predictions"] == calibrated["predictions"]
-    pages = [store.open(Ref.parse(each["predictions"])).read("report.html").decode() for each in (plain, calibrated)]
+    (plain, _), (calibrated, outcome) = score(held_out, calibrated=False), score(held_out, calibrated=True)
+    assert outcome.reused == 0
+    assert score(held_out, calibrated=True)[0] == calibrated
+    pages = [store.open(each).read("report.html").decode() for each in (plain, calibrated)]
     assert [f"calibrated by the temperature {temperature:.3f}" in page for page in pages] == [False, True]
     asking = "select path, probabilities from '{}/*.parquet' where error is null order by path"
-    rows = [duckdb.sql(asking.format(each["path"])).fetchall() for each in (plain, calibrated)]
+    rows = [duckdb.sql(asking.format(predictions.load(store, each).folder)).fetchall() for each in (plain, calibrated)]
     before, after = (np.array([row[1] for row in table], np.float32) for table in rows)
     np.testing.assert_allclose(after, scale(before, temperature), atol=1e-5)
-    assert store.open(Ref.parse(calibrated["predictions"])).identity["settings"]["temperature"] == temperature
+    assert store.open(calibrated).identity["settings"]["temperature"] == temperature
 
 
-def test_a_table_of_labels_and_grey(lookbook, store, tmp_path):
+@pytest.mark.slow
+def test_a_table_of_labels_and_grey(store, tmp_path):
     draw(tmp_path / "things", 0, 40)
     paths = sorted(path.relative_to(tmp_path / "things") for path in (tmp_path / "things").rglob("*.*"))
     rows = [f"{path},{'mug/cup' if 'mug' in str(path) else 'plant'}" for path in paths]
     (tmp_path / "things/labels.csv").write_text("\n".join(["path,label", *rows, "gone.png,plant"]))
-    result = answer(
-        lookbook("retrain", "--images", tmp_path / "things/labels.csv", *QUICK, "--color", "grey", "--max-bad", "0.02",
-                 "--json")
-    )  # fmt: skip
-    data = dataset.load(store, Ref.parse(result["dataset"]))
-    assert data.artifact.ref.name == "things"
+    table = allow_images(str(tmp_path / "things/labels.csv"))
+    assert default_name(Settings(), split_table(table)[0]) == "things"
+    data = dataset.load(store, prepared(store, tmp_path / "things", "/labels.csv", color="grey", max_bad=0.02))
     assert data.classes == ["mug/cup", "plant"]
     assert data.train.images.shape[1:] == (16, 16, 1)
     assert list(data.bad) == ["gone.png"]
+    learned = trained(store, data.artifact.ref, epochs=1)
+    assert judged(store, learned, data.artifact.ref, Gate()).action == "promote"
 
 
 @pytest.mark.parametrize(
@@ -160,14 +212,14 @@ def test_a_table_of_labels_and_grey(lookbook, store, tmp_path):
     ],
     ids=["one class", "all bad", "one image", "an empty folder", "copied class"],
 )
-def test_folders_that_can_not_be_learned_from(lookbook, store, tmp_path, make, told):
+def test_folders_that_can_not_be_learned_from(store, tmp_path, make, told):
     draw(tmp_path / "things", 0, 40)
     make(tmp_path / "things")
-    run = lookbook("retrain", "--images", tmp_path / "things", *QUICK)
     if told is None:
-        assert run.returncode == 0, run.stderr
+        assert dataset.load(store, prepared(store, tmp_path / "things")).classes == ["red mug", "🌵 cactus"]
         return
-    assert re.search(told, complaint(run))
+    with pytest.raises(LookbookError, match=told):
+        prepared(store, tmp_path / "things")
     assert list(store.refs()) == []
     assert not (tmp_path / "store/datasets").exists(), "nothing half-published"
 
@@ -177,12 +229,13 @@ def draw_one(path):
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(path)
 
 
+@pytest.mark.slow
 def test_two_champions_and_names_that_a_terminal_would_obey(lookbook, store, tmp_path):
     for name in ("one", "two"):
         draw(tmp_path / name, 0, 30)
         (tmp_path / name / "red mug").rename(tmp_path / name / "red \x1b[31mmug")
-        said = lookbook("retrain", "--images", tmp_path / name, *QUICK)
-        assert f"next: lookbook predict IMAGE... --weights {name}@champion, lookbook history {name}" in said.stdout
+        data = prepared(store, tmp_path / name)
+        assert judged(store, trained(store, data, epochs=1), data, Gate()).action == "promote"
     picture = next((tmp_path / "one/🌵 cactus").iterdir())
     assert "'champion' fits 2 artifacts, name one" in complaint(lookbook("predict", picture))
     told = answer(lookbook("predict", picture, "--weights", "two@champion", "--json"))
@@ -198,63 +251,112 @@ def test_two_champions_and_names_that_a_terminal_would_obey(lookbook, store, tmp
 
 
 def test_options_about_pictures_go_with_pictures(lookbook):
+    """It is refused before a server is asked for."""
     for option in (("--image-size", "32"), ("--color", "grey"), ("--max-bad", "0.5"), ("--split-seed", "1")):
-        told = complaint(lookbook("retrain", *option), status=2)
+        told = complaint(lookbook("retrain", *option, PREFECT_API_URL="http://127.0.0.1:9/api"), status=2)
         assert told == f"Error: {option[0]} is about pictures of your own: it goes with --images"
+
+
+INTERRUPTED = """
+import os, signal, sys
+from artifacts import segments
+from flows.cli import main
+
+def interrupt(event, arguments):
+    # A file is linked to its name, and the name that it was written under is removed: then it is there.
+    if event == "os.remove" and linked:
+        os.kill(os.getpid(), linked.pop())
+    elif event == "os.link" and "staging/decoded" in os.fspath(arguments[1]) and kinds:
+        linked.append(kinds.pop())
+
+kinds, linked = [int(sys.argv.pop(1))], []
+segments._BYTES = 0
+sys.addaudithook(interrupt)
+main()
+"""
 
 
 @pytest.mark.long
 @pytest.mark.kill
-def test_killed_and_interrupted_while_reading_it_goes_on_and_gives_the_same_dataset(
-    lookbook_command, lookbook_environment, store, tmp_path
-):
-    """What is decoded is committed by 64 MiB of pixels: 342 pictures of this size."""
+def test_killed_and_interrupted_while_reading_it_goes_on_and_gives_the_same_dataset(server, store, tmp_path):
+    """The signal comes when the first request's pictures are committed, with 256 pictures each."""
     random = np.random.default_rng(0)
+    files = 4 * CHUNK
     for name in ("a", "b"):
         (tmp_path / "things" / name).mkdir(parents=True)
-        for index in range(550):
-            pixels = random.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        for index in range(files // 2):
+            pixels = random.integers(0, 255, (12, 12, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "things" / name / f"{index}.png", compress_level=0)
-    command = [*lookbook_command, "retrain", "--images", str(tmp_path / "things"), "--image-size", "256"]
+    asked = ("retrain", "--images", str(tmp_path / "things"), "--image-size", "16")
+    environment = {**os.environ, "LOOKBOOK_STORE": str(store.disk.root), "PREFECT_API_URL": server}
     left: set[str] = set()
     for kind in (signal.SIGKILL, signal.SIGINT):
-        process = subprocess.Popen(
-            command, env=lookbook_environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        until = time.monotonic() + 120
-        while set(store.disk.list("staging/decoded")) <= left and time.monotonic() < until:
-            time.sleep(0.01)
-        process.send_signal(kind)
-        process.wait(timeout=60)
-        assert process.returncode in (-signal.SIGKILL, 130)
+        command = [sys.executable, "-c", INTERRUPTED, str(int(kind)), *asked]
+        process = subprocess.run(
+            command, env={**environment, "LOOKBOOK_DECODERS": "1"}, capture_output=True, timeout=300
+        )
+        assert process.returncode == (130 if kind == signal.SIGINT else -signal.SIGKILL), process.stderr
         assert list(store.refs()) == []
         before, left = left, set(store.disk.list("staging/decoded"))
         assert before < left
-    settings = Settings(image_roots={"root": tmp_path})
-    asked = (settings, "root:things", PictureSettings(image_size=256), "things", Deadline.after(1))
-    resumed, undisturbed = (prepare_folder(each, *asked) for each in (store, Store(tmp_path / "other")))
+    resumed, undisturbed = (prepared(each, tmp_path / "things") for each in (store, Store(tmp_path / "other")))
     assert resumed == undisturbed
-    assert store.open(resumed).manifest["provenance"]["decoded"] <= 1100 - 2 * 342
+    assert store.open(resumed).manifest["provenance"]["decoded"] <= files - 2 * CHUNK
     assert list(store.disk.list("staging/decoded")) == []
     assert store.verify().corrupt == []
 
 
+RETRAINED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_own_pictures import ANY_GAIN, judged, prepared, trained
+from artifacts.store import Store
+
+def retrain(root, top):
+    store = Store(Path(root))
+    data = prepared(store, Path(top))
+    weights = trained(store, data)
+    return data, weights, judged(store, weights, data, ANY_GAIN).ref
+
+begin, go = os.pipe()
+runs = []
+for _ in range(2):  # forks, which have everything imported
+    said, say = os.pipe()
+    if os.fork() == 0:
+        os.close(go)
+        os.read(begin, 1)  # until both are there
+        os.write(say, "\\n".join(map(str, retrain(*sys.argv[2:]))).encode())
+        os._exit(0)
+    os.close(say)
+    runs.append(said)
+os.close(go)
+for said in runs:
+    with open(said) as file:
+        print(*file.read().split("\\n"))
+for _ in runs:
+    assert os.wait()[1] == 0
+"""
+
+
 @pytest.mark.long
 @pytest.mark.kill
-def test_two_at_once_publish_one_dataset(lookbook_command, lookbook_environment, store, tmp_path):
+def test_two_at_once_publish_one_dataset(store, tmp_path):
     draw(tmp_path / "things", 0, 60)
-    command = [*lookbook_command, "retrain", "--images", str(tmp_path / "things"), *QUICK, "--json"]
-    both = [
-        subprocess.Popen(command, env=lookbook_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
+    command = [
+        sys.executable,
+        "-c",
+        RETRAINED,
+        os.path.dirname(__file__),
+        str(store.disk.root),
+        str(tmp_path / "things"),
     ]
-    said = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    results = [json.loads(out.splitlines()[-1]) for out, _ in said]
-    for kind in ("dataset", "weights", "metrics"):
-        assert results[0][kind] == results[1][kind]
-    assert len(list(store.refs())) == 3
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    one, other = run.stdout.splitlines()
+    assert one == other
+    assert len(one.split()) == 3
+    assert sorted(ref.kind for ref in store.refs()) == ["datasets", "metrics", "weights"]
     assert store.verify().corrupt == []
 
 
@@ -274,7 +376,10 @@ def photograph(top, first, last, side="."):
             Image.fromarray(pixels).convert(mode).save(top / side / name / f"{index:04d}.{kind}")
 
 
-def test_photographs_are_learned_by_the_pretrained_network_unless_somebody_says_otherwise(lookbook, store, tmp_path):
+def test_photographs_are_learned_by_the_pretrained_network_unless_somebody_says_otherwise(
+    lookbook, server, store, tmp_path
+):
+    lookbook = partial(lookbook, PREFECT_API_URL=server)
     photograph(tmp_path / "photographs", 0, 30)
     Image.new("RGB", (1, 1), (255, 0, 0)).save(tmp_path / "photographs/dots/pixel.png")
     run = lookbook("retrain", "--images", tmp_path / "photographs", *PHOTOGRAPHS, "--json")

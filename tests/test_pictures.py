@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import subprocess
 
 import numpy as np
 import pandas
@@ -14,6 +15,7 @@ from published import damage, remove
 from artifacts import dataset
 from artifacts.errors import Corrupt, InvalidRef
 from artifacts.settings import Settings
+from artifacts.store import Store
 from tasks import prepare as stage
 from tasks.prepare import prepare_folder
 from tasks.preparing.checks import BlankPictures
@@ -40,9 +42,34 @@ def drawn(tmp_path_factory):
     return top
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("place")
+
+
 @pytest.fixture
-def folder(drawn, tmp_path):
-    return shutil.copytree(drawn, tmp_path / "pictures")
+def folder(drawn, place):
+    """A copy of its own for each test, in the same place, with the same times."""
+    yield shutil.copytree(drawn, place / "pictures")
+    shutil.rmtree(place / "pictures")
+
+
+@pytest.fixture(scope="module")
+def prepared_once(drawn, place, tmp_path_factory):
+    """A store that has prepared the folder, and the ref of that."""
+    folder = shutil.copytree(drawn, place / "pictures")
+    store = Store(tmp_path_factory.mktemp("prepared") / "store")
+    ref = prepare(store, folder)
+    shutil.rmtree(folder)
+    return store.disk.root, ref
+
+
+@pytest.fixture
+def prepared(prepared_once, store, folder):
+    """The ref of a first preparation of the folder, which the store has seen."""
+    found, ref = prepared_once
+    subprocess.run(["cp", "-a", found, store.disk.root], check=True)
+    return ref
 
 
 def prepare(store, folder, name="pictures", images="root:", **how):
@@ -79,8 +106,8 @@ def test_pictures_become_what_scoring_would_see(store, folder, color, channels):
         assert data.classes[data.test.labels[list(test).index(path)]] == path.partition("/")[0]
 
 
-def test_the_file_is_what_the_contract_says(store, folder):
-    artifact = store.open(prepare(store, folder))
+def test_the_file_is_what_the_contract_says(store, folder, prepared):
+    artifact = store.open(prepared)
     file = pa.ipc.open_file(pa.memory_map(str(artifact.path("train.arrow"))))
     assert file.num_record_batches == 1
     types = {field.name: field.type for field in file.schema}
@@ -103,8 +130,8 @@ def test_mixed_formats_sizes_and_modes(store, folder):
     assert len(data.train.labels) + len(data.test.labels) == 210
 
 
-def test_a_picture_keeps_its_side_when_others_arrive_and_equal_ones_share_it(store, folder):
-    train, test = sides(store, prepare(store, folder))
+def test_a_picture_keeps_its_side_when_others_arrive_and_equal_ones_share_it(store, folder, prepared):
+    train, test = sides(store, prepared)
     for index in range(30):
         draw(folder / f"dark/new{index}.png", index)
     for path in [*list(train)[:10], *list(test)[:10]]:
@@ -119,8 +146,8 @@ def test_a_picture_keeps_its_side_when_others_arrive_and_equal_ones_share_it(sto
     assert told == "20 files have the content of another one; it is on the same side"
 
 
-def test_another_seed_splits_otherwise_and_the_same_again_alike(store, folder):
-    first, again, other = (prepare(store, folder, split_seed=seed) for seed in (0, 0, 1))
+def test_another_seed_splits_otherwise_and_the_same_again_alike(store, folder, prepared):
+    first, again, other = prepared, prepare(store, folder, split_seed=0), prepare(store, folder, split_seed=1)
     assert first == again
     assert set(sides(store, first)[1]) != set(sides(store, other)[1])
     draws = [lot(f"{index:064x}", 5) for index in range(7000)]
@@ -145,16 +172,16 @@ def test_classes_of_two_pictures_have_one_on_each_side(store, tmp_path):
     assert not set(train) & set(more[1])
 
 
-def test_the_same_content_is_the_same_version_and_is_not_read_again(store, folder, monkeypatch):
-    ref = prepare(store, folder)
+def test_the_same_content_is_the_same_version_and_is_not_read_again(store, folder, monkeypatch, prepared):
+    ref = prepared
     (folder / "dark/000.png").touch()
     assert prepare(store, folder) == ref, "another time, the same content"
     monkeypatch.setattr("tasks.prepare.read_files", lambda *_: pytest.fail("read again"))
     assert prepare(store, folder) == ref
 
 
-def test_only_what_is_new_is_decoded(store, folder, tmp_path):
-    first = prepare(store, folder)
+def test_only_what_is_new_is_decoded(store, folder, tmp_path, prepared):
+    first = prepared
     assert decoded(store, first) == 200
     draw(folder / "light/new.png", 1)
     os.utime(folder / "dark/003.png", (1, 1))
@@ -209,9 +236,9 @@ def test_labels_that_are_too_bad_are_refused_before_anything_is_decoded(store, f
         prepare(store, folder)
 
 
-def test_another_decoder_decodes_anew(store, folder, monkeypatch):
+def test_another_decoder_decodes_anew(store, folder, monkeypatch, prepared):
     """Its pixels may differ in a last bit, and one dataset is of one decoder's."""
-    ref = prepare(store, folder)
+    ref = prepared
     monkeypatch.setattr("PIL.__version__", "1.2.3")
     asked = []
     real = stage.read_files
@@ -253,8 +280,8 @@ def test_a_copy_of_what_a_table_trains_on_is_never_tested_with(store, drawn):
     assert found.bad[tested].startswith(f"duplicate: {tested}.copy.png, which is tested with")
 
 
-def test_a_damaged_or_missing_record_only_costs_time(store, folder):
-    ref = prepare(store, folder)
+def test_a_damaged_or_missing_record_only_costs_time(store, folder, prepared):
+    ref = prepared
     [key] = store.disk.list("staging/prepared")
     path = store.disk.local_path(key)
     content = path.read_bytes()
@@ -268,8 +295,8 @@ def test_a_damaged_or_missing_record_only_costs_time(store, folder):
     assert len(list(store.disk.list("staging/prepared"))) == 1
 
 
-def test_a_damaged_dataset_before_is_no_reason_not_to_make_another(store, folder):
-    first = prepare(store, folder)
+def test_a_damaged_dataset_before_is_no_reason_not_to_make_another(store, folder, prepared):
+    first = prepared
     path = store.open(first).folder / "train.arrow"
     content = path.read_bytes()
     damage(path, content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])

@@ -6,20 +6,26 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import duckdb
 import numpy as np
 import pandas
 import polars
 import pytest
-from commands import answer, complaint
+from commands import answer, complaint, run_flow_inside
 from PIL import Image
 from upheld import asked
 
-from artifacts import aliases, dataset
+from artifacts import aliases, dataset, metrics
 from artifacts.refs import Ref
 from artifacts.store import Store
+from flows.score import score
+from tasks import plan
+from tasks import score as predicting
+from tasks.score import score_plan
+from tasks.shared.listing import FolderError, FolderLost
+
+FILES = 2_000
 
 
 @pytest.fixture
@@ -34,13 +40,12 @@ def store(home):
 
 @pytest.fixture(scope="session")
 def test_images(tmp_path_factory, fashion_mnist):
-    """The 10,000 test images as PNG files, in a folder a class."""
+    """The first FILES test images as PNG files, in a folder a class."""
     top = tmp_path_factory.mktemp("fashion")
     for label in range(10):
         (top / str(label)).mkdir()
-    for index, (image, label) in enumerate(
-        zip(fashion_mnist["test"].images, fashion_mnist["test"].labels, strict=True)
-    ):
+    test = fashion_mnist["test"]
+    for index, (image, label) in enumerate(zip(test.images[:FILES], test.labels[:FILES], strict=True)):
         Image.fromarray(image[..., 0]).save(top / str(label) / f"{index:05d}.png")
     return top
 
@@ -56,16 +61,20 @@ def scored(test_images, server, lookbook_command, shared_environment):
     )
 
 
-def test_ten_thousand_files_have_the_accuracy_that_evaluation_found(scored, first):
+def test_every_file_has_the_class_that_evaluation_found(scored, first, store):
     result = answer(scored)
     assert set(result) >= {
         "predictions", "path", "images", "predicted", "reused", "errors", "images_per_second", "seconds",
     }  # fmt: skip
-    assert (result["images"], result["predicted"], result["reused"], result["errors"]) == (10_000, 10_000, 0, {})
+    assert (result["images"], result["predicted"], result["reused"], result["errors"]) == (FILES, FILES, 0, {})
     table = pandas.read_parquet(result["path"])
     classes = json.loads(_metadata(result)["lookbook.classes"])
-    accuracy = np.mean([classes[int(path[0])] == label for path, label in zip(table.path, table.label, strict=True)])
-    assert accuracy == answer(first)["accuracy"]
+    best = metrics.load(store, Ref.parse(answer(first)["metrics"])).probabilities().argmax(1)
+    places = table.path.str[2:7].astype(int)
+    assert sorted(places) == list(range(FILES))
+    assert table.label.tolist() == [classes[best[place]] for place in places]
+    labels = dataset.load(store, Ref.parse(answer(first)["dataset"])).test.labels
+    assert np.mean(best == labels) == answer(first)["accuracy"], "these are the predictions that its accuracy is of"
 
 
 def _metadata(result):
@@ -76,8 +85,6 @@ def _metadata(result):
 
 
 def test_score_predict_and_evaluate_give_the_same_bits(scored, first, test_images, lookbook, store):
-    from artifacts import metrics
-
     expected = metrics.load(store, Ref.parse(answer(first)["metrics"])).probabilities()
     table = pandas.read_parquet(answer(scored)["path"]).set_index("path")
     labels = dataset.load(store, Ref.parse(answer(first)["dataset"])).test.labels
@@ -101,13 +108,13 @@ def test_pandas_polars_and_duckdb_read_it_with_one_line_each(scored):
 def test_again_nothing_is_scored(scored, test_images, lookbook, server):
     again = answer(lookbook("score", test_images, "--name", "fashion", "--json", PREFECT_API_URL=server))
     assert again["predictions"] == answer(scored)["predictions"]
-    assert (again["predicted"], again["reused"]) == (0, 10_000)
+    assert (again["predicted"], again["reused"]) == (0, FILES)
 
 
 def test_prefects_ui_has_the_report_and_the_progress(scored, server):
     reports = {each["key"]: each for each in asked(server, "artifacts")}
     assert reports["score-fashion"]["type"] == "markdown"
-    for part in ("**10,000** entries of fashion", "| Ankle boot |", answer(scored)["predictions"]):
+    for part in (f"**{FILES:,}** entries of fashion", "| Ankle boot |", answer(scored)["predictions"]):
         assert part in reports["score-fashion"]["data"]
     assert float(reports["score-fashion-progress"]["data"]) == 100
 
@@ -149,93 +156,111 @@ def test_what_can_not_be_scored_is_one_line(lookbook, server, tmp_path, store, a
 
 def test_a_folder_from_a_form_stays_inside_the_roots(server, shared_environment, tmp_path):
     """The flow itself refuses, whatever the form allowed."""
-    program = "import sys\nfrom flows.score import score\nscore(folder=sys.argv[1])"
     environment = {**shared_environment, "PREFECT_API_URL": server}
     environment["LOOKBOOK_IMAGE_ROOTS"] = json.dumps({"photos": str(tmp_path)})
-    run = subprocess.run(
-        [sys.executable, "-c", program, "photos:../etc"], capture_output=True, text=True, env=environment
-    )
-    assert run.returncode == 1
-    assert "FolderError: expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS (photos:)" in run.stderr
+    _, state = run_flow_inside(score, {"folder": "photos:../etc"}, environment)
+    assert state.is_failed()
+    told = r"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS \(photos:\)"
+    with pytest.raises(FolderError, match=told):
+        state.result()
 
 
-@pytest.mark.long
-@pytest.mark.kill
+@pytest.fixture
+def after_the_listing(monkeypatch):
+    """Let something happen when the folder has been listed."""
+    listed = plan.plan_folder
+
+    def do(what):
+        def plan_folder(*given):
+            key = listed(*given)
+            what()
+            return key
+
+        monkeypatch.setattr(plan, "plan_folder", plan_folder)
+
+    return do
+
+
 def test_a_mount_that_vanishes_while_it_is_scored_is_waited_for(
-    scored, test_images, lookbook_command, server, shared_environment, store, tmp_path
+    scored, test_images, after_the_listing, lookbook, server, tmp_path, monkeypatch
 ):
-    folder, away = tmp_path / "mount", tmp_path / "away"
-    shutil.copytree(test_images, folder, copy_function=os.link)
-    away.mkdir()
-    plans = set(store.disk.list("staging/plans"))
-    process = subprocess.Popen(
-        [*lookbook_command, "score", folder, "--name", "mount", "--json", "--verbose"],
-        env={**shared_environment, "PREFECT_API_URL": server},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while process.poll() is None and set(store.disk.list("staging/plans")) == plans:
-        time.sleep(0.002)
-    for each in sorted(folder.iterdir()):
-        each.rename(away / each.name)
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if "in a row that can't be read" in line and away.exists():
-            for each in sorted(away.iterdir()):
-                each.rename(folder / each.name)
-            away.rmdir()
-    assert process.wait(120) == 0, "".join(said)
-    process.stdout.close()
-    result = json.loads(said[-1])
-    assert (result["images"], result["errors"]) == (10_000, {})
-    assert not away.exists(), "the folder was never missed"
-    assert result["classes"] == answer(scored)["classes"]
+    """It comes back when the first try has failed. The task's pause before the next one is none here."""
+    folder, away, failed = tmp_path / "mount", tmp_path / "away", []
+    shutil.copytree(test_images / "0", folder / "0", copy_function=os.link)
+    after_the_listing(lambda: (folder / "0").rename(away))
+
+    def try_to_score(*given, **named):
+        try:
+            return score_plan(*given, **named)
+        except FolderLost as error:
+            failed.append(str(error))
+            away.rename(folder / "0")
+            raise
+
+    monkeypatch.setattr(predicting, "score_plan", try_to_score)
+    monkeypatch.setattr(predicting.score, "retry_delay_seconds", 0)
+    monkeypatch.setattr(predicting.score, "retry_jitter_factor", None)
+    result = answer(lookbook("score", folder, "--name", "mount", "--json", PREFECT_API_URL=server))
+    [told] = failed
+    assert "in a row that can't be read" in told
+    files = len(list((test_images / "0").iterdir()))
+    assert (result["images"], result["errors"]) == (files, {})
+    assert labels(result).items() <= labels(answer(scored)).items()
 
 
-def test_a_table_of_nothing_fails_and_says_what_to_do(test_images, server, shared_environment, tmp_path, store):
+def labels(result):
+    return pandas.read_parquet(result["path"]).set_index("path").label.to_dict()
+
+
+def test_a_table_of_nothing_fails_and_says_what_to_do(
+    test_images, after_the_listing, lookbook, server, tmp_path, store
+):
     """Files that vanish after the listing: fewer than make a folder that went away."""
     for path in sorted((test_images / "0").iterdir())[:30]:
         os.link(path, tmp_path / path.name)
-    program = (
-        "import os, sys; from pathlib import Path; from tasks import plan\n"
-        "listed = plan.plan_folder\n"
-        "def plan_folder(*given):\n"
-        "    key = listed(*given)\n"
-        "    [path.unlink() for path in Path(sys.argv[2]).iterdir()]\n"
-        "    return key\n"
-        "plan.plan_folder = plan_folder\n"
-        "from flows.cli import main; main()\n"
-    )
-    command = [sys.executable, "-c", program, "score", tmp_path, "--name", "nothing"]
-    run = subprocess.run(
-        command, capture_output=True, text=True, timeout=300,
-        env={**shared_environment, "PREFECT_API_URL": server, "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"},
-    )  # fmt: skip
+    after_the_listing(lambda: [path.unlink() for path in tmp_path.iterdir()])
+    run = lookbook("score", tmp_path, "--name", "nothing", PREFECT_API_URL=server)
     assert "found missing 30; predictions/nothing@" in complaint(run)
     assert aliases.current(store.disk, "predictions", "nothing", "latest") is None
+
+
+INTERRUPTED = """
+import os, sys
+from flows.cli import main
+from tasks import plan
+
+def interrupt(event, arguments):
+    # The rows of a second shard are a file, and are about to be recorded.
+    if event == "os.link" and "staging/shards" in os.fspath(arguments[1]):
+        recorded.append(arguments[1])
+        if len(recorded) == 2:
+            os.kill(os.getpid(), kind)
+
+kind, plan.SHARD_FILES, recorded = int(sys.argv.pop(1)), int(sys.argv.pop(1)), []
+sys.addaudithook(interrupt)
+main()
+"""
 
 
 @pytest.mark.long
 @pytest.mark.kill
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_and_started_again_it_ends_with_the_same_version(
-    scored, test_images, lookbook_command, lookbook, server, shared_environment, store, kind
+def test_interrupted_and_started_again_it_goes_on_and_ends_with_the_same_version(
+    test_images, lookbook, server, shared_environment, store, kind, monkeypatch
 ):
+    files = 100  # a shard
+    monkeypatch.setattr(plan, "SHARD_FILES", files)
+    asked = ("score", test_images, "--name", f"ended-by-{kind}", "--json")
+    undisturbed = answer(lookbook(*asked, PREFECT_API_URL=server))
+    command = [sys.executable, "-c", INTERRUPTED, str(int(kind)), str(files), *asked, "--fresh"]
     environment = {**shared_environment, "PREFECT_API_URL": server}
-    command = [*lookbook_command, "score", test_images, "--name", "fashion", "--fresh"]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    parts = store.disk.local_path("staging/parts")
-    before = set(os.listdir(parts))
-    while process.poll() is None and set(os.listdir(parts)) == before:
-        time.sleep(0.002)
-    process.send_signal(kind)
-    said = process.communicate(timeout=60)[1]
-    if kind == signal.SIGINT and process.returncode:
-        assert process.returncode == 130
-        assert "lookbook: interrupted" in said
-        assert "Traceback" not in said
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == (130 if kind == signal.SIGINT else -signal.SIGKILL), run.stderr
+    if kind == signal.SIGINT:
+        assert "lookbook: interrupted" in run.stderr
+        assert "Traceback" not in run.stderr
     assert store.verify().corrupt == []
-    again = answer(lookbook("score", test_images, "--name", "fashion", "--json", PREFECT_API_URL=server))
-    assert again["predictions"] == answer(scored)["predictions"]
+    again = answer(lookbook(*asked, "--fresh", PREFECT_API_URL=server))
+    assert again["predictions"] == undisturbed["predictions"]
+    assert 0 < again["reused"] < FILES
+    assert again["predicted"] + again["reused"] == FILES

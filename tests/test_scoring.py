@@ -1,6 +1,5 @@
 """pytest tests/test_scoring.py: plan, predict and commit on small pictures: what is scored, what is taken over."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from published import damage, remove
+from rights import without_roots_rights
 
-from artifacts import aliases, disk, predictions, weights
+from artifacts import aliases, dataset, disk, predictions, weights
 from artifacts.errors import Corrupt, StoreError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
@@ -37,9 +38,7 @@ from tasks.shared.plans import load_plan
 from tasks.shared.retries import may_pass
 from tasks.shared.watching import Watch
 from tasks.vision.images import ImageSpec
-from tasks.vision.training import TrainingSettings, fit
-
-pytestmark = pytest.mark.slow
+from tasks.vision.recipes import TrainingSettings
 
 CLASSES = ["circle", "square", "line"]
 SPEC = ImageSpec(height=8, width=8, channels=1)
@@ -47,35 +46,106 @@ TABLES = ("staging", "predictions", "aliases/predictions")
 
 
 TRAINING = TrainingSettings(epochs=10, batch_size=16)
+HIDDEN = 20  # units of the dense network
 
 
-@pytest.fixture(scope="session")
-def tensors(shapes):
-    train = shapes["train"]
-    return fit(train.images, train.labels, classes=3, spec=SPEC, settings=TRAINING).tensors
+def tensors():
+    """A network that tells the three classes apart: a hidden unit looks where each of them is bright."""
+    random = np.random.default_rng(0)
+    bright = np.zeros((3, 8, 8), np.float32)
+    bright[0, 2:6, 2:6], bright[1, :2], bright[2, :, 6:] = 1, 1, 1
+    hidden = random.normal(0, 0.05, (64, HIDDEN)).astype(np.float32)
+    hidden[:, :3] += (bright / bright.sum((1, 2), keepdims=True)).reshape(3, 64).T
+    output = random.normal(0, 0.05, (HIDDEN, 3)).astype(np.float32)
+    output[:3] += 5 * np.eye(3, dtype=np.float32)
+    return {
+        "hidden/kernel": hidden, "hidden/bias": np.zeros(HIDDEN, np.float32),
+        "output/kernel": output, "output/bias": np.zeros(3, np.float32),
+    }  # fmt: skip
+
+
+class Templates:
+    """What tests begin with copies of.
+
+    pictures: a folder with the 60 test images in folders. A copy has the same times.
+    store: one with the dataset and the weights, `champion`.
+    scored: the same after a scoring of the folder `place`, with what that gave: `ref` and `outcome`.
+    """
+
+    def __init__(self, top, shapes):
+        self.pictures, self.store, self.scored = top / "pictures", top / "store", top / "scored"
+        self.place = top / "root/pictures"
+        for index, image in enumerate(shapes["test"].images):
+            (self.pictures / str(index % 3)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(self.pictures / str(index % 3) / f"{index:02d}.png")
+        store = Store(self.store)
+        self.dataset = dataset.save(
+            store, "shapes", **shapes, classes=CLASSES, image_spec=SPEC.to_dict(), settings={"source": "drawn"},
+            inputs={}, made={},
+        )  # fmt: skip
+        self.champion = weights.save(
+            store, "shapes", tensors=tensors(), history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+            settings=TRAINING.to_dict(), dataset=self.dataset, made={},
+        )  # fmt: skip
+
+    @cached_property
+    def first(self):
+        """The ref and the outcome of the scoring that `scored` has seen."""
+        copy(self.store, self.scored)
+        return score(Store(self.scored), settings_for(self.place), self.champion)
+
+
+def copy(found, place):
+    """Files that have several names still have them, and times are kept."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", found, place], check=True)
+
+
+def settings_for(pictures):
+    return Settings(image_roots={"root": pictures}, decoders=1)
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory, shapes):
+    return Templates(tmp_path_factory.mktemp("scoring"), shapes)
 
 
 @pytest.fixture
-def champion(store, tensors, shapes_dataset):
-    return weights.save(
-        store, "shapes", tensors=tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
-        settings=TRAINING.to_dict(), dataset=shapes_dataset, made={},
-    )  # fmt: skip
+def store(templates, tmp_path):
+    copy(templates.store, tmp_path / "store")
+    return Store(tmp_path / "store")
 
 
 @pytest.fixture
-def pictures(tmp_path, shapes):
-    """The 60 test images in folders, and one entry of every odd kind."""
-    top = tmp_path / "pictures"
-    for index, image in enumerate(shapes["test"].images):
-        (top / str(index % 3)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(top / str(index % 3) / f"{index:02d}.png")
-    return top
+def shapes_dataset(templates):
+    return templates.dataset
 
 
 @pytest.fixture
-def settings(tmp_path, pictures):
-    return Settings(image_roots={"root": pictures}, decoders=2)
+def champion(templates):
+    return templates.champion
+
+
+@pytest.fixture
+def pictures(templates):
+    """The 60 test images in folders, in the same place in each test."""
+    copy(templates.pictures, templates.place)
+    yield templates.place
+    shutil.rmtree(templates.place, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(pictures):
+    return settings_for(pictures)
+
+
+@pytest.fixture
+def scored(templates, store, pictures):
+    """The ref and the outcome of a first scoring of the pictures, which the store has seen."""
+    first = templates.first
+    remove(store.disk.root)
+    copy(templates.scored, store.disk.root)
+    return first
 
 
 @pytest.fixture(autouse=True)
@@ -111,8 +181,8 @@ def by_path(store, ref):
     return {row["path"]: row for row in rows(store, ref).to_pylist()}
 
 
-def test_the_table_is_what_the_contract_says(store, settings, champion, pictures, shapes):
-    ref, outcome = score(store, settings, champion)
+def test_the_table_is_what_the_contract_says(store, settings, champion, pictures, shapes, scored):
+    ref, outcome = scored
     table = rows(store, ref)
     assert table.schema.names == [
         "path", "sha256", "bytes", "mtime_ns", "width", "height", "label", "confidence", "probabilities", "weights",
@@ -136,11 +206,11 @@ def test_the_table_is_what_the_contract_says(store, settings, champion, pictures
     assert row["confidence"] == max(row["probabilities"]) == row["probabilities"][CLASSES.index(row["label"])]
 
 
-def test_rows_are_the_bits_that_evaluation_saw(store, settings, champion, shapes_dataset):
+def test_rows_are_the_bits_that_evaluation_saw(store, settings, champion, shapes_dataset, scored):
     from artifacts import metrics
 
     expected = metrics.load(store, evaluate_weights(store, champion, shapes_dataset)).probabilities()
-    ref, _ = score(store, settings, champion)
+    ref, _ = scored
     for path, row in by_path(store, ref).items():
         assert row["probabilities"] == expected[int(path[2:4])].tolist()
 
@@ -175,27 +245,10 @@ def test_every_odd_entry_has_one_typed_row(store, settings, champion, pictures):
     assert sum(facts["labels"].values()) + sum(facts["errors"].values()) == facts["rows"] == 69
 
 
-def run_without_rights(store, settings, champion, pictures, without_roots_rights):
-    """The ref of a scoring by a person who isn't root."""
-    program = (
-        "import sys, json; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path\n"
-        "from artifacts.refs import Ref; from artifacts.settings import Settings; from artifacts.store import Store\n"
-        "from test_scoring import score\n"
-        "settings = Settings(image_roots={'root': Path(sys.argv[3])}, decoders=1)\n"
-        "print(score(Store(Path(sys.argv[2])), settings, Ref.parse(sys.argv[4]))[0])\n"
-    )
-    tests = os.path.dirname(__file__)
-    arguments = [tests, str(store.disk.root), str(pictures), str(champion)]
-    run = subprocess.run(
-        [*without_roots_rights, sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True
-    )
-    return Ref.parse(run.stdout.split()[-1])
-
-
-def test_an_unreadable_file_is_a_row_and_is_tried_again(store, settings, champion, pictures, without_roots_rights):
+@pytest.mark.slow
+def test_an_unreadable_file_is_a_row_and_is_tried_again(store, settings, champion, pictures):
     (pictures / "0/00.png").chmod(0o000)
-    ref = run_without_rights(store, settings, champion, pictures, without_roots_rights)
+    ref, _ = without_roots_rights(lambda: score(store, settings, champion))
     row = by_path(store, ref)["0/00.png"]
     assert (row["error"], row["detail"]) == ("unreadable", "the file can't be read: Permission denied")
     (pictures / "0/00.png").chmod(0o644)
@@ -203,8 +256,8 @@ def test_an_unreadable_file_is_a_row_and_is_tried_again(store, settings, champio
     assert by_path(store, ref)["0/00.png"]["error"] is None
 
 
-def test_the_same_folder_again_scores_nothing_and_is_the_same_version(store, settings, champion):
-    ref, first = score(store, settings, champion)
+def test_the_same_folder_again_scores_nothing_and_is_the_same_version(store, settings, champion, scored):
+    ref, first = scored
     again, second = score(store, settings, champion)
     assert again == ref
     assert (second.predicted, second.reused) == (0, 60)
@@ -213,14 +266,14 @@ def test_the_same_folder_again_scores_nothing_and_is_the_same_version(store, set
     assert not list(store.disk.list("staging/plans"))
 
 
-def test_fresh_scores_everything_and_gives_the_same_version(store, settings, champion):
-    ref, _ = score(store, settings, champion)
+def test_fresh_scores_everything_and_gives_the_same_version(store, settings, champion, scored):
+    ref, _ = scored
     again, outcome = score(store, settings, champion, fresh=True)
     assert (again, outcome.predicted, outcome.reused) == (ref, 60, 0)
 
 
-def test_one_new_file_changes_one_shard_and_is_the_only_one_scored(store, settings, champion, pictures):
-    _, before = score(store, settings, champion)
+def test_one_new_file_changes_one_shard_and_is_the_only_one_scored(store, settings, champion, pictures, scored):
+    _, before = scored
     (pictures / "1/01a.png").write_bytes((pictures / "1/01.png").read_bytes())
     ref, after = score(store, settings, champion)
     assert (after.predicted, after.reused) == (1, 60)
@@ -231,8 +284,9 @@ def test_one_new_file_changes_one_shard_and_is_the_only_one_scored(store, settin
     assert aliases.current(store.disk, "predictions", "pictures", "latest") == ref
 
 
-def test_changed_removed_and_touched_files(store, settings, champion, pictures):
-    ref, _ = score(store, settings, champion)
+@pytest.mark.slow
+def test_changed_removed_and_touched_files(store, settings, champion, pictures, scored):
+    ref, _ = scored
     before = by_path(store, ref)
     (pictures / "0/00.png").write_bytes((pictures / "1/01.png").read_bytes())
     (pictures / "0/03.png").unlink()
@@ -248,8 +302,10 @@ def test_changed_removed_and_touched_files(store, settings, champion, pictures):
     assert by_path(store, score(store, settings, champion, name="anew", fresh=True)[0]) == after
 
 
-def test_other_weights_or_another_reading_of_pictures_takes_nothing_over(store, settings, champion, shapes_dataset):
-    score(store, settings, champion)
+@pytest.mark.slow
+def test_other_weights_or_another_reading_of_pictures_takes_nothing_over(
+    store, settings, champion, shapes_dataset, scored
+):
     _, inverted = score(store, settings, champion, invert=True)
     assert inverted.predicted == 60
     other = weights.save(
@@ -261,8 +317,9 @@ def test_other_weights_or_another_reading_of_pictures_takes_nothing_over(store, 
     assert {row["weights"] for row in by_path(store, ref).values()} == {str(other)}
 
 
-def test_invert_sees_the_negative(store, settings, champion, pictures, shapes):
-    ref, _ = score(store, settings, champion)
+@pytest.mark.slow
+def test_invert_sees_the_negative(store, settings, champion, pictures, shapes, scored):
+    ref, _ = scored
     for path in pictures.rglob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
     inverted, _ = score(store, settings, champion, invert=True)
@@ -270,6 +327,7 @@ def test_invert_sees_the_negative(store, settings, champion, pictures, shapes):
         assert row["probabilities"] == by_path(store, ref)[path]["probabilities"]
 
 
+@pytest.mark.slow
 def test_limit_is_a_trial_whose_shards_the_whole_run_takes_over(store, settings, champion):
     ref, outcome = score(store, settings, champion, limit=20)
     assert len(by_path(store, ref)) == 20 == outcome.predicted
@@ -288,6 +346,7 @@ def test_the_same_content_twice_is_a_row_a_path(store, settings, champion, pictu
     assert len(found) == 63
 
 
+@pytest.mark.slow
 def test_what_vanishes_or_changes_after_the_plan_is_told_and_tried_again(store, settings, champion, pictures):
     key, job = listed(store, settings, champion)
     content = (pictures / "0/00.png").read_bytes()
@@ -303,8 +362,8 @@ def test_what_vanishes_or_changes_after_the_plan_is_told_and_tried_again(store, 
     assert (found["0/00.png"]["error"], found["1/01.png"]["error"]) == (None, "unsupported")
 
 
-def test_a_damaged_part_is_refused_by_readers_and_scored_anew(store, settings, champion):
-    ref, outcome = score(store, settings, champion)
+def test_a_damaged_part_is_refused_by_readers_and_scored_anew(store, settings, champion, scored):
+    ref, outcome = scored
     path = store.disk.local_path(outcome.parts[1].key)
     content = bytearray(path.read_bytes())
     content[30] ^= 1
@@ -316,9 +375,9 @@ def test_a_damaged_part_is_refused_by_readers_and_scored_anew(store, settings, c
     assert store.verify().corrupt == []
 
 
-def test_damage_of_the_published_table_itself_is_told(store, settings, champion):
+def test_damage_of_the_published_table_itself_is_told(store, settings, champion, scored):
     """A part in staging and in the version is one file on the disk: the same damage hits both."""
-    _, outcome = score(store, settings, champion)
+    _, outcome = scored
     path = store.disk.local_path(outcome.parts[1].key)
     content = bytearray(path.read_bytes())
     content[30] ^= 1
@@ -327,21 +386,23 @@ def test_damage_of_the_published_table_itself_is_told(store, settings, champion)
         score(store, settings, champion)
 
 
-def test_other_limits_are_another_version_with_a_report_of_its_own(store, settings, champion):
-    ref, _ = score(store, settings, champion)
+@pytest.mark.slow
+def test_other_limits_are_another_version_with_a_report_of_its_own(store, settings, champion, scored):
+    ref, _ = scored
     other, _ = score(store, settings.model_copy(update={"max_image_pixels": 1000}), champion)
     assert other != ref
     assert "report.html" in store.open(other).files
 
 
-def test_a_damaged_earlier_table_is_no_reason_to_fail(store, settings, champion, pictures):
-    ref, _ = score(store, settings, champion)
+def test_a_damaged_earlier_table_is_no_reason_to_fail(store, settings, champion, pictures, scored):
+    ref, _ = scored
     manifest = store.open(ref).folder / "manifest.json"
     damage(manifest, manifest.read_bytes().replace(b"rows", b"rowz"))
     (pictures / "1/01a.png").write_bytes(b"x")
     assert score(store, settings, champion)[0] != ref
 
 
+@pytest.mark.slow
 def test_a_shard_with_a_passing_error_is_resumed_for_that_row_alone(store, settings, champion, pictures):
     key, job = listed(store, settings, champion)
     (pictures / "0/00.png").rename(pictures.parent / "away.png")
@@ -353,6 +414,7 @@ def test_a_shard_with_a_passing_error_is_resumed_for_that_row_alone(store, setti
     assert by_path(store, ref)["0/00.png"]["error"] is None
 
 
+@pytest.mark.slow
 def test_taken_over_or_scored_at_once_the_same_rows_are_the_same_version(store, settings, champion, pictures):
     (pictures / "1/aa.png").write_bytes(b"\x89PNG")
     (pictures / "1/zz.txt").write_bytes(b"text")
@@ -374,6 +436,7 @@ def test_an_empty_or_missing_folder_fails_and_makes_no_version(store, settings, 
     assert not list(store.disk.list("staging"))
 
 
+@pytest.mark.slow
 def test_two_identical_runs_at_once_give_one_version(store, settings, champion):
     with ThreadPoolExecutor(2) as pool:
         refs = {each.result()[0] for each in [pool.submit(score, store, settings, champion) for _ in range(2)]}
@@ -383,8 +446,9 @@ def test_two_identical_runs_at_once_give_one_version(store, settings, champion):
     assert store.verify().corrupt == []
 
 
-def test_a_full_disk_leaves_what_was_there(store, settings, champion, pictures, monkeypatch):
-    ref, _ = score(store, settings, champion)
+@pytest.mark.slow
+def test_a_full_disk_leaves_what_was_there(store, settings, champion, pictures, monkeypatch, scored):
+    ref, _ = scored
     (pictures / "0/00a.png").write_bytes((pictures / "0/00.png").read_bytes())
     create = store.disk.create
 
@@ -410,18 +474,19 @@ def test_a_full_disk_leaves_what_was_there(store, settings, champion, pictures, 
 
 
 KILLED = """
-import os, sys
+import json, os, signal, sys
 from pathlib import Path
 import numpy as np
 from artifacts import weights
-from artifacts.refs import Ref; from artifacts.settings import Settings; from artifacts.store import Store
+from artifacts.refs import Ref; from artifacts.store import Store
 from tasks import plan
 from tasks.shared import model
 from tasks.vision.images import ImageSpec
 plan.SHARD_FILES = 8
+CHANGES = ("os.link", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod")
 
 def load(store, ref, temperature, processors):
-    # The network in NumPy: TensorFlow's import would take most of the time in which the run may be killed.
+    # The network in NumPy: TensorFlow would be imported by each run.
     published = weights.load(store, ref)
     w = published.tensors
     def predict(images):
@@ -433,68 +498,74 @@ def load(store, ref, temperature, processors):
 
 model.load = load
 sys.path.insert(0, sys.argv[1])
-from test_scoring import score
-settings = Settings(image_roots={"root": Path(sys.argv[2])}, decoders=2)
-for root in sys.stdin:  # a run is a fork, which has everything imported
-    if (run := os.fork()) == 0:
-        os.setsid()
-        print(*score(Store(Path(root.strip())), settings, Ref.parse(sys.argv[3]))[:1], flush=True)
+from test_scoring import score, settings_for
+
+def run(root, kill_at):
+    seen = 0
+    def count(event, arguments):
+        nonlocal seen
+        if event in CHANGES or event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            seen += 1
+            if seen == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+    score(Store(Path(root)), settings_for(Path(sys.argv[2])), Ref.parse(sys.argv[3]))
+    return seen
+
+for line in sys.stdin:  # a run is a fork, which has everything imported
+    said, say = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.write(say, str(run(*json.loads(line))).encode())
         os._exit(0)
-    print(run, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]), flush=True)
+    os.close(say)
+    with open(said) as changes:
+        told = changes.read()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), told or 0, flush=True)
 """
+KILLS = 20
 
 
 @pytest.mark.long
 @pytest.mark.kill
-def test_killed_at_twenty_moments_and_resumed_it_yields_the_rows_of_an_uninterrupted_run(
+def test_killed_at_many_changes_of_files_and_resumed_it_yields_the_rows_of_an_uninterrupted_run(
     store, tmp_path, champion, pictures
 ):
+    """The changes are drawn from all that an uninterrupted run makes, so some runs are done before theirs."""
     (pictures / "bad.png").write_bytes(b"\x89PNG")
-    (tmp_path / "killed.py").write_text(KILLED)
-    command = [sys.executable, tmp_path / "killed.py", os.path.dirname(__file__), pictures, str(champion)]
-    runner = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(pictures), str(champion)]
+    runner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def run(root, kill_after=None):
-        """The run's exit status, and its length in seconds."""
-        started = time.monotonic()
-        print(root, file=runner.stdin, flush=True)
-        pid = int(runner.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            with contextlib.suppress(ProcessLookupError):  # it was quicker
-                os.kill(pid, signal.SIGKILL)
-        said = runner.stdout.readline().strip()
-        if said.startswith("predictions/"):
-            said = runner.stdout.readline().strip()
-        return int(said), time.monotonic() - started
+    def run(root, kill_at=None):
+        """The run's exit status, and how many changes it made if it was not killed."""
+        print(json.dumps([str(root), kill_at]), file=runner.stdin, flush=True)
+        return tuple(map(int, runner.stdout.readline().split()))
 
     whole = tmp_path / "whole"
-    shutil.copytree(store.disk.root, whole)
-    assert run(whole)[0] == 0
+    copy(store.disk.root, whole)
+    status, changes = run(whole)
+    assert status == 0
     [ref] = Store(whole).refs("predictions")
-    for folder in TABLES:
-        remove(whole / folder)
-    _, length = run(whole)
-    moments = random.Random(0)
+    drawn = random.Random(0)
     kills = 0
-    while kills < 20:
-        kills += run(store.disk.root, kill_after=moments.uniform(0, length))[0] == -signal.SIGKILL
+    while kills < KILLS:
+        status, _ = run(store.disk.root, drawn.randint(1, changes))
+        assert status in (0, -signal.SIGKILL)
+        kills += status != 0
         assert store.verify().corrupt == []
-        if kills % 5 == 0:  # begin anew, so that kills meet every stage
+        if status == 0 or kills % 5 == 0:  # begin anew, so that kills meet every stage
             for folder in TABLES:
                 if (store.disk.root / folder).exists():
                     remove(store.disk.root / folder)
     assert run(store.disk.root)[0] == 0
-    runner.stdin.close()
-    runner.wait(10)
-    runner.stdout.close()
+    with runner:
+        runner.stdin.close()
     assert list(store.refs("predictions")) == [ref]
     assert rows(store, ref).equals(rows(Store(whole), ref))
     assert len(rows(store, ref)) == 61
     assert store.verify().corrupt == []
 
 
+@pytest.mark.slow
 def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, champion, pictures, shapes_dataset):
     evaluate_weights(store, champion, shapes_dataset)
     (pictures / "<b>bad.png").write_bytes(b"GIF8")
@@ -594,10 +665,9 @@ def test_a_plan_that_is_read_is_not_mapped(store, settings, champion):
         assert found.path.name not in maps.read()
 
 
-def test_unchanged_parts_are_hashed_once_a_run(store, settings, champion, pictures, monkeypatch):
-    score(store, settings, champion)
+def test_unchanged_parts_are_hashed_once_a_run(store, settings, champion, pictures, monkeypatch, scored):
     (pictures / "1/01a.png").write_bytes((pictures / "1/01.png").read_bytes())
-    time.sleep(1.1)  # files that were changed just now are hashed again
+    monkeypatch.setattr(disk, "_SETTLED_SECONDS", 0)  # files that were changed just now are hashed again
     monkeypatch.setattr(disk, "_HASHED", {})  # as in a new process
     hashed = Counter()
     whole = hashlib.file_digest
@@ -626,6 +696,7 @@ def twin(pictures, top):
     return top
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pictures", "twin"])
 def test_another_folder_with_the_same_names_sizes_and_times_has_its_own_rows(
     store, settings, champion, pictures, tmp_path, name
@@ -644,6 +715,7 @@ def test_another_folder_with_the_same_names_sizes_and_times_has_its_own_rows(
     assert (again.predicted, again.reused) == (0, 60)
 
 
+@pytest.mark.slow
 def test_a_folder_behind_a_link_that_was_moved_on_is_another_one(store, settings, champion, pictures, tmp_path):
     other = twin(pictures, tmp_path / "twin")
     current = tmp_path / "current"
@@ -670,6 +742,7 @@ def moving(settings, pictures, tmp_path):
     return settings.model_copy(update={"image_roots": {"root": current}}), move
 
 
+@pytest.mark.slow
 def test_a_link_that_is_moved_before_the_table_is_published_leaves_the_next_table_right(
     store, champion, moving, pictures, tmp_path
 ):
@@ -703,6 +776,7 @@ def test_a_link_that_is_moved_after_the_listing_is_told(store, champion, moving,
     assert score(store, linked, champion)[1].predicted == 60
 
 
+@pytest.mark.slow
 def test_a_folder_whose_path_is_no_utf8_is_scored_like_any(store, settings, champion, pictures, tmp_path):
     odd = pictures.rename(tmp_path / os.fsdecode(b"\xff"))
     odd_settings = settings.model_copy(update={"image_roots": {"root": odd}})
@@ -712,6 +786,7 @@ def test_a_folder_whose_path_is_no_utf8_is_scored_like_any(store, settings, cham
     assert score(store, odd_settings, champion)[1].reused == 60
 
 
+@pytest.mark.slow
 def test_a_link_that_becomes_a_file_of_its_size_and_time_is_scored(store, settings, champion, pictures):
     path = pictures / "0/00.png"
     content = path.read_bytes()
@@ -725,14 +800,15 @@ def test_a_link_that_becomes_a_file_of_its_size_and_time_is_scored(store, settin
     assert by_path(store, score(store, settings, champion)[0])["0/00.png"]["error"] is None
 
 
-def test_a_folder_that_moved_keeps_its_rows_by_content(store, settings, champion, pictures, tmp_path):
-    ref, _ = score(store, settings, champion)
+def test_a_folder_that_moved_keeps_its_rows_by_content(store, settings, champion, pictures, tmp_path, scored):
+    ref, _ = scored
     moved = pictures.rename(tmp_path / "moved")
     elsewhere = settings.model_copy(update={"image_roots": {"root": moved}})
     again, outcome = score(store, elsewhere, champion)
     assert (again, outcome.predicted, outcome.reused) == (ref, 0, 60)
 
 
+@pytest.mark.slow
 def test_an_older_listing_that_is_done_later_does_not_take_latest_back(store, settings, champion, pictures):
     key, job = listed(store, settings, champion)
     outcome = score_plan(store, settings, job, load_plan(store.disk, key))
@@ -751,6 +827,7 @@ def test_an_older_listing_that_is_done_later_does_not_take_latest_back(store, se
     assert aliases.current(store.disk, "predictions", "pictures", "latest") == older, "listed anew, it is the newest"
 
 
+@pytest.mark.slow
 def test_a_listing_by_a_clock_that_was_ahead_does_not_hold_latest(store, settings, champion, pictures, monkeypatch):
     now = time.time
     with monkeypatch.context() as ahead:
@@ -761,8 +838,9 @@ def test_a_listing_by_a_clock_that_was_ahead_does_not_hold_latest(store, setting
     assert aliases.current(store.disk, "predictions", "pictures", "latest") == newer
 
 
-def test_a_table_of_nothing_is_published_and_latest_stays(store, settings, champion, pictures):
-    before, _ = score(store, settings, champion)
+@pytest.mark.slow
+def test_a_table_of_nothing_is_published_and_latest_stays(store, settings, champion, pictures, scored):
+    before, _ = scored
     (pictures / "0/00.png").write_bytes(b"x")
     key, job = listed(store, settings, champion, fresh=True)
     for path in sorted(pictures.rglob("*.png"))[:40]:
@@ -801,6 +879,7 @@ def many(pictures, count=400):
         (pictures / f"{index:03d}.png").write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_folder_that_vanishes_is_one_failure_that_is_tried_again(store, settings, champion, pictures, tmp_path):
     many(pictures)
     key, job = listed(store, settings, champion)
@@ -820,16 +899,18 @@ def test_a_folder_that_vanishes_is_one_failure_that_is_tried_again(store, settin
     assert store.open(ref).facts["errors"] == {}
 
 
-def test_files_without_permission_are_rows_however_many(store, settings, champion, pictures, without_roots_rights):
+@pytest.mark.slow
+def test_files_without_permission_are_rows_however_many(store, settings, champion, pictures):
     many(pictures, 400)
     for path in sorted(pictures.glob("*.png"))[100:250]:
         path.chmod(0o000)
-    ref = run_without_rights(store, settings, champion, pictures, without_roots_rights)
+    ref, _ = without_roots_rights(lambda: score(store, settings, champion))
     assert store.open(ref).facts["errors"] == {"unreadable": 150}
 
 
-def test_an_interrupted_fresh_scoring_goes_on_with_what_it_finished(store, settings, champion, pictures):
-    ref, _ = score(store, settings, champion)
+@pytest.mark.slow
+def test_an_interrupted_fresh_scoring_goes_on_with_what_it_finished(store, settings, champion, pictures, scored):
+    ref, _ = scored
     key, job = listed(store, settings, champion, fresh=True)
     found = load_plan(store.disk, key)
 
@@ -849,12 +930,13 @@ def test_an_interrupted_fresh_scoring_goes_on_with_what_it_finished(store, setti
     assert (whole.predicted, whole.reused) == (60, 0), "what was published is not gone on with"
 
 
-def test_other_tools_read_the_folder(store, settings, champion):
-    ref, _ = score(store, settings, champion)
+def test_other_tools_read_the_folder(store, settings, champion, scored):
+    ref, _ = scored
     folder = predictions.load(store, ref).folder
     assert pq.read_table(folder).num_rows == 60
 
 
+@pytest.mark.slow
 def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(store, settings, champion, shapes):
     """The pictures are the test images: calibrated or not, nothing differs from the test split."""
     published = weights.load(store, champion)
