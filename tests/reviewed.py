@@ -2,15 +2,14 @@
 the page's server."""
 
 import hashlib
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import uvicorn
+from asgi import serve
 from PIL import Image
 
 from artifacts import aliases, dataset, predictions, weights
@@ -19,7 +18,6 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Shards, record_digest
 from artifacts.store import Store
-from flows.ports import listen
 from flows.review_app import guarded, make_app
 from tasks.vision.images import ImageSpec
 
@@ -122,20 +120,8 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-@contextmanager
 def served(
     settings: Settings, password: str | None = None, clock: Callable[[], float] = time.monotonic
-) -> Iterator[str]:
-    """The page's server, in a thread of this process: its URL. Who asks before it answers waits at its socket."""
-    [listening_on] = listen("127.0.0.1", 0)
-    port = listening_on.getsockname()[1]
-    app = guarded(make_app(settings, clock=clock), "127.0.0.1", port, password)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening_on]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening_on.close()
+) -> AbstractContextManager[str]:
+    """The page's server, in a thread of this process: its URL."""
+    return serve(lambda port: guarded(make_app(settings, clock=clock), "127.0.0.1", port, password))

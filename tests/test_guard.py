@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from asgi import serve
 from browser import Browser
 from upheld import PATIENCE, asked
 from websockets.exceptions import InvalidStatus
@@ -139,55 +140,90 @@ def test_the_own_page_works_by_both_names(browser, up, host):
         page.get_by_text("weekly", exact=True).wait_for()
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"origin": "https://evil.example", **JSON},
-        {"origin": "https://evil.example", "content-type": "text/plain"},
-        {"origin": "https://evil.example"},
-        {"origin": "null"},
-        {"origin": ""},
-        {"origin": "http://127.0.0.1:1", **JSON},
-        {"origin": "http://127.0.0.1.evil.example:{port}", **JSON},
-        {"host": "evil.example", **JSON},
-        {"host": "evil.example:{port}", **JSON},
-        {"host": "127.0.0.1.evil.example:{port}", **JSON},
-        {"host": "evil.example:{port}", "origin": "http://evil.example:{port}", **JSON},
-        {"host": "", **JSON},
-        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
-    ],
-    ids=str,
+FROM_ELSEWHERE = (
+    {"origin": "https://evil.example", **JSON},
+    {"origin": "https://evil.example", "content-type": "text/plain"},
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": ""},
+    {"origin": "http://127.0.0.1:1", **JSON},
+    {"origin": "http://127.0.0.1.evil.example:{port}", **JSON},
+    {"host": "evil.example", **JSON},
+    {"host": "evil.example:{port}", **JSON},
+    {"host": "127.0.0.1.evil.example:{port}", **JSON},
+    {"host": "evil.example:{port}", "origin": "http://evil.example:{port}", **JSON},
+    {"host": "", **JSON},
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"},
 )
-def test_a_request_from_elsewhere_is_refused_in_a_line(up, name, headers):
-    headers = {key: value.replace("{port}", str(urlsplit(up.url).port)) for key, value in headers.items()}
-    body = f'{{"name": "{name}", "value": 1}}'.encode()
-    answer = httpx.post(f"{up.api}/variables/", content=body, headers=headers, timeout=PATIENCE)
+OUR_OWN = (
+    {},
+    {"host": "localhost:{port}"},
+    {"host": "[::1]:{port}"},
+    {"origin": "http://127.0.0.1:{port}"},
+    {"origin": "http://localhost:{port}"},
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
+    {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"},
+)
+
+
+def to(url, headers):
+    """The headers, with the port of the server at `url`."""
+    return {key: value.replace("{port}", str(urlsplit(url).port)) for key, value in headers.items()}
+
+
+def refused(answer):
     assert answer.status_code == 403
     assert answer.text.startswith("refused: expected ")
     assert len(answer.text.splitlines()) == 1
     assert "access-control-allow-origin" not in answer.headers
-    assert httpx.get(up.url, headers=headers, timeout=PATIENCE).status_code == 403
+
+
+async def content(scope, receive, send):
+    """An application that answers whoever gets through."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """The address of a server on loopback that has nothing but a guard."""
+    with serve(lambda port: Guard(content, own_origins("127.0.0.1", port), password=False)) as url:
+        yield url
+
+
+@pytest.mark.parametrize("headers", FROM_ELSEWHERE, ids=str)
+def test_a_request_from_elsewhere_gets_a_line_and_no_further(guarded, headers):
+    refused(httpx.post(guarded, content=b"{}", headers=to(guarded, headers)))
+    assert httpx.get(guarded, headers=to(guarded, headers)).status_code == 403
+
+
+@pytest.mark.parametrize("headers", OUR_OWN, ids=str)
+def test_the_own_page_and_programs_get_through(guarded, headers):
+    assert httpx.post(guarded, json={}, headers=to(guarded, headers)).status_code == 200
+
+
+def test_two_names_at_once_are_refused(guarded):
+    port = urlsplit(guarded).port
+    with socket.create_connection(("127.0.0.1", port)) as there:
+        there.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nHost: evil.example\r\n\r\n".encode())
+        assert there.recv(100).split()[1] in (b"400", b"403")
+
+
+def test_prefects_server_refuses_what_comes_from_elsewhere(up, name):
+    body = f'{{"name": "{name}", "value": 1}}'.encode()
+    for headers in FROM_ELSEWHERE:
+        given = {"headers": to(up.url, headers), "timeout": PATIENCE}
+        refused(httpx.post(f"{up.api}/variables/", content=body, **given))
+        assert httpx.get(up.url, **given).status_code == 403
     assert written(up, name) == []
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"host": "localhost:{port}"},
-        {"host": "[::1]:{port}"},
-        {"origin": "http://127.0.0.1:{port}"},
-        {"origin": "http://localhost:{port}"},
-        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"},
-        {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"},
-    ],
-    ids=str,
-)
-def test_the_own_page_and_programs_are_answered(up, headers):
-    headers = {key: value.replace("{port}", str(urlsplit(up.url).port)) for key, value in headers.items()}
-    answer = httpx.post(f"{up.api}/variables/filter", json={}, headers=headers, timeout=PATIENCE)
-    assert answer.status_code == 200
-    assert answer.headers.get("access-control-allow-origin") == headers.get("origin")
+def test_prefects_server_answers_its_own_page_and_programs(up):
+    for headers in OUR_OWN:
+        given = to(up.url, headers)
+        answer = httpx.post(f"{up.api}/variables/filter", json={}, headers=given, timeout=PATIENCE)
+        assert answer.status_code == 200
+        assert answer.headers.get("access-control-allow-origin") == given.get("origin")
 
 
 def test_a_socket_from_elsewhere_is_refused(up):
@@ -270,12 +306,8 @@ def test_the_server_beside_a_run_is_guarded_too(tmp_path):
     ],
 )
 def test_behind_a_proxy_the_password_decides(password, headers, status):
-    async def prefect(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
     async def ask():
-        guard = Guard(prefect, own_origins("127.0.0.1", 4200) | {"https://prefect.example"}, password)
+        guard = Guard(content, own_origins("127.0.0.1", 4200) | {"https://prefect.example"}, password)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(guard, client=("127.0.0.1", 9))) as client:
             return await client.get("http://127.0.0.1:4200/", headers=headers)
 
