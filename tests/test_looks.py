@@ -3,6 +3,7 @@ those that were learned from."""
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from artifacts import dataset as datasets
 from artifacts.features import Features
 from artifacts.settings import Settings
 from artifacts.shards import Part
+from artifacts.store import Store
 from tasks.reports.scoring import Summary
 from tasks.requests import ScoreRequest
 from tasks.reviewing.looks import in_order
@@ -45,9 +47,10 @@ def noise(seed):
     return np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-def on_backbone(store):
-    """Weights on a backbone, and what they learned from: stripes, whose features are on record."""
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A store with weights on a backbone, and what they learned from: stripes, whose features are on record."""
+    store = Store(tmp_path_factory.mktemp("looks") / "store")
     backbone = backbones.load(store, pretrained.add_package(store))
     train = np.stack([stripes(number % 3, number) for number in range(24)])
     test = np.stack([stripes(number % 3, 100 + number) for number in range(12)])
@@ -63,11 +66,19 @@ def on_backbone(store):
     )  # fmt: skip
     for images in (train, test):
         embed(store, Embedding(backbone, SPEC, "float32", "/CPU:0"), images)
-    return weights.save(
+    return store.disk.root, weights.save(
         store, "stripes", tensors={"output/bias": np.zeros(3, np.float32)}, history=[], classes=CLASSES,
         image_spec=SPEC.to_dict(), settings={"architecture": "transfer"}, dataset=learned, backbone=backbone.ref,
         precision="float32", made={},
     )  # fmt: skip
+
+
+@pytest.fixture
+def on_backbone(published, store):
+    """Those weights, in a store of the test's own."""
+    root, ref = published
+    shutil.copytree(root, store.disk.root)
+    return ref
 
 
 def save(folder, pictures):

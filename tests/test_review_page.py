@@ -56,7 +56,7 @@ class Served:
 
     def kill(self, by=signal.SIGKILL):
         self.process.send_signal(by)
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self.process.stdout.close()
         return status
 
