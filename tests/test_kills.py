@@ -6,20 +6,20 @@ import itertools
 import json
 import os
 import signal
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import numpy as np
 import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
-from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import SecretStr
 from upheld import asked, patch, post
 from waiting import eventually
 
 from artifacts import runs
-from flows.automations import SILENT_SECONDS
+from flows import automations
 from flows.heartbeats import EVERY_SECONDS, HEARTBEAT
 from flows.serving import healthy
 
@@ -43,22 +43,19 @@ def ends_shard(name):
 
 
 @contextlib.contextmanager
-def told_dead_after(up, seconds):
-    """The automation that marks crashed what gives no sign of life takes less of silence for the end of a run."""
+def told_dead_soon(up):
+    """Silence is taken for the end of a run after ten seconds, the least that Prefect takes, instead of ninety."""
+    [made] = [each for each in asked(up.api, "automations") if "process died" in each["name"]]
+    assert made["trigger"]["within"] == automations.SILENT_SECONDS == 3 * EVERY_SECONDS == 90
+    notify = SecretStr(up.environment["LOOKBOOK_NOTIFY_URL"])
     with temporary_settings({PREFECT_API_URL: up.api}), get_client(sync_client=True) as client:
-        [found] = client.read_automations_by_name("Lookbook: a run whose process died is marked crashed")
-
-        def put(within):
-            trigger = found.trigger.model_copy(update={"within": within})
-            kept = {name: getattr(found, name) for name in ("name", "description", "enabled", "actions")}
-            client.update_automation(found.id, AutomationCore(**kept, trigger=trigger))
-
-        assert found.trigger.within == timedelta(seconds=SILENT_SECONDS) == 3 * timedelta(seconds=EVERY_SECONDS)
-        put(timedelta(seconds=seconds))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(automations, "SILENT_SECONDS", 10)
+            automations.create_automations(client, notify)
         try:
             yield
         finally:
-            put(found.trigger.within)
+            automations.create_automations(client, notify)
 
 
 def give_a_last_sign_of_life(up, run):
@@ -69,9 +66,10 @@ def give_a_last_sign_of_life(up, run):
         "prefect.resource.role": "flow",
         "prefect.resource.name": found["name"].partition("-")[0],
     }
-    beat = {"id": str(uuid4()), "event": HEARTBEAT, "occurred": datetime.now(UTC).isoformat(), "payload": {}}
+    now = datetime.now(UTC).isoformat()
+    beat = {"id": str(uuid4()), "event": HEARTBEAT, "occurred": now, "payload": {}, "related": [of_flow]}
     beat["resource"] = {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.name": found["name"]}
-    post(f"{up.api}/events", [{**beat, "related": [of_flow]}])
+    post(f"{up.api}/events", [beat])
 
 
 def test_killed_with_their_worker_runs_are_crashed_and_go_on_when_they_are_run_again(up, champion):
@@ -93,10 +91,11 @@ def test_killed_with_their_worker_runs_are_crashed_and_go_on_when_they_are_run_a
     finished = sum(json.loads(each.read_text())["rows"] for each in set(shards.glob("*/*.json")) - known)
     assert up.store.verify().corrupt == []
 
-    with told_dead_after(up, seconds=1):
+    with told_dead_soon(up):
         for run in (training, scoring):
             give_a_last_sign_of_life(up, run)
-            assert up.wait(run, "CRASHED")["state"]["message"].startswith("no sign of life for 90 seconds")
+        for run in (training, scoring):
+            assert up.wait(run, "CRASHED")["state"]["message"].startswith("no sign of life for 10 seconds")
     up.retry(training)
     up.retry(scoring)
     assert up.wait(scoring)["state_type"] == "COMPLETED", up.logs(scoring)
