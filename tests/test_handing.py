@@ -113,7 +113,7 @@ def test_a_cluster_that_does_not_answer_is_given_up(monkeypatch):
     """Ray's own calls can hang; then a thread ends the program with what is known."""
     from tasks.cluster import conductor as module
 
-    conductor = module.Conductor({"numbers": [0]}, None, None)
+    conductor = module.Conductor({"numbers": [0], "ready_seconds": 60.0}, None, None)
     assert conductor.given_up() is None
     monkeypatch.setattr(module, "_SILENT_SECONDS", 0.0)
     assert conductor.given_up().endswith("within 0 s, found none: it does not answer any more")

@@ -110,7 +110,10 @@ def test_from_a_folder_to_a_decision_and_again_with_more_pictures(lookbook, serv
     assert "expected weights with a temperature, fitted on held-out images" in told
 
     draw(tmp_path / "things", 60, 200)
-    second = answer(lookbook("retrain", "--images", tmp_path / "things", *QUICK, "--json"))
+    gate = {"significance": 0.04, "minimum_accuracy": 0.01, "max_recall_drop": 0.2}
+    asked = (word for name, value in gate.items() for word in (f"--{name.replace('_', '-')}", value))
+    second = answer(lookbook("retrain", "--images", tmp_path / "things", *QUICK, *asked, "--json"))
+    assert second["numbers"].items() >= gate.items()
     data = dataset.load(store, Ref.parse(second["dataset"]))
     assert data.artifact.manifest["provenance"]["decoded"] == 280, "those that are new"
     assert second["numbers"]["champion_metrics"].startswith("metrics/things@")

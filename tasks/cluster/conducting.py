@@ -26,6 +26,7 @@ _PROGRAM = ("-P", "-m", "tasks.cluster.conductor")  # -P: nothing from the curre
 _ROOT = Path(__file__).absolute().parents[2]
 _SILENT_SECONDS = 120.0  # the conductor says something every second, but for its start
 _END_SECONDS = 10.0
+_READY_SECONDS = 60.0  # for an actor to say who it is
 _READ_BYTES = 1 << 16
 _SHARED = ("store", "store_options", "max_image_bytes", "max_image_pixels", "max_image_seconds")
 
@@ -80,6 +81,7 @@ def carry_out(
         "likeness": dict(likeness()),
         "numbers": list(numbers),
         "piece": piece,
+        "ready_seconds": _READY_SECONDS,
         "work": {**work, "environment": shared_environment(settings)},
     }
     before = [0, 0, 0]

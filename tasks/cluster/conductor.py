@@ -33,8 +33,6 @@ from tasks.cluster.likeness import differences
 _MOST_PROCESSORS = 8  # an actor has: one thread of it feeds all decoders
 _OBJECT_STORE_BYTES = 75 << 20  # the least that Ray takes; nothing is put there
 _CONNECT_SECONDS = 10.0
-_READY_SECONDS = 60.0  # for an actor to say who it is
-_NOT_STARTED = f"its actor did not start in {_READY_SECONDS:g} s: are its processors in use, or its memory full?"
 _TURN_SECONDS = 0.5
 _LOOK_SECONDS = 1.0  # between two looks at an actor's progress
 _NODES_SECONDS = 5.0  # between two looks at the cluster's nodes
@@ -82,6 +80,9 @@ class Conductor:
 
     def __init__(self, task: dict[str, Any], tell: Any, ended: threading.Event) -> None:
         self._task, self._tell, self._ended = task, tell, ended
+        self._not_started = (
+            f"its actor did not start in {task['ready_seconds']:g} s: are its processors in use, or its memory full?"
+        )
         self._handing = Handing(task["numbers"])
         self._hands: dict[str, Hand] = {}
         self._refused: dict[str, str] = {}
@@ -117,7 +118,7 @@ class Conductor:
         """Why nothing more can be hoped for, where Ray hangs. Asked by another thread."""
         if time.monotonic() - self._turned_at < _SILENT_SECONDS:
             return None
-        late = [f"{hand.name}: {_NOT_STARTED}" for hand in list(self._hands.values()) if hand.doing == "facts"]
+        late = [f"{hand.name}: {self._not_started}" for hand in list(self._hands.values()) if hand.doing == "facts"]
         reasons = "; ".join(sorted(late)) or "it does not answer any more"
         return f"expected an answer of the cluster within {_SILENT_SECONDS:g} s, found none: {reasons}"
 
@@ -217,9 +218,9 @@ class Conductor:
         for hand in list(self._hands.values()):
             if hand.doing == "do" and hand.progress is None and now - hand.looked_at > _LOOK_SECONDS:
                 hand.looked_at, hand.progress = now, hand.actor.progress.remote()
-            if hand.doing == "facts" and now - hand.since > _READY_SECONDS:
+            if hand.doing == "facts" and now - hand.since > self._task["ready_seconds"]:
                 self._kind = "lost"  # others may be done with it later
-                self._refuse(hand, _NOT_STARTED)
+                self._refuse(hand, self._not_started)
 
     def _failed(self, hand: Hand, kind: str, text: str) -> None:
         """An actor failed: it rests, or is let go; what it had in hand is others'."""
