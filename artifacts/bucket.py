@@ -22,6 +22,7 @@ from artifacts.objects import ODD, TRIES, Bucket, pause
 from artifacts.settings import Settings
 
 LARGE_BYTES = 32 << 20
+_LISTED = 1000  # keys that are handed on at once
 _CHUNK_BYTES = 16 << 20  # of a large file, on its way
 _PROBES = 8  # creates of one key at once, of which one must win
 _PROBE = "staging/probe"
@@ -178,7 +179,7 @@ class BucketDisk(Bucket):
         while True:
             try:
                 with self.asking("list", prefix):
-                    for batch in obstore.list(self.store, prefix=prefix, offset=last, chunk_size=1000):
+                    for batch in obstore.list(self.store, prefix=prefix, offset=last, chunk_size=_LISTED):
                         for each in batch:
                             last, left = each["path"], TRIES
                             yield each

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import os
 import random
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a-test", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_EC2_METADATA_DISABLED": "1"}
-
+KEYS_A_REQUEST = 100  # that this service lists, where others list a thousand
 
 _SERVER = """
 import base64, json, logging, sys
@@ -44,8 +45,9 @@ class S3:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(KEYS_A_REQUEST)},
+        )  # fmt: skip
         self.url = self._process.stdout.readline().strip()
         assert self.url, "moto didn't start"
 
