@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 TRIES = 3  # of what obstore has given up
+PAUSE_SECONDS = 0.1  # before the second try
 _TIMEOUT = "60s"  # for a request and its answer, of 32 MiB at most
 _ANONYMOUS, _INSTANCE = "anonymous", "instance"
 
@@ -159,8 +160,8 @@ class Bucket:
 
 
 def pause(tried: int) -> float:
-    """0.1 s, twice as long with every try, and up to twice of that, so that writers don't come back all at once."""
-    return float(0.1 * 2**tried * (1 + secrets.randbelow(1000) / 1000))
+    """PAUSE_SECONDS, twice as long with every try, and up to twice of that, so that writers don't come back all at once."""
+    return float(PAUSE_SECONDS * 2**tried * (1 + secrets.randbelow(1000) / 1000))
 
 
 def _reason(text: str, code: str, refused: bool) -> str:
@@ -205,7 +206,11 @@ def _connect(root: str, options: Mapping[str, str], what: str) -> "ObjectStore":
     retry: RetryConfig = {
         "max_retries": 6,
         "retry_timeout": timedelta(seconds=30),
-        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
+        "backoff": {
+            "init_backoff": timedelta(seconds=PAUSE_SECONDS),
+            "max_backoff": timedelta(seconds=3),
+            "base": 2,
+        },
     }
     try:
         made = getattr(obstore.store, service.store)
