@@ -22,7 +22,6 @@ from artifacts.objects import ODD, TRIES, Bucket, pause
 from artifacts.settings import Settings
 
 LARGE_BYTES = 32 << 20
-_LISTED = 1000  # keys that are handed on at once
 _CHUNK_BYTES = 16 << 20  # of a large file, on its way
 _PROBES = 8  # creates of one key at once, of which one must win
 _PROBE = "staging/probe"
@@ -171,24 +170,9 @@ class BucketDisk(Bucket):
         return f"{self.root}/{key}"
 
     def _listed(self, prefix: str) -> Iterator[Any]:
-        """What obstore tells of each key; when the network fails, it goes on behind the last one."""
-        import obstore
-
+        """What obstore tells of each key of a store."""
         self._marked()
-        last, left = None, TRIES
-        while True:
-            try:
-                with self.asking("list", prefix):
-                    for batch in obstore.list(self.store, prefix=prefix, offset=last, chunk_size=_LISTED):
-                        for each in batch:
-                            last, left = each["path"], TRIES
-                            yield each
-                return
-            except StoreAway:
-                left -= 1
-                if not left:
-                    raise
-                time.sleep(pause(TRIES - left))
+        yield from self.listed(prefix)
 
     def _marked(self) -> bool:
         """Whether there is a store already. Raises StoreError for what is no bucket: a web page lists nothing."""

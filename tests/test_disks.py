@@ -99,7 +99,7 @@ def test_keys_are_listed_in_order_by_folder(disk):
 
 
 def test_more_keys_than_a_request_lists(disk, monkeypatch):
-    monkeypatch.setattr("artifacts.bucket._LISTED", 40)
+    monkeypatch.setattr("artifacts.objects._LISTED", 40)
     number = KEYS_A_REQUEST * 3 // 2
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(lambda each: disk.create(f"many/{each:05d}", b""), range(number)))
