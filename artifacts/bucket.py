@@ -170,24 +170,9 @@ class BucketDisk(Bucket):
         return f"{self.root}/{key}"
 
     def _listed(self, prefix: str) -> Iterator[Any]:
-        """What obstore tells of each key; when the network fails, it goes on behind the last one."""
-        import obstore
-
+        """What obstore tells of each key of a store."""
         self._marked()
-        last, left = None, TRIES
-        while True:
-            try:
-                with self.asking("list", prefix):
-                    for batch in obstore.list(self.store, prefix=prefix, offset=last, chunk_size=1000):
-                        for each in batch:
-                            last, left = each["path"], TRIES
-                            yield each
-                return
-            except StoreAway:
-                left -= 1
-                if not left:
-                    raise
-                time.sleep(pause(TRIES - left))
+        yield from self.listed(prefix)
 
     def _marked(self) -> bool:
         """Whether there is a store already. Raises StoreError for what is no bucket: a web page lists nothing."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 TRIES = 3  # of what obstore has given up
+PAUSE_SECONDS = 0.1  # before the second try
+_LISTED = 1000  # keys that are handed on at once
 _TIMEOUT = "60s"  # for a request and its answer, of 32 MiB at most
 _ANONYMOUS, _INSTANCE = "anonymous", "instance"
 
@@ -112,6 +114,25 @@ class Bucket:
         except NotFound:
             return None
 
+    def listed(self, prefix: str) -> Iterator[Any]:
+        """What obstore tells of each key; when the network fails, it goes on behind the last one. Raises StoreError."""
+        import obstore
+
+        last, left = None, TRIES
+        while True:
+            try:
+                with self.asking("list", prefix):
+                    for batch in obstore.list(self.store, prefix=prefix, offset=last, chunk_size=_LISTED):
+                        for each in batch:
+                            last, left = each["path"], TRIES
+                            yield each
+                return
+            except StoreAway:
+                left -= 1
+                if not left:
+                    raise
+                time.sleep(pause(TRIES - left))
+
     def again(self, verb: str, key: str, ask: Callable[[], _Answer]) -> _Answer:
         """Ask, and again when the network fails though obstore has tried several times. Raises NotFound, StoreError."""
         for left in reversed(range(TRIES)):
@@ -159,8 +180,8 @@ class Bucket:
 
 
 def pause(tried: int) -> float:
-    """0.1 s, twice as long with every try, and up to twice of that, so that writers don't come back all at once."""
-    return float(0.1 * 2**tried * (1 + secrets.randbelow(1000) / 1000))
+    """PAUSE_SECONDS, twice as long with every try, and up to twice of that: writers don't come back all at once."""
+    return float(PAUSE_SECONDS * 2**tried * (1 + secrets.randbelow(1000) / 1000))
 
 
 def _reason(text: str, code: str, refused: bool) -> str:
@@ -205,7 +226,11 @@ def _connect(root: str, options: Mapping[str, str], what: str) -> "ObjectStore":
     retry: RetryConfig = {
         "max_retries": 6,
         "retry_timeout": timedelta(seconds=30),
-        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=3), "base": 2},
+        "backoff": {
+            "init_backoff": timedelta(seconds=PAUSE_SECONDS),
+            "max_backoff": timedelta(seconds=3),
+            "base": 2,
+        },
     }
     try:
         made = getattr(obstore.store, service.store)

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import os
 import random
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a-test", "AWS_SECRET_ACCESS_KEY": "not-a-secret", "AWS_EC2_METADATA_DISABLED": "1"}
-
+KEYS_A_REQUEST = 100  # that this service lists, where others list a thousand
 
 _SERVER = """
 import base64, json, logging, sys
@@ -44,8 +45,9 @@ class S3:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+            [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(KEYS_A_REQUEST)},
+        )  # fmt: skip
         self.url = self._process.stdout.readline().strip()
         assert self.url, "moto didn't start"
 
@@ -83,7 +85,7 @@ class Proxy:
     """Passes requests on to `url`. `faults` says what becomes of a request, by its method and path: None, or
 
     - lost: it is passed on, and its answer isn't;
-    - stall: its answer takes 3 s;
+    - stall: its answer doesn't come for as long as it is waited for;
     - reset: it isn't passed on;
     - cut: the answer breaks off half-way;
     - unconditional, unmarked: it is passed on without its condition, or without its metadata;
@@ -94,6 +96,7 @@ class Proxy:
 
     def __init__(self, url, faults=lambda method, path: None, latency=0.0):
         self.asked, self.faulty = Counter(), 0
+        self._asked_again = threading.Condition()
         self.faults, self.latency = faults, latency
         host, port = url.removeprefix("http://").split(":")
 
@@ -104,9 +107,11 @@ class Proxy:
 
             def answer(self):
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                proxy.asked[self.command] += 1
                 fault = proxy.faults(self.command, self.path)
-                proxy.faulty += fault is not None
+                with proxy._asked_again:
+                    proxy.asked[self.command] += 1
+                    proxy.faulty += fault is not None
+                    proxy._asked_again.notify_all()
                 time.sleep(proxy.latency)
                 if isinstance(fault, tuple):
                     content = b"<Error><Code>%s</Code></Error>" % fault[1].encode()
@@ -127,8 +132,8 @@ class Proxy:
                     found = upstream.getresponse()
                     content = found.read()
                 if fault == "stall":
-                    time.sleep(3)
-                if fault == "lost":
+                    self.rfile.read(1)  # nothing comes, until whoever asked hangs up
+                if fault in ("lost", "stall"):
                     self.hang_up()
                     return
                 self.send_response(found.status)
@@ -157,6 +162,12 @@ class Proxy:
         self._server.handle_error = lambda *_: None  # clients that gave up
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def wait_for_requests(self, number):
+        """Until so many more have come."""
+        with self._asked_again:
+            number += self.asked.total()
+            assert self._asked_again.wait_for(lambda: self.asked.total() >= number, 120), "nobody asks any more"
 
     def __enter__(self):
         return self

@@ -7,12 +7,12 @@ import os
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from buckets import Proxy, make_bucket, options_for, sometimes
-from commands import run_process
+from buckets import KEYS_A_REQUEST, Proxy, make_bucket, options_for, sometimes
+from commands import run_inside
 from conftest import draw_classes
 from PIL import Image
 
-from artifacts import predictions
+from artifacts import objects, predictions
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -119,6 +119,19 @@ def test_what_may_not_be_read_is_a_row_and_a_service_that_is_gone_is_not(setting
             check_folder(again, "photos:")
 
 
+@pytest.mark.parametrize("kind", Proxy.FAULTS)
+def test_a_list_whose_answer_is_lost_is_asked_for_again(bucket, settings, put, s3, monkeypatch, kind):
+    for number in range(KEYS_A_REQUEST + 10):
+        put(f"{number:03}.png", b"x")
+    monkeypatch.setattr(objects, "PAUSE_SECONDS", 0.005)
+    with Proxy(s3) as proxy:
+        monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(proxy.url))
+        for left in ([kind], [None, kind]):  # of the first and the second request
+            proxy.faults = lambda _method, _path, left=left: left.pop(0) if left else None
+            assert len(walked(Settings())) == KEYS_A_REQUEST + 10
+        assert proxy.faulty == 2
+
+
 @pytest.mark.parametrize("text", ["photos:../x", "photos:a//b", "s3://elsewhere/x", "other:"])
 def test_no_form_leads_elsewhere(settings, text):
     with pytest.raises(FolderError, match="expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS"):
@@ -140,17 +153,22 @@ def test_labels_come_from_folders_and_tables_of_a_bucket(settings, put):
 
 
 @pytest.mark.long
-def test_a_bucket_is_learned_and_scored_as_a_folder_is(shapes, bucket, s3, tmp_path):
+def test_a_bucket_is_learned_and_scored_as_a_folder_is(shapes, bucket, s3, tmp_path, server):
     draw_classes(tmp_path / "photos", shapes["train"].images, shapes["train"].labels, 120)
     name = f"{bucket.removeprefix('s3://').split('/')[0]}-photos"
     make_bucket(s3, name)
     for path in (tmp_path / "photos").rglob("*.png"):
         httpx.put(f"{s3}/{name}/photos/{path.relative_to(tmp_path / 'photos')}", content=path.read_bytes())
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "LOOKBOOK_STORE": str(tmp_path / "store")}
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": server,
+        "LOOKBOOK_STORE": str(tmp_path / "store"),
+    }
     small = ["--image-size", "8", "--color", "grey", "--architecture", "dense", "--json"]
 
     def answer(*verb):
-        done = run_process(verb, environment)
+        done = run_inside(verb, environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 

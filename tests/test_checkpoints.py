@@ -218,17 +218,28 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(content):
             read_torch(content[:size])
 
 
-@pytest.mark.slow
-def test_random_damage_gives_tensors_or_a_refusal(content):
+def read_damaged(content, size, draws):
+    """Read it again and again, each time with three of its first `size` bytes replaced."""
     random = np.random.default_rng(0)
-    head = np.frombuffer(content[:47_000], np.uint8)
-    for _ in range(200):
+    head = np.frombuffer(content[:size], np.uint8)
+    for _ in range(draws):
         damaged = head.copy()
         damaged[random.integers(0, len(head), 3)] = random.integers(0, 256, 3)
         try:
-            read_torch(damaged.tobytes() + content[47_000:])
+            read_torch(damaged.tobytes() + content[size:])
         except CheckpointError:
             continue
+
+
+@pytest.mark.slow
+def test_random_damage_gives_tensors_or_a_refusal(content):
+    read_damaged(content, 47_000, draws=40)
+
+
+def test_random_damage_of_a_small_checkpoint_does_so_too():
+    """Its pickles have few bytes that are names."""
+    small = checkpoint(tensor(), ["0"], storages=NUMBERS)
+    read_damaged(small, len(small), draws=2000)
 
 
 def test_another_machines_byte_order_is_refused():

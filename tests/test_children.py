@@ -1,6 +1,7 @@
 """pytest tests/test_children.py: whose code decoder processes run, what they are given, and what they may do."""
 
 import ctypes
+import functools
 import io
 import itertools
 import json
@@ -218,6 +219,7 @@ def encoded(picture, format, **options):
     return file.getvalue()
 
 
+@functools.cache
 def every_kind():
     """Files of all formats and modes, and damaged ones: name -> content."""
     random = np.random.default_rng(0)

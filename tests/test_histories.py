@@ -8,6 +8,7 @@ that it had yet to tidy up is. The disk is a real folder with a clock of its own
 
 import os
 import random
+import shutil
 import tempfile
 import threading
 import uuid
@@ -102,6 +103,12 @@ class Watched(LocalDisk):
     def __init__(self, root, turns=None):
         super().__init__(root)
         self.turns, self.clock, self.running, self._written = turns, 1e9, set(), {}
+
+    def copied_to(self, root, turns):
+        """The disk of a copy of the folder, at the same time."""
+        copy = Watched(root, turns)
+        copy.clock, copy._written = self.clock, dict(self._written)
+        return copy
 
     def let_pass(self, hours):
         """Runs that go on give signs of life meanwhile."""
@@ -419,17 +426,26 @@ class Twice(Turns):
         return self._steps[name] <= 0
 
 
-def beside(do, folder, **steps):
-    """`do` and a collection. Returns the store, the version that nobody needed, and whose turns there were."""
-    turns = Twice(**steps)
-    store = Store(folder)
-    store.disk = Watched(folder, turns)
+@pytest.fixture
+def begun(tmp_path):
+    """A store with an old version that nobody needs, and a newer one, and the old one's ref."""
+    store = Store(tmp_path / "begun")
+    store.disk = Watched(tmp_path / "begun")
     old = store.publish("datasets", "hats", {"train.arrow": b"old"}, settings={}, inputs={}, facts={})
     store.disk.let_pass(100)
     store.publish("datasets", "hats", {"train.arrow": b"new"}, settings={}, inputs={}, facts={})
+    return store, old
+
+
+def beside(do, begun, folder, **steps):
+    """`do` and a collection, in a copy of a store. Returns the copy, and whose turns there were."""
+    (given, old), turns = begun, Twice(**steps)
+    shutil.copytree(given.disk.root, folder)
+    store = Store(folder)
+    store.disk = given.disk.copied_to(folder, turns)
     side_by_side(store.disk, turns, work=[lambda: do(store, old)], collect=[lambda: collected(store, old)])
     assert store.verify().corrupt == []
-    return store, old, turns
+    return store, turns
 
 
 def collected(store, old):
@@ -461,13 +477,14 @@ def claimed(store, old):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("do", [published_again, made_from_it, pinned, claimed])
-def test_at_every_step_of_both(tmp_path, do):
+def test_at_every_step_of_both(tmp_path, begun, do):
     """What was published, pinned or claimed with success is there; what something was made from, too."""
+    _, old = begun
     work = 0
     while True:
         collect = 1
         while True:
-            store, old, turns = beside(do, tmp_path / f"{work}-{collect}", work=work, collect=collect)
+            store, turns = beside(do, begun, tmp_path / f"{work}-{collect}", work=work, collect=collect)
             if do is published_again or list(store.refs("weights")) or pins.pinned(store.disk):
                 assert store.has(old), (work, collect)
             if not turns.went("collect"):

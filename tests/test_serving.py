@@ -19,6 +19,7 @@ from flows.ports import listen
 from flows.serving import command, garbage_collected_apart, healthy
 
 BUSY_SECONDS = 20
+WRITES = 40
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def server(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.server
-def test_a_server_answers_while_many_write(server, writes=40):
+def test_a_server_answers_while_many_write(server):
     """Some of them leave before they have their answer, as those do whose patience ends."""
     flow = httpx.post(f"{server}/flows/", json={"name": "many"}, timeout=PATIENCE).json()["id"]
     made, enough = itertools.count(1), threading.Event()
@@ -125,7 +126,7 @@ def test_a_server_answers_while_many_write(server, writes=40):
                 with suppress(httpx.TransportError):  # Prefect asks again, too
                     run = {"flow_id": flow, "state": {"type": "RUNNING"}}
                     answer = client.post("/flow_runs/", json=run, timeout=patience)
-                    if answer.is_success and next(made) >= writes:
+                    if answer.is_success and next(made) >= WRITES:
                         enough.set()
 
     with ThreadPoolExecutor(12) as pool:

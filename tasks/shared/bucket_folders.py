@@ -76,17 +76,13 @@ class BucketFolder:
 
     def walk(self) -> Iterator[Entry]:
         """Objects that stand for a folder (`sub/`, no bytes) are passed over where something is in it."""
-        import obstore
-
         before: Entry | None = None
         try:
-            with self._bucket.asking("list", ""):
-                for batch in obstore.list(self._bucket.store, chunk_size=1000):
-                    for found in batch:
-                        entry = Entry(found["path"].encode(), found["size"], _time_ns(found), True)
-                        if before and before.path and (before.size or not entry.path.startswith(before.path + b"/")):
-                            yield before
-                        before = entry
+            for found in self._bucket.listed(""):
+                entry = Entry(found["path"].encode(), found["size"], _time_ns(found), True)
+                if before and before.path and (before.size or not entry.path.startswith(before.path + b"/")):
+                    yield before
+                before = entry
         except StoreAway as error:
             raise FolderLost(str(error)) from None
         except StoreError as error:
