@@ -26,8 +26,6 @@ from tasks.vision import sources
 from tasks.vision.errors import ExportError
 from tasks.vision.images import ImageSpec
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parents[1]
 FORMATS = ("saved-model", "tflite", "onnx")
 ARCHITECTURES = ("dense", "conv")
@@ -95,6 +93,7 @@ def run_onnx(path, images, top):
 RUNTIMES = {"saved-model": run_saved_model, "tflite": run_tflite, "onnx": run_onnx}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_another_runtime_gives_the_same_labels_and_probabilities(
@@ -111,6 +110,7 @@ def test_another_runtime_gives_the_same_labels_and_probabilities(
     assert len(set(expected.argmax(1))) >= 8, "a network that has learned something"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("items", [1, 3, 300])
 def test_any_batch_will_do(exported, trained, tmp_path, file_format, items):
@@ -119,6 +119,7 @@ def test_any_batch_will_do(exported, trained, tmp_path, file_format, items):
     np.testing.assert_allclose(found, trained.predicted["conv"][:items], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_what_is_beside_the_graph(exported, trained, architecture, file_format):
@@ -149,6 +150,7 @@ def umask():
     return mask
 
 
+@pytest.mark.slow
 def test_an_onnx_graph_is_sound_and_tells_what_it_is(exported, trained):
     import onnx
     import onnxruntime
@@ -167,6 +169,7 @@ def test_an_onnx_graph_is_sound_and_tells_what_it_is(exported, trained):
         assert ImageSpec.from_dict(json.loads(notes["lookbook.image_spec"])) == SPEC
 
 
+@pytest.mark.slow
 def test_a_tflite_graph_needs_built_in_operations_only(exported):
     from ai_edge_litert.interpreter import Interpreter
 
@@ -179,6 +182,7 @@ def test_a_tflite_graph_needs_built_in_operations_only(exported):
         assert not [each["op_name"] for each in interpreter._get_ops_details() if "Flex" in each["op_name"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_colour_pictures_of_an_odd_size(tmp_path, architecture, file_format):
@@ -196,6 +200,7 @@ def test_colour_pictures_of_an_odd_size(tmp_path, architecture, file_format):
     np.testing.assert_allclose(found, Predictor(network)(images), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_onnx_leaves_the_environment_as_it_was(exported):
     assert "tf2onnx" in sys.modules
     assert "TF_CPP_MIN_LOG_LEVEL" not in os.environ
@@ -208,6 +213,7 @@ def test_formats_that_can_be_named_are_those_that_are_known():
     assert tuple(option.type.choices) == get_args(Format) == tuple(FILES) == FORMATS
 
 
+@pytest.mark.slow
 def test_tensorflow_reads_no_saved_model_below_a_folder_whose_name_is_a_pattern(trained, tmp_path):
     with pytest.raises(OutputError, match=r"found \[ in .*/new \[1\]/1; name another"):
         export(trained.store, trained.refs["dense"], "saved-model", tmp_path / "new [1]/1")
@@ -216,6 +222,7 @@ def test_tensorflow_reads_no_saved_model_below_a_folder_whose_name_is_a_pattern(
     np.testing.assert_allclose(found, trained.predicted["dense"][:50], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_no_room(trained, tmp_path, file_format):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -230,6 +237,7 @@ def test_no_room(trained, tmp_path, file_format):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_graph_whose_numbers_are_others_is_not_exported(trained, tmp_path, monkeypatch, file_format):
     from tasks.vision import exporting
@@ -283,6 +291,7 @@ def test_a_dataset_that_is_damaged_or_gone(store, shapes, shapes_dataset, tmp_pa
     assert issubclass(OutputError, LookbookError)
 
 
+@pytest.mark.slow
 def test_the_pages_examples_run(exported, trained, tmp_path, monkeypatch):
     """The Python of docs/exporting.md: pixels first, then each runtime with them."""
     pixels, *runtimes = re.findall(r"```python\n(.*?)```", (ROOT / "docs/exporting.md").read_text(), re.DOTALL)

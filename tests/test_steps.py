@@ -12,8 +12,6 @@ from tasks.vision.network import Conv, Dense
 from tasks.vision.recipes import TrainingSettings, settings_for
 from tasks.vision.training import fit
 
-pytestmark = pytest.mark.slow
-
 SHORT = TrainingSettings(epochs=3, batch_size=16)
 SHORT_CONV = settings_for("conv", epochs=1, batch_size=32, learning_rate=0.05)
 
@@ -55,6 +53,7 @@ def by_hand(images, labels, settings, weights):
     return history, (w1, b1, w2, b2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -76,6 +75,7 @@ def test_training_is_the_same_as_by_hand_in_numpy(shapes, change):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "near"), [(SHORT, 1e-5), (SHORT_CONV, 1e-3)], ids=["dense", "conv"])
 def test_graph_and_eager_give_the_same_losses(shapes, settings, near):
     graph, eager = train(shapes["train"], settings), train(shapes["train"], settings, execution="eager")
@@ -99,6 +99,7 @@ def test_eager_runs_the_python_of_the_forward_pass_at_every_step(shapes, monkeyp
     assert seen == [True] * 19
 
 
+@pytest.mark.slow
 def test_flips_mirror_images_left_to_right(shapes):
     """A class that differs from its mirror image in nothing but the side can't be told apart with flips."""
     images, labels = shapes["train"].images.copy(), np.arange(300, dtype=np.int32) % 2
@@ -116,6 +117,7 @@ def test_flips_mirror_images_left_to_right(shapes):
     assert accuracy["flips"] < 0.7
 
 
+@pytest.mark.slow
 def test_running_statistics_are_of_the_data_even_after_few_steps(shapes):
     """Two steps: nothing of the first 0 and 1 is left."""
     split = shapes["train"]

@@ -1,8 +1,6 @@
 """pytest tests/test_training.py: `fit` learns, stops, goes on, and gives the same bits."""
 
-import contextlib
 import dataclasses
-import io
 import os
 
 import numpy as np
@@ -98,8 +96,8 @@ def test_labels_may_be_any_whole_numbers(shapes, short):
 
 @pytest.fixture(scope="module")
 def forks():
-    """Processes of their own that have one processor since their start, and whose TensorFlow has not computed yet."""
-    with Forks(1) as forks:
+    """Processes of their own. TensorFlow has not computed there yet, so it takes as many threads as `fit` asks for."""
+    with Forks() as forks:
         yield forks
 
 
@@ -127,14 +125,14 @@ for architecture in ("dense", "conv"):
 @pytest.mark.kill
 def test_processes_with_one_processor_and_with_all_give_the_same_bits(forks, tmp_path):
     """test_resume.py has processes with equal processors."""
-    status, said = forks.run(BITS, tmp_path / "said")
-    assert status == 0, said
-    processors, *one = said.splitlines()
+    with Forks(1) as of_one_processor:
+        (ended, one), (also_ended, many) = (
+            each.run(BITS, tmp_path / str(number)) for number, each in enumerate((of_one_processor, forks))
+        )
+    assert (ended, also_ended) == (0, 0), one + many
+    (processors, *one), (all_processors, *many) = one.splitlines(), many.splitlines()
     assert processors == "1"
-    with contextlib.redirect_stdout(io.StringIO()) as here:
-        exec(BITS, {})
-    processors, *many = here.getvalue().splitlines()
-    assert processors == str(len(os.sched_getaffinity(0)))
+    assert all_processors == str(len(os.sched_getaffinity(0)))
     assert len(one) == 2
     assert one == many
 

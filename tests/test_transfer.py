@@ -3,15 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 import signal
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 from published import damage
 from sklearn.datasets import load_sample_images
+from trainings import Forks
 
 from artifacts import backbones, weights
 from artifacts import dataset as datasets
@@ -37,8 +38,6 @@ from tasks.vision.lite0 import CLASSIFIER, FEATURES, FOLDED, fold
 from tasks.vision.recipes import fine_tuning, settings_for
 from tasks.vision.training import fit
 from tasks.vision.transfer import Whole, head_on
-
-pytestmark = pytest.mark.slow
 
 SPEC = ImageSpec(height=64, width=64, channels=3)
 CLASSES = ["dots", "stripes"]
@@ -80,16 +79,40 @@ def publish(store, train, test):
     )  # fmt: skip
 
 
-def train(store, dataset, settings=TRAINING, lines=None):
+def train(store, dataset, settings=TRAINING, lines=None, execution="graph"):
     said = lines if lines is not None else []
     with TrainingProgress(settings.epochs, said.append, "drawn") as progress:
-        return train_weights(store, dataset, settings, "graph", "cpu", progress, Deadline.after(1))
+        return train_weights(store, dataset, settings, execution, "cpu", progress, Deadline.after(1))
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory):
+    """A store with the dataset of `drawn`, its features, and weights that were trained on it."""
+    store = Store(tmp_path_factory.mktemp("trained") / "store")
+    dataset = publish(store, draw(40, 0), draw(20, 1))
+    embedded(store, dataset)
+    return SimpleNamespace(store=store, dataset=dataset, ref=train(store, dataset))
+
+
+@pytest.fixture
+def trained(trained_once, tmp_path):
+    """A copy of it."""
+    copied = Store(shutil.copytree(trained_once.store.disk.root, tmp_path / "trained"))
+    return SimpleNamespace(**{**vars(trained_once), "store": copied})
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """Processes of their own (trainings.py)."""
+    with Forks() as forks:
+        yield forks
 
 
 def embedded(store, dataset, settings=TRAINING):
     embed_dataset(store, dataset, settings, "cpu", Deadline.after(1), lambda line: None)
 
 
+@pytest.mark.slow
 def test_photographs_get_the_right_class_of_imagenet(folded, backbone):
     """scikit-learn's samples: a Chinese temple, and a flower (Google's class 442 is a bell cote, 985 a daisy)."""
     photographs = np.stack(
@@ -118,6 +141,7 @@ def test_folding_changes_no_numbers(backbone):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_features_depend_on_no_neighbours_and_no_number_of_processors(folded, precision, monkeypatch):
     images = draw(21, 3).images
@@ -127,12 +151,14 @@ def test_features_depend_on_no_neighbours_and_no_number_of_processors(folded, pr
     np.testing.assert_array_equal(np.concatenate([alone(images[k : k + 1]) for k in range(21)]), found)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near(folded):
     images = draw(16, 4).images
     exact, near = (Embedder(folded, each)(images) for each in ("float32", "bfloat16"))
     assert np.abs(exact - near).mean() < 0.05 * exact.std()
 
 
+@pytest.mark.slow
 def test_a_grey_picture_is_its_colours_alike(folded):
     images = draw(3, 5).images
     images[:] = images[..., :1]
@@ -140,6 +166,7 @@ def test_a_grey_picture_is_its_colours_alike(folded):
     np.testing.assert_array_equal(grey, Embedder(folded, "float32")(images))
 
 
+@pytest.mark.slow
 def test_mirror_images_are_views_of_their_own(folded):
     images = draw(5, 6).images
     embedder = Embedder(folded, "float32")
@@ -161,6 +188,7 @@ class Counted:
         monkeypatch.setattr(Embedder, "_embed", counted)
 
 
+@pytest.mark.slow
 def test_a_picture_is_embedded_once(store, drawn, backbone, monkeypatch):
     counted = Counted(monkeypatch)
     embedded(store, drawn)
@@ -178,6 +206,7 @@ def test_a_picture_is_embedded_once(store, drawn, backbone, monkeypatch):
     assert counted.pictures == 120, "the mirror images of what is trained on"
 
 
+@pytest.mark.slow
 def test_equal_trainings_are_one_version_and_name_what_they_stand_on(store, drawn):
     lines = []
     first = train(store, drawn, lines=lines)
@@ -198,6 +227,7 @@ def test_equal_trainings_are_one_version_and_name_what_they_stand_on(store, draw
     assert store.verify().corrupt == []
 
 
+@pytest.mark.slow
 def test_two_classes_of_three_pictures_give_a_model(store):
     dataset = publish(store, draw(6, 0), draw(2, 1))
     settings = settings_for("transfer", per_class=[3, 3], epochs=3, precision="float32")
@@ -217,9 +247,9 @@ def test_the_usual_picture_of_a_folder_decides_what_is_recommended(tmp_path):
     assert usual_side(settings, "all:photographs") == 0
 
 
-def test_it_tells_dots_from_stripes(store, drawn):
-    ref = train(store, drawn)
-    ready = model.load(store, ref)
+@pytest.mark.slow
+def test_it_tells_dots_from_stripes(trained):
+    ready = model.load(trained.store, trained.ref)
     test = draw(30, 9)
     probabilities = ready.predict(test.images)
     assert (probabilities.argmax(1) == test.labels).mean() > 0.9
@@ -228,7 +258,9 @@ def test_it_tells_dots_from_stripes(store, drawn):
     np.testing.assert_array_equal(ready.predict(test.images[3:4])[0], probabilities[3])
 
 
-def test_a_head_that_was_watched_learns_from_all_images_in_the_end(store, drawn, folded):
+@pytest.mark.slow
+def test_a_head_that_was_watched_learns_from_all_images_in_the_end(trained, folded):
+    store, drawn = trained.store, trained.dataset
     watched = dataclasses.replace(TRAINING, validation=0.2)
     lines = []
     published = weights.load(store, train(store, drawn, watched, lines))
@@ -244,6 +276,7 @@ def test_a_head_that_was_watched_learns_from_all_images_in_the_end(store, drawn,
     assert (patient.tensors["output/kernel"] != published.tensors["output/kernel"]).any()
 
 
+@pytest.mark.slow
 def test_a_head_that_was_interrupted_goes_on_to_the_same_bits(folded):
     images = draw(40, 0)
     found = Embedder(folded, "float32")(images.images)
@@ -274,6 +307,7 @@ def test_a_head_that_was_interrupted_goes_on_to_the_same_bits(folded):
     assert (plain.tensors["output/kernel"] != whole.tensors["output/kernel"]).any(), "mirror images were seen"
 
 
+@pytest.mark.slow
 def test_balanced_classes_count_the_same(folded):
     """3 pictures of one class beside 40 of the other. The first step, from a kernel of zeros, moves the biases towards
     the class that counts more; where both count the same, it leaves them."""
@@ -289,6 +323,7 @@ def test_balanced_classes_count_the_same(folded):
     assert apart["balanced"] < 1e-6
 
 
+@pytest.mark.slow
 def test_fine_tuning_moves_all_of_it_and_says_how_long_it_will_take(store, drawn, backbone):
     lines = []
     settings = dataclasses.replace(TRAINING, fine_tune=1)
@@ -307,8 +342,24 @@ def test_fine_tuning_moves_all_of_it_and_says_how_long_it_will_take(store, drawn
     np.testing.assert_allclose(tf.nn.softmax(whole(tf.constant(test.images))), ready.predict(test.images), atol=1e-5)
 
 
-def interrupted(store, drawn, settings, monkeypatch):
-    """A training that is interrupted in its fourth epoch, the second of fine-tuning. States are kept all the time."""
+@pytest.fixture
+def few(store):
+    """A dataset of 12 pictures to train on and 4 to test on."""
+    return publish(store, draw(12, 0), draw(4, 1))
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Another store with the same dataset."""
+    store = Store(tmp_path / "undisturbed")
+    publish(store, draw(12, 0), draw(4, 1))
+    return store
+
+
+def interrupted(store, dataset, settings, monkeypatch):
+    """A training that is interrupted in its fourth epoch, the second of fine-tuning. States are kept all the time.
+
+    These trainings are eager: a graph of the whole network takes ten seconds to make."""
     monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", -1.0)
     with monkeypatch.context() as patch:
         told = TrainingProgress.on_epoch
@@ -320,30 +371,29 @@ def interrupted(store, drawn, settings, monkeypatch):
 
         patch.setattr(TrainingProgress, "on_epoch", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(store, drawn, settings)
+            train(store, dataset, settings, execution="eager")
 
 
-@pytest.mark.long
-def test_a_fine_tuning_does_not_go_on_from_that_of_another_head(store, drawn, tmp_path, monkeypatch):
-    settings = dataclasses.replace(TRAINING, epochs=3, fine_tune=2)
-    other = Store(tmp_path / "undisturbed")
-    undisturbed = train(other, publish(other, draw(40, 0), draw(20, 1)), settings)
-    interrupted(store, drawn, dataclasses.replace(settings, epochs=2, learning_rate=0.03), monkeypatch)
-    assert train(store, drawn, settings) == undisturbed
+@pytest.mark.slow
+def test_a_fine_tuning_does_not_go_on_from_that_of_another_head(store, few, elsewhere, monkeypatch):
+    settings = dataclasses.replace(TRAINING, epochs=3, fine_tune=2, batch_size=12)
+    undisturbed = train(elsewhere, few, settings, execution="eager")
+    interrupted(store, few, dataclasses.replace(settings, epochs=2, learning_rate=0.03), monkeypatch)
+    assert train(store, few, settings, execution="eager") == undisturbed
 
 
-@pytest.mark.long
-def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, drawn, tmp_path, monkeypatch):
-    settings = dataclasses.replace(TRAINING, epochs=2, fine_tune=2)
-    other = Store(tmp_path / "undisturbed")
-    undisturbed = train(other, publish(other, draw(40, 0), draw(20, 1)), settings)
-    interrupted(store, drawn, settings, monkeypatch)
+@pytest.mark.slow
+def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, few, elsewhere, monkeypatch):
+    settings = dataclasses.replace(TRAINING, epochs=2, fine_tune=2, batch_size=12)
+    undisturbed = train(elsewhere, few, settings, execution="eager")
+    interrupted(store, few, settings, monkeypatch)
     lines = []
-    assert train(store, drawn, settings, lines) == undisturbed
+    assert train(store, few, settings, lines, execution="eager") == undisturbed
     assert [line for line in lines if "going on" in line][-1] == "going on after epoch 1, where an earlier run was"
     assert list(store.disk.list("staging/training")) == []
 
 
+@pytest.mark.slow
 def test_a_gradient_of_the_whole_network_is_a_finite_difference(folded):
     images = draw(4, 2)
     head = head_on(Embedder(folded, "float32")(images.images), 2)
@@ -365,6 +415,7 @@ def test_a_gradient_of_the_whole_network_is_a_finite_difference(folded):
     np.testing.assert_allclose(slope, difference, rtol=2e-2)
 
 
+@pytest.mark.slow
 def test_features_of_another_backbone_are_not_taken_over(store, drawn, backbone, monkeypatch):
     counted = Counted(monkeypatch)
     train(store, drawn)
@@ -385,8 +436,9 @@ def test_features_of_another_backbone_are_not_taken_over(store, drawn, backbone,
     assert (ours != others).any()
 
 
-def test_a_backbone_that_changed_is_refused(store, drawn):
-    ref = train(store, drawn)
+@pytest.mark.slow
+def test_a_backbone_that_changed_is_refused(trained):
+    store, drawn, ref = trained.store, trained.dataset, trained.ref
     [backbone] = store.refs("backbones")
     damage(store.disk.local_path(f"{backbone.folder}/weights.safetensors"), b"damaged")
     for use in (lambda: train(store, drawn), lambda: model.load(store, ref)):
@@ -395,6 +447,7 @@ def test_a_backbone_that_changed_is_refused(store, drawn):
     assert [each for each in store.verify().corrupt if "backbones" in each]
 
 
+@pytest.mark.slow
 def test_damaged_features_are_made_again(store, drawn, monkeypatch):
     ref = train(store, drawn)
     counted = Counted(monkeypatch)
@@ -404,6 +457,7 @@ def test_damaged_features_are_made_again(store, drawn, monkeypatch):
     assert counted.pictures == 40
 
 
+@pytest.mark.slow
 def test_a_deadline_ends_the_embedding_and_what_is_done_stays(store, drawn, monkeypatch):
     monkeypatch.setattr("artifacts.segments._BYTES", 0)
     with pytest.raises(DeadlineExceeded, match="embedding the pictures of datasets/drawn"):
@@ -431,23 +485,22 @@ embed_dataset(
 """
 
 
-@pytest.mark.long
-def test_a_full_disk_is_told_and_leaves_nothing_half_done(store, drawn, backbone):
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_leaves_nothing_half_done(forks, store, drawn, backbone, tmp_path):
     pretrained.add_package(store)
-    run = [sys.executable, "-c", EMBED, str(store.disk.root), str(drawn), "full"]
-    done = subprocess.run(
-        run, capture_output=True, text=True, preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    )
-    assert "StoreError: can't write" in done.stderr
-    assert "make room" in done.stderr
+    status, said = forks.run(EMBED, tmp_path / "said", store.disk.root, drawn, "full")
+    assert status == 1
+    assert "StoreError: can't write" in said
+    assert "make room" in said
     assert list(store.disk.list("features")) == []
-    subprocess.run([*run[:-1], "room"], check=True, capture_output=True)
+    status, said = forks.run(EMBED, tmp_path / "said", store.disk.root, drawn, "room")
+    assert status == 0, said
     assert list(store.disk.list("features"))
 
 
+@pytest.mark.slow
 @pytest.mark.kill
-@pytest.mark.long
-def test_what_was_embedded_before_a_kill_is_kept(store, drawn, monkeypatch):
+def test_what_was_embedded_before_a_kill_is_kept(forks, store, drawn, monkeypatch, tmp_path):
     pretrained.add_package(store)
     driver = EMBED.replace(
         "embed_dataset(\n",
@@ -461,8 +514,8 @@ def test_what_was_embedded_before_a_kill_is_kept(store, drawn, monkeypatch):
         "embed_dataset(\n",
         1,
     )
-    done = subprocess.run([sys.executable, "-c", driver, str(store.disk.root), str(drawn), "room"], capture_output=True)
-    assert done.returncode == -signal.SIGKILL
+    status, _ = forks.run(driver, tmp_path / "said", store.disk.root, drawn, "room")
+    assert status == -signal.SIGKILL
     kept = list(store.disk.list("features"))
     assert len(kept) == 1
     counted = Counted(monkeypatch)
@@ -483,13 +536,10 @@ def test_features_are_kept_by_content(store):
     assert contents[0] not in Features(store.disk, {"backbone": "two"}, 4)
 
 
-@pytest.mark.parametrize(
-    "file_format",
-    ["saved-model", pytest.param("tflite", marks=pytest.mark.long), pytest.param("onnx", marks=pytest.mark.long)],
-)
-def test_another_runtime_gives_the_same_answers(store, drawn, tmp_path, file_format):
-    ref = train(store, drawn)
-    exported = export(store, ref, file_format, tmp_path / "graph")
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["saved-model", "tflite", "onnx"])
+def test_another_runtime_gives_the_same_answers(trained, tmp_path, file_format):
+    exported = export(trained.store, trained.ref, file_format, tmp_path / "graph")
     assert exported.images == 20
     assert exported.max_difference <= 1e-5
     about = json.loads((tmp_path / "graph/lookbook.json").read_text())

@@ -29,6 +29,7 @@ def same(one, other):
     return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
+@pytest.mark.slow
 def test_held_out_images_are_looked_at_and_not_learned_from(shapes):
     settings = dataclasses.replace(SHORT, validation=0.2)
     whole, shared = train(shapes["train"]), train(shapes["train"], settings)
@@ -43,6 +44,7 @@ def test_held_out_images_are_looked_at_and_not_learned_from(shapes):
     assert shared.history[-1].validation_loss == numbers["loss"]
 
 
+@pytest.mark.slow
 def test_copies_of_what_is_learned_are_not_held_out():
     """150 pictures that nothing can be learned of but by heart, each four times: who has seen one knows it."""
     random = np.random.default_rng(0)
@@ -56,6 +58,7 @@ def test_copies_of_what_is_learned_are_not_held_out():
     assert trained.history[0].items == pytest.approx(480, abs=12)
 
 
+@pytest.mark.slow
 def test_patience_ends_a_training_and_takes_the_best_epoch(shapes):
     """Labels that mean nothing: what is learned of them only harms."""
     labels = np.random.default_rng(5).integers(0, 3, 300).astype(np.int32)
@@ -70,6 +73,7 @@ def test_patience_ends_a_training_and_takes_the_best_epoch(shapes):
     assert evaluate(Predictor(network)(shapes["train"].images[held]), labels[held], "abc")["loss"] == min(losses)
 
 
+@pytest.mark.slow
 def test_the_temperature_is_that_of_the_held_out_images(shapes):
     from tasks.vision.metrics import fit_temperature, scale
 
