@@ -2,8 +2,8 @@
 
 Wall time is what a worker spends in a test; processor time is that of the worker and of all processes below it, those
 that still work included. What a fixture of the session costs is on the account of the test that asks for it first. What
-a test starts is seen by an audit hook in the worker: processes by the program that they run, forks, waits for time, and
-the import of TensorFlow or Prefect. All of it stays in pytest's cache as `lookbook/costs`, one entry a test.
+a test starts is seen by an audit hook in the worker: processes by the program that they run, forks, and the import of
+TensorFlow or Prefect. All of it stays in pytest's cache as `lookbook/costs`, one entry a test.
 """
 
 import os
@@ -40,8 +40,6 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         started[found or Path(words[0]).name] += 1
     elif event in ("os.fork", "os.posix_spawn"):
         started["fork"] += 1
-    elif event == "time.sleep":
-        started["seconds asleep"] += arguments[0]
     elif event == "import" and arguments[0] in HEAVY:
         started[f"import {arguments[0]}"] += 1
 

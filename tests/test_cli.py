@@ -56,7 +56,7 @@ def test_help_has_an_example_that_is_real(verb, lookbook):
 
 @pytest.mark.kill
 def test_each_verb_as_a_process_of_its_own(lookbook_process, lookbook_environment, champion, tmp_path):
-    """The other tests here run them inside; retrain, score and up are processes where their own tests need that."""
+    """All other tests run these inside. CONTRIBUTING.md says where the other verbs are processes."""
     Image.new("L", (8, 8)).save(tmp_path / "black.png")
     for verb in (
         ["--help"],
@@ -68,12 +68,18 @@ def test_each_verb_as_a_process_of_its_own(lookbook_process, lookbook_environmen
         ["promote", "champion", "--reason", "again"],
         ["predict", tmp_path / "black.png", "--weights", champion, "--json"],
         ["export", champion, "--format", "tflite", "--output", tmp_path / "exported"],
+        ["pin", champion, "--reason", "dear"],
+        ["unpin", champion],
+        ["collect"],
+        ["backbone", "list"],
     ):
         said = lookbook_process(*verb)
         assert said.returncode == 0, said.stderr
         assert said.stdout
         assert said.stderr == ""
+    assert answer(lookbook_process("copy", tmp_path / "store", tmp_path / "copy", "--json"))["copied"] == 6
     assert "there is none to go back to" in complaint(lookbook_process("rollback"))
+    assert "expected labels of nothing" in complaint(lookbook_process("labels", "export", "nothing", "labels.csv"))
     assert complaint(lookbook_process("nothing"), status=2)
 
 

@@ -52,6 +52,15 @@ def test_the_readme_names_every_verb_or_help_does():
     assert {verb for _, verb, *_ in commands(ROOT / "README.md")} >= {"retrain", "predict", "list", "history", "verify"}
 
 
+def test_one_test_a_verb_starts_the_real_command():
+    table = re.findall(
+        r"^\| ([a-z, ]+) \| `(test_\w+\.py)::(test_\w+)` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.M
+    )
+    assert sorted(verb for verbs, *_ in table for verb in verbs.split(", ")) == sorted(lookbook.commands)
+    for _, file, test in table:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text()
+
+
 def test_every_setting_is_in_the_readme_with_its_default():
     readme = (ROOT / "README.md").read_text()
     for name, field in Settings.model_fields.items():

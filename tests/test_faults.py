@@ -12,7 +12,7 @@ SAMPLE, SEED = 1, 0  # points of each fault and operation; docs/faults.md has mo
 OPERATIONS, FAULTS = 9, 12
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.kill
 def test_a_sample_of_faults_leaves_what_there_is_without_them():
     """100 seconds of processor time: a point of every operation with every fault, well spread."""
