@@ -82,6 +82,7 @@ def test_the_same_seed_draws_the_same_rows_and_all_that_were_wanted(night):
     assert len({each.part for each in drawn}) == 4
 
 
+@pytest.mark.slow
 def test_each_row_of_a_class_is_as_likely_as_the_others(night):
     count = np.zeros(120, int)
     starts = [0, 30, 60, 90]

@@ -264,6 +264,7 @@ def every_kind():
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [SPEC, ImageSpec(64, 48, 1, background=255)], ids=["colour", "grey"])
 def test_a_confined_decoder_gives_the_pixels_and_errors_of_an_unconfined_one(tmp_path, folder, spec):
     content = dict(enumerate(every_kind().items()))

@@ -106,6 +106,12 @@ def house(store):
 
 
 @pytest.fixture(autouse=True)
+def unsynced(monkeypatch):
+    """No power is cut here."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
 def seconds(monkeypatch):
     """Versions of one second are told apart: each is made a second after the one before."""
     from artifacts import store as module

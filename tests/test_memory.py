@@ -53,6 +53,7 @@ def test_batches_are_smaller_for_larger_images_alone(architecture, size, channel
     assert batch_of(make_network(architecture, ImageSpec(size, size, channels), 2)) == batch
 
 
+@pytest.mark.slow
 def test_in_a_smaller_batch_a_row_does_not_depend_on_its_neighbours_either():
     predict = Predictor(make_network("conv", ImageSpec(160, 160, 3), 3, augmentation="flips"))
     assert predict.batch == 32
@@ -62,6 +63,7 @@ def test_in_a_smaller_batch_a_row_does_not_depend_on_its_neighbours_either():
         assert (predict(images[item : item + 1])[0] == together[item]).all()
 
 
+@pytest.mark.slow
 def test_ten_thousand_classes_are_evaluated_beside_little_more_than_their_table(tmp_path):
     program = f"""{PEAK}
 import sys
