@@ -49,7 +49,9 @@ def _processor_seconds(pid: int) -> float:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         children = [
-            child for thread in Path(f"/proc/{pid}/task").iterdir() for child in (thread / "children").read_text().split()
+            child
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+            for child in (thread / "children").read_text().split()
         ]
     except OSError:  # it has just ended
         return 0.0
