@@ -442,7 +442,7 @@ def test_a_parent_that_was_away_blames_nobody(folder, tmp_path, clock):
         list(decoded(decoders, [request]))  # it has started
         [first] = children()
         for number, _ in enumerate(decoded(decoders, [request] * 8)):
-            if number % 2 == 0:
+            if number % 2 == 0 and decoders._workers[0].pending:  # not both of its answers were read at once
                 assert decoders._selector.select(60), "it has answered, or there is room in its pipe"
             clock.put_forward(LATER)
         assert children() == [first]
