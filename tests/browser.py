@@ -162,15 +162,19 @@ def read_report(page: Page, key: str) -> dict[str, Any]:
     page.get_by_role("tabpanel", name="Artifacts").get_by_role("link", name=re.compile(rf"{key}(?!-)")).click()
     page.locator("[data-testid^=timeline-card-]").first.locator("a[href*='/artifacts/artifact/']").click()
     page.wait_for_url("**/artifacts/artifact/**")  # the history shows the beginnings of reports, too
-    report = page.get_by_test_id("markdown-display")
-    expect(report).not_to_be_empty()
-    page.wait_for_function("[...document.images].every(image => image.complete)")
-    expect(report).to_contain_text(re.compile(r"\w"))  # it is drawn anew when its pictures are there
-    return {
-        "text": report.inner_text(),
-        "rows": report.locator("tr").evaluate_all("all => all.map(row => [...row.cells].map(c => c.innerText.trim()))"),
-        "images": report.locator("img").evaluate_all("all => all.map(image => image.naturalWidth)"),
-    }
+    return page.wait_for_function(REPORT).json_value()
+
+
+# What is drawn on the page of a report, once it has words and all pictures are there. At one moment: it is drawn anew.
+REPORT = """() => {
+  const report = document.querySelector("[data-testid=markdown-display]")
+  if (!report || !/\\w/.test(report.innerText) || ![...document.images].every(image => image.complete)) return null
+  return {
+    text: report.innerText,
+    rows: [...report.querySelectorAll("tr")].map(row => [...row.cells].map(cell => cell.innerText.trim())),
+    images: [...report.querySelectorAll("img")].map(image => image.naturalWidth),
+  }
+}"""
 
 
 def screenshot(page: Page, path: Path) -> None:

@@ -5,7 +5,7 @@ Tests are marked by what they cost, so that `make test-quick` can leave them out
 - `server`: a Prefect server answers, whether the session's or one of the test's own.
 - `browser`: a page is opened in Chromium.
 - `kill`: other processes are killed, interrupted, or do what is waited for.
-- `slow`: networks are trained, folders scored, or time limits waited for: seconds instead of milliseconds.
+- `slow`: networks are trained, or many processes started: more than half a second of processor time.
 - `long`: kills, interruptions and runs side by side that would take `make test` beyond its time; `make test-long` runs
   these, and so does `.ci/run`.
 

@@ -28,7 +28,7 @@ def test_that_is_killed():
 def test_a_killed_session_leaves_no_process(tmp_path, workers):
     command = [
         sys.executable, "-m", "pytest", "-p", "sweeper", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", ".",
-        f"--numprocesses={workers}", "test_leaves.py",
+        f"--numprocesses={workers}", "--basetemp=base", "test_leaves.py",
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", MARK))}
     environment["PYTHONPATH"] = str(Path(__file__).parent)

@@ -356,10 +356,8 @@ def elsewhere(tmp_path):
     return store
 
 
-def interrupted(store, dataset, settings, monkeypatch):
-    """A training that is interrupted in its fourth epoch, the second of fine-tuning. States are kept all the time.
-
-    These trainings are eager: a graph of the whole network takes ten seconds to make."""
+def interrupted(store, dataset, settings, monkeypatch, execution):
+    """A training that is interrupted in its fourth epoch, the second of fine-tuning. States are kept all the time."""
     monkeypatch.setattr("tasks.vision.training.STATE_SECONDS", -1.0)
     with monkeypatch.context() as patch:
         told = TrainingProgress.on_epoch
@@ -371,24 +369,25 @@ def interrupted(store, dataset, settings, monkeypatch):
 
         patch.setattr(TrainingProgress, "on_epoch", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(store, dataset, settings, execution="eager")
+            train(store, dataset, settings, execution=execution)
 
 
 @pytest.mark.slow
 def test_a_fine_tuning_does_not_go_on_from_that_of_another_head(store, few, elsewhere, monkeypatch):
     settings = dataclasses.replace(TRAINING, epochs=3, fine_tune=2, batch_size=12)
     undisturbed = train(elsewhere, few, settings, execution="eager")
-    interrupted(store, few, dataclasses.replace(settings, epochs=2, learning_rate=0.03), monkeypatch)
+    interrupted(store, few, dataclasses.replace(settings, epochs=2, learning_rate=0.03), monkeypatch, "eager")
     assert train(store, few, settings, execution="eager") == undisturbed
 
 
-@pytest.mark.slow
-def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, few, elsewhere, monkeypatch):
+@pytest.mark.long
+@pytest.mark.parametrize("execution", ["graph", "eager"])
+def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, few, elsewhere, monkeypatch, execution):
     settings = dataclasses.replace(TRAINING, epochs=2, fine_tune=2, batch_size=12)
-    undisturbed = train(elsewhere, few, settings, execution="eager")
-    interrupted(store, few, settings, monkeypatch)
+    undisturbed = train(elsewhere, few, settings, execution=execution)
+    interrupted(store, few, settings, monkeypatch, execution)
     lines = []
-    assert train(store, few, settings, lines, execution="eager") == undisturbed
+    assert train(store, few, settings, lines, execution=execution) == undisturbed
     assert [line for line in lines if "going on" in line][-1] == "going on after epoch 1, where an earlier run was"
     assert list(store.disk.list("staging/training")) == []
 
@@ -537,7 +536,10 @@ def test_features_are_kept_by_content(store):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file_format", ["saved-model", "tflite", "onnx"])
+@pytest.mark.parametrize(
+    "file_format",
+    ["saved-model", pytest.param("tflite", marks=pytest.mark.long), pytest.param("onnx", marks=pytest.mark.long)],
+)
 def test_another_runtime_gives_the_same_answers(trained, tmp_path, file_format):
     exported = export(trained.store, trained.ref, file_format, tmp_path / "graph")
     assert exported.images == 20

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from browser import (
+    Browser,
     field,
     fill,
     open_deployment,
     open_form,
-    open_page,
     read_report,
     screenshot,
     state_message,
@@ -27,16 +27,16 @@ SCREENSHOTS = os.environ.get("SCREENSHOTS")
 
 
 @pytest.fixture(scope="module")
-def browser(up):
-    with open_page(up.url, up.review) as page:
-        yield page
+def browser():
+    with Browser() as browser:
+        yield browser
 
 
 @pytest.fixture
 def page(browser, up):
     """Prefect's first page, as somebody opens it."""
-    browser.goto(up.url)
-    return browser
+    with browser.open_page(up.url, up.review) as page:
+        yield page
 
 
 def picture(page, name):

@@ -75,7 +75,7 @@ def rows(store, ref):
     return [row for index in range(len(found.parts)) for row in found.read(index).to_pylist()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_year_is_collected(store, settings, shapes, tmp_path):
     random = np.random.default_rng(0)
     made, removed = set(), []
