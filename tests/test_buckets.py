@@ -141,7 +141,7 @@ def test_an_endpoint_that_is_a_web_page(bucket, monkeypatch):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
     monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(f"http://127.0.0.1:{server.server_address[1]}"))
     try:
         with pytest.raises(StoreError, match="look whether the endpoint is right"):
