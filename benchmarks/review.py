@@ -150,7 +150,7 @@ def keys(top: Path) -> None:
     store = Store(top / "store")
     publish_table(store, folder, "night", guesses(KEYS + 60))
     with page_of(store, "night") as (url, _), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium-headless-shell"), args=CHROMIUM)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.goto(url)
         page.wait_for_selector("figure img")
