@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
-from upheld import WORK_SECONDS
+from waiting import SECONDS
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -130,7 +130,7 @@ def _submitted(page: Page) -> Response:
 def submit(page: Page) -> None:
     """Press Submit, and go to the run's page; the notice with a link to it vanishes after a while."""
     name = page.get_by_role("textbox", name="Run Name").input_value()
-    until = time.monotonic() + WORK_SECONDS
+    until = time.monotonic() + SECONDS
     while (made := _submitted(page)).status >= 500:  # SQLite is busy; a person presses again
         assert time.monotonic() < until, made.text()
     page.goto(f"{page.url.partition('/deployments/')[0]}/runs/flow-run/{made.json()['id']}")
@@ -139,7 +139,7 @@ def submit(page: Page) -> None:
     ).wait_for()
 
 
-def wait_for_state(page: Page, seconds: float = WORK_SECONDS) -> str:
+def wait_for_state(page: Page, seconds: float = SECONDS) -> str:
     """The state on a run's page once it is final; the page asks every five seconds."""
     badge = page.locator("nav[aria-label=breadcrumb] + div [data-slot=badge]").and_(page.locator(FINAL))
     badge.wait_for(timeout=seconds * 1000)

@@ -15,7 +15,7 @@ from browser import PATIENT, Browser
 from commands import COMMAND
 from playwright.sync_api import expect
 from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
-from upheld import ENDS_WITH_ITS_PARENT, free_port
+from upheld import free_port
 
 from artifacts.labels import Labels
 from artifacts.settings import Settings
@@ -50,7 +50,7 @@ class Served:
         self.start()
 
     def start(self):
-        command = [*ENDS_WITH_ITS_PARENT, *COMMAND, "review", "night", "--json", *self._asked]
+        command = [*COMMAND, "review", "night", "--json", *self._asked]
         self.process = subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, text=True)
         assert json.loads(self.process.stdout.readline())["url"].startswith(f"{self.url}/review/night")
 

@@ -12,7 +12,8 @@ from contextlib import ExitStack, closing, suppress
 
 import httpx
 import pytest
-from upheld import ENDS_WITH_ITS_PARENT, PATIENCE
+from upheld import PATIENCE
+from waiting import eventually
 
 from flows import serving
 from flows.ports import listen
@@ -99,15 +100,13 @@ def server(tmp_path):
     [listening] = listen("127.0.0.1", 0)
     with listening:
         process = subprocess.Popen(
-            [*ENDS_WITH_ITS_PARENT, *command([listening])],
+            command([listening]),
             env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL"},
             pass_fds=[listening.fileno()],
             stderr=subprocess.DEVNULL,  # what SQLite refused
         )
         api = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
-    until = time.monotonic() + PATIENCE
-    while not healthy(api):
-        assert time.monotonic() < until
+    eventually(lambda: healthy(api), "the server answers")
     yield api
     process.terminate()
     process.wait(PATIENCE)

@@ -13,13 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from commands import COMMAND
-from waiting import SECONDS, eventually
+from waiting import eventually
 
 from artifacts.store import Store
 
-ENDS_WITH_ITS_PARENT = ["setpriv", "--pdeathsig", "INT"]  # a session of tests that is killed leaves no server behind
 PATIENCE = 150.0  # seconds for an answer of Prefect's server: SQLite waits for its lock for 60 s, and others after it
-WORK_SECONDS = SECONDS
 
 
 _PORTS = itertools.count(20_000 + 300 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
@@ -79,7 +77,7 @@ class Upheld:
     def _bring_up(self) -> subprocess.Popen[str]:
         """Start `lookbook up`, and wait until it says that it is."""
         process = subprocess.Popen(
-            [*ENDS_WITH_ITS_PARENT, *COMMAND, "up", "--json"],
+            [*COMMAND, "up", "--json"],
             env=self.environment,
             stdout=subprocess.PIPE,
             text=True,
