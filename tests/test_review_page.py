@@ -23,6 +23,7 @@ from artifacts.settings import Settings
 pytestmark = pytest.mark.browser
 
 MANY, KILLS = 300, 5  # pictures that are labelled while the server is killed so often
+AHEAD = 12  # pictures that the page fetches at once (review.js)
 
 
 # The page's policy forbids what Page.wait_for_function does.
@@ -274,10 +275,10 @@ def test_two_tabs_at_once_lose_nothing(labelling, store, night):
 
 @pytest.mark.kill
 def test_what_was_said_while_the_server_was_away_is_sent_by_the_next_page(store, browser, night):
-    with started(store) as process, browser.open_page(f"{process.url}/review/night", process.url) as page:
+    with started(store) as process, browser.open_page(f"{process.url}/static/review.css", process.url) as page:
         arrived = itertools.count(1)
-        with page.expect_event("requestfinished", lambda each: "/pictures/" in each.url and next(arrived) == 4):
-            page.reload()
+        with page.expect_event("requestfinished", lambda each: "/pictures/" in each.url and next(arrived) == AHEAD):
+            page.goto(f"{process.url}/review/night")
         process.kill()  # the next pictures are there already
         said = {press(page, "1"): "circle", press(page, "2"): "square", press(page, "3"): "line"}
         expect(page.locator("#problem")).to_contain_text("The server does not answer")

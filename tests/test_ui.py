@@ -14,11 +14,11 @@ from browser import (
     fill,
     open_deployment,
     open_form,
+    open_run,
     read_report,
     screenshot,
     state_message,
     submit,
-    wait_for_state,
 )
 from conftest import WARDROBE
 from playwright.sync_api import expect
@@ -55,7 +55,7 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     open_form(page)
     assert "How often every training image is seen." in field(page, "epochs").inner_text()
     assert "Chance of promoting a model that is only as good" in field(page, "significance").inner_text()
-    run = retrain(page, **settings, train_on="gpu pool")
+    run = retrain(page, up, **settings, train_on="gpu pool")
     picture(page, "retrain-run")
     report = read_report(page, "retrain-wardrobe")
     picture(page, "retrain-report")
@@ -63,7 +63,7 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     assert len(report["images"]) == 2
     assert all(width > 300 for width in report["images"])
     assert ["on the test images", "this model"] in report["rows"]
-    page.goto(run)
+    open_run(page, up.url, run)
     report = read_report(page, "decision-wardrobe")
     assert "Promoted. the first model, accuracy" in report["text"]
     assert "This test split has made 0 decisions before this one." in report["text"]
@@ -72,8 +72,7 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     open_form(page)
     for name, value in {"folder": "photos:wardrobe/night", "weights": "wardrobe@champion", "name": "looks"}.items():
         fill(page, name, value)
-    submit(page)
-    assert wait_for_state(page) == "Completed"
+    assert ended(page, up, submit(page)) == "Completed"
     report = read_report(page, "score-looks")
     picture(page, "score-report")
     assert "without a prediction" in report["text"]
@@ -100,7 +99,7 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     page.goto(up.url)
     open_deployment(page, "weekly")
     open_form(page)
-    run = retrain(page, **settings, labels="looks")
+    run = retrain(page, up, **settings, labels="looks")
     report = read_report(page, "decision-wardrobe")
     picture(page, "decision-report")
     assert "Promoted. better: accuracy" in report["text"]
@@ -110,29 +109,34 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     assert "made 1 decision before this one" in report["text"]
     added = rf"Labels of looks: {LABELS} added. Of \d+ labelled pictures that the model had named wrongly"
     assert re.search(added, report["text"])
-    page.goto(run)
+    open_run(page, up.url, run)
     report = read_report(page, "retrain-wardrobe")
     picture(page, "labels-report")
     assert "What people's labels changed" in report["text"]
     assert ["the folder's own", "480"] in [row[:2] for row in report["rows"]]
 
 
-def retrain(page, **settings):
-    """A retraining by the form that is open; the address of its run's page."""
+def retrain(page, up, **settings):
+    """A retraining by the form that is open: its run, whose page is open then."""
     for name, value in settings.items():
         fill(page, name, value)
     picture(page, "run-form")
-    submit(page)
-    assert wait_for_state(page) == "Completed"
-    return page.url
+    run = submit(page)
+    assert ended(page, up, run) == "Completed"
+    return run
 
 
-def test_a_forbidden_folder_is_refused_in_words_that_a_person_understands(page):
+def ended(page, up, run):
+    """The state of a run on its page, which is opened when it has ended."""
+    up.wait(run)
+    return open_run(page, up.url, run)
+
+
+def test_a_forbidden_folder_is_refused_in_words_that_a_person_understands(page, up):
     open_deployment(page, "folder")
     open_form(page)
     fill(page, "folder", "photos:../../etc")
-    submit(page)
-    assert wait_for_state(page) == "Failed"
+    assert ended(page, up, submit(page)) == "Failed"
     assert "expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS (photos:)" in state_message(page)
 
 
@@ -146,13 +150,12 @@ def test_the_form_minds_the_limits(page):
     assert "1" in complaints[0]
 
 
-def test_a_collection_shows_what_stays_and_why_with_a_chart(page, champion):
+def test_a_collection_shows_what_stays_and_why_with_a_chart(page, up, champion):
     open_deployment(page, "store")
     open_form(page)
     assert "Without this nothing is removed" in field(page, "remove").inner_text()
     fill(page, "remove", False)  # the deployment's own is to remove
-    submit(page)
-    assert wait_for_state(page) == "Completed"
+    assert ended(page, up, submit(page)) == "Completed"
     report = read_report(page, "collect-store")
     picture(page, "collect-report")
     assert report["images"]
