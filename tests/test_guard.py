@@ -202,11 +202,10 @@ def test_the_own_page_and_programs_get_through(guarded, headers):
     assert httpx.post(guarded, json={}, headers=to(guarded, headers)).status_code == 200
 
 
-def test_two_names_at_once_are_refused(guarded):
-    port = urlsplit(guarded).port
-    with socket.create_connection(("127.0.0.1", port)) as there:
-        there.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nHost: evil.example\r\n\r\n".encode())
-        assert there.recv(100).split()[1] in (b"400", b"403")
+def test_two_names_at_once_are_refused():
+    """uvicorn refuses them already; another server may not."""
+    told = refused_by_guard([(b"host", b"127.0.0.1:4200"), (b"host", b"evil.example")])
+    assert told.startswith("refused: expected Host to be one of 127.0.0.1, ")
 
 
 def test_prefects_server_refuses_what_comes_from_elsewhere(up, name):
@@ -316,22 +315,22 @@ def test_behind_a_proxy_the_password_decides(password, headers, status):
     assert status == 200 or "PREFECT_SERVER_" in answer.text
 
 
-def test_a_connection_that_was_reset_is_refused_and_no_error():
-    """Whoever resets a connection at once has no address any more: uvicorn then says that the client is None."""
+def refused_by_guard(headers):
+    """What a guard says of a request from a connection that is not there any more."""
     said = []
 
     async def say(message):
         said.append(message)
 
-    scope = {
-        "type": "http",
-        "headers": [(b"host", b"127.0.0.1:4200")],
-        "client": None,
-        "server": ("127.0.0.1", 4200),
-    }
+    scope = {"type": "http", "headers": headers, "client": None, "server": ("127.0.0.1", 4200)}
     asyncio.run(Guard(None, own_origins("127.0.0.1", 4200), password=False)(scope, None, say))
     assert said[0]["status"] == 403
-    assert b"found one that can't be told" in said[1]["body"]
+    return said[1]["body"].decode()
+
+
+def test_a_connection_that_was_reset_is_refused_and_no_error():
+    """Whoever resets a connection at once has no address any more: uvicorn then says that the client is None."""
+    assert "found one that can't be told" in refused_by_guard([(b"host", b"127.0.0.1:4200")])
 
 
 @pytest.mark.parametrize("way", [ports._asked, ports._looked_up])

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from artifacts.settings import Settings
 from tasks.shared import listing
-from tasks.shared.listing import FolderError, allow_folder, folder_place, open_folder, to_bytes, to_text, walk
+from tasks.shared.listing import (
+    Entry,
+    FolderError,
+    allow_folder,
+    digest_entries,
+    folder_place,
+    on_record,
+    open_folder,
+    to_bytes,
+    to_text,
+    walk,
+)
 
 
 @pytest.fixture
@@ -235,3 +246,19 @@ def test_planning_ten_times_as_many_files_takes_no_more_memory(tmp_path):
     rows, peaks = zip(*(map(int, line.split()) for line in done.stdout.splitlines()), strict=True)
     assert rows == (1_500, 15_000) * 2
     assert max(peaks) < min(peaks) + (1 << 20), peaks
+
+
+@pytest.mark.parametrize("changed", [{"path": b"b.png"}, {"size": 2}, {"mtime_ns": 2}, {"regular": False}])
+def test_whatever_was_touched_gives_other_entries(changed):
+    entry = Entry(b"a.png", 1, 1, True)
+    assert digest_entries([entry]) == digest_entries([entry._replace()])
+    assert digest_entries([entry]) != digest_entries([entry._replace(**changed)])
+
+
+def test_a_folder_on_record_is_found_below_its_root_and_not_beside_it(settings, tmp_path):
+    where = os.path.realpath(tmp_path)
+    assert on_record(settings, where) == "photos:"
+    assert on_record(settings, f"{where}/shoes") == "photos:shoes"
+    for beside in (f"{where}-private", f"{where}x/shoes", os.path.dirname(where)):
+        with pytest.raises(FolderError, match="expected a folder below one of LOOKBOOK_IMAGE_ROOTS"):
+            on_record(settings, beside)

@@ -44,7 +44,7 @@ def test_a_retraining_on_the_gpu_pool_gives_weights_by_the_runs_record(up, champ
 
 
 def test_the_report_tells_what_was_promoted_and_why(up, champion):
-    report = up.report("retrain-fashion-mnist")
+    report = up.report("retrain-fashion-mnist", champion)
     for part in ("Promoted.", "the first model, accuracy", "## Learning curve", "## Confusion matrix", "Shirt"):
         assert part in report
     assert report.count("data:image/png;base64,") == 2
@@ -61,7 +61,7 @@ def test_the_report_s_confused_classes_are_those_of_the_metrics(up, champion):
     classes = weights.load(up.store, Ref.parse(made["weights"])).classes
     np.fill_diagonal(matrix, 0)
     is_, called = np.unravel_index(matrix.argmax(), matrix.shape)
-    report = up.report("retrain-fashion-mnist")
+    report = up.report("retrain-fashion-mnist", champion)
     assert f"| {cell(classes[is_])} | {cell(classes[called])} | {matrix.max():,} |" in report
 
 

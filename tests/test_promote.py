@@ -58,6 +58,8 @@ NAN = {"p_value": None, "gains": None, "losses": None, "recalls": {}}
             "not better beyond chance: accuracy 90.00%, the champion's 80.00% on the",
         ),
         ({"gains": 6, "losses": 5, "p_value": 0.5}, Gate(), "not better beyond chance: "),
+        ({"p_value": 0.0501}, Gate(max_recall_drop=0.2), "not better beyond chance: "),
+        ({"p_value": 0.05}, Gate(max_recall_drop=0.2), None),
         ({"gains": 6, "losses": 5, "p_value": 0.5}, Gate(significance=1, max_recall_drop=1), None),
         ({"gains": 5, "losses": 5, "p_value": 0.623}, Gate(significance=1), "not better: "),
         ({"gains": 0, "losses": 0, "p_value": 1.0}, Gate(significance=1), "not better: "),

@@ -303,6 +303,7 @@ def test_a_change_needs_the_token_and_the_pages_own_origin(asked, store):
     body = {"id": "a-strange-page", "version": asked.table().json()["version"], "chosen": "unsure"}
     body["said"] = [{"part": item["part"], "row": item["row"], "verdict": "bad"}]
     assert asked.post("labels", body, **{"X-Lookbook-Token": "guessed"}).status_code == 403
+    assert asked.http.post("/api/tables/night/labels", json=body).status_code == 403
     assert asked.post("labels", body, Origin="http://evil.example").status_code == 403
     for headers in (
         {"Origin": "http://evil.example"},

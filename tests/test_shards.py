@@ -9,7 +9,7 @@ import pytest
 from artifacts import shards as module
 from artifacts.documents import seal
 from artifacts.errors import AlreadyExists
-from artifacts.shards import Part, Shards
+from artifacts.shards import Part, Shards, record_digest
 
 DIGEST = "d" * 64
 
@@ -126,3 +126,10 @@ def test_records_of_an_earlier_lookbook_are_read(store, shards):
     document = {**vars(made), "writer": "4f" * 16}
     store.disk.create(f"staging/shards/{DIGEST}/00000001.json", seal(json.loads(json.dumps(document))))
     assert shards.finished(DIGEST) == made
+
+
+def test_the_same_shard_of_another_folder_is_on_record_by_itself():
+    """There, files of the same paths, sizes and times may be other files."""
+    assert record_digest(DIGEST, "/srv/one") == record_digest(DIGEST, "/srv/one")
+    assert record_digest(DIGEST, "/srv/one") != record_digest(DIGEST, "/srv/other")
+    assert record_digest(DIGEST, "/srv/one") != record_digest("e" * 64, "/srv/one")

@@ -148,9 +148,11 @@ class Upheld:
         )
         return found[0]
 
-    def report(self, key: str) -> str:
-        """The newest report under `key`."""
-        return httpx.get(f"{self.api}/artifacts/{key}/latest", timeout=PATIENCE).raise_for_status().json()["data"]
+    def report(self, key: str, run: str | None = None) -> str:
+        """The newest report under `key`, of this run if one is given."""
+        of_run = {"flow_runs": {"id": {"any_": [run]}}} if run else {}
+        found = asked(self.api, "artifacts", artifacts={"key": {"any_": [key]}}, sort="UPDATED_DESC", **of_run)
+        return found[0]["data"]
 
     def engine(self, run: str) -> int:
         """The process of a run."""
