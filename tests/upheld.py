@@ -6,13 +6,16 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from commands import COMMAND
+from sweeper import MARK
 from waiting import eventually
 
 from artifacts.store import Store
@@ -20,12 +23,16 @@ from artifacts.store import Store
 PATIENCE = 150.0  # seconds for an answer of Prefect's server: SQLite waits for its lock for 60 s, and others after it
 
 
-_PORTS = itertools.count(20_000 + 300 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
+@cache
+def _ports() -> Iterator[int]:
+    """Each worker of a session has 70 of its own, and hardly any session has those of another one."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return itertools.count(20_000 + 600 * (int(os.environ[MARK], 16) % 20) + 70 * worker)
 
 
 def free_port() -> int:
-    """A port that nobody listens at. The kernel gives none of these to a connection, and no other worker has them."""
-    for port in _PORTS:
+    """A port that nobody listens at, and that the kernel gives to no connection: below those that it chooses from."""
+    for port in _ports():
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise AssertionError("no port is free")
