@@ -20,7 +20,7 @@ def shared(up, champion):
     """A folder of 20 shards, and the weights that score it."""
     folder = up.top / "photos/shared"
     draw_shards(folder, 20, 20)
-    large = np.add.outer(np.arange(1200), np.arange(1200)).astype(np.uint8)
+    large = np.add.outer(np.arange(2000), np.arange(2000)).astype(np.uint8)
     Image.fromarray(large).save(folder / "0000.png")  # all are links to it: each takes some time
     return {"folder": "photos:shared", "weights": runs.find(up.store.disk, champion)["weights"]}
 
@@ -53,7 +53,10 @@ def test_groups_share_a_folder_and_make_the_table_of_one_run(up, shared):
 def test_a_group_that_is_killed_costs_no_rows(up, shared):
     run = up.start("score/folder", **shared, groups=2, fresh=True)
     [child] = eventually(lambda: groups_of(up, run), "the run of a group")
+    parent = up.engine(run)
+    os.kill(parent, signal.SIGSTOP)  # or it might do all before the other has begun
     up.wait(child["id"], "RUNNING")
     os.kill(up.engine(child["id"]), signal.SIGKILL)
+    os.kill(parent, signal.SIGCONT)
     assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
     assert up.store.verify().corrupt == []
