@@ -28,7 +28,7 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || \
 		{ echo "expected Python's venv module, found none; on Debian: apt-get install python3-venv"; exit 1; }
-	@echo "setting up .venv (minutes, 3 GB)"
+	@echo "setting up .venv (about two minutes, 3 GB)"
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
