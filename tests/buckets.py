@@ -20,11 +20,18 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a-test", "AWS_SECRET_ACCESS_KEY": "not-a-se
 KEYS_A_REQUEST = 100  # that this service lists, where others list a thousand
 
 _SERVER = """
-import base64, json, logging, sys
+import base64, json, logging, sys, threading
 from moto.s3.models import s3_backends
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
+# moto looks whether a key is there, and then writes it; a service that honours conditional writes does both at once.
+put, turn = S3Response.put_object, threading.Lock()
+def put_in_turn(response):
+    with turn:
+        return put(response)
+S3Response.put_object = put_in_turn
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print("http://%s:%d" % server.get_host_and_port(), flush=True)
