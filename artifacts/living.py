@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from artifacts import owners
 from artifacts.disk import Disk
 from artifacts.documents import seal, unseal
-from artifacts.errors import AlreadyExists, LookbookError, NotFound, StoreError
+from artifacts.errors import LookbookError, NotFound, StoreError
 
 FOLDER = "runs/living"
 REMOVING = "staging/collecting"
@@ -147,16 +147,6 @@ def let_removals_pass(disk: Disk) -> None:
                 return
         time.sleep(_POLL_SECONDS)
         seen &= set(disk.list(REMOVING))
-
-
-def take(disk: Disk, key: str, content: Any) -> None:
-    """Create a key that follows from its content, or claim the one that is there."""
-    while True:
-        with suppress(AlreadyExists):
-            return disk.create(key, content)
-        claim(disk, key)
-        if disk.exists(key):
-            return None
 
 
 def _owner(key: str) -> str:

@@ -45,6 +45,13 @@ def has_ended(name: str) -> bool | None:
     return state in "ZX" or start != owner["start"]  # killed, but nobody has asked for its status yet; another process
 
 
+def is_mine(name: str) -> bool:
+    """Whether the process in `name` is this one."""
+    owner = _OWNED.fullmatch(name)
+    mine = owner is not None and owner["machine"] == _machine() and int(owner["pid"]) == os.getpid()
+    return mine and has_ended(name) is False
+
+
 def _machine() -> str | None:
     """None where there is no /proc, or it is another process namespace's."""
     try:

@@ -12,6 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from artifacts import owners
 from artifacts.disk import Disk, hash_file
 from artifacts.documents import digest as digest_of
 from artifacts.documents import seal, unseal
@@ -150,27 +152,40 @@ class Shards:
             return part
 
     def begin_fresh(self, digest: str) -> str:
-        """The mark of the fresh scoring `digest`: a new one, or that of one that was interrupted within a day."""
-        key = f"staging/fresh/{digest}.json"
+        """The mark of the fresh scoring `digest`: a new one, or that of one that was interrupted within a day.
+
+        One that another process of this machine still works on is none of those; of another machine's that can't be
+        told.
+        """
+        key = fresh_key(digest)
         while True:
+            begun = {"mark": uuid.uuid4().hex, "began": round(time.time(), 3)}
             try:
                 found = unseal(self._disk.read(key), key)
                 if abs(time.time() - found["began"]) < FRESH_SECONDS:  # a clock may have been ahead
-                    return str(found["mark"])
-                self._disk.remove(key)
-            except NotFound:
-                mark = uuid.uuid4().hex
-                try:
-                    self._disk.create(key, seal({"mark": mark, "began": round(time.time(), 3)}))
-                except AlreadyExists:
-                    continue
-                return mark
-            except Corrupt:
-                self._disk.remove(key)
+                    owner = found.get("owner", "")
+                    if owners.is_mine(owner):
+                        return str(found["mark"])
+                    if owners.has_ended(owner) is not False:
+                        begun = {"mark": found["mark"], "began": found["began"]}
+            except (NotFound, Corrupt):
+                pass
+            self._disk.remove(key)
+            with suppress(AlreadyExists):
+                self._disk.create(key, seal({**begun, "owner": owners.new_name()}))
+                return str(begun["mark"])
 
-    def end_fresh(self, digest: str) -> None:
-        """The fresh scoring is published: the next one begins anew."""
-        self._disk.remove(f"staging/fresh/{digest}.json")
+    def end_fresh(self, digest: str, mark: str) -> None:
+        """The fresh scoring that has this mark is published: the next one begins anew."""
+        key = fresh_key(digest)
+        try:
+            ended = unseal(self._disk.read(key), key)["mark"] == mark
+        except NotFound:
+            return
+        except Corrupt:
+            ended = True
+        if ended:
+            self._disk.remove(key)
 
     def _newest(self, digest: str) -> tuple[int, Part | None, str]:
         """The number of the newest record (0 without any), its part (None when it is damaged), and its writer."""
@@ -190,6 +205,11 @@ class Shards:
             return self._disk.materialize(part.key, part.sha256).sha256 == part.sha256
         except NotFound:
             return False
+
+
+def fresh_key(digest: str) -> str:
+    """Where the mark of the fresh scoring `digest` is."""
+    return f"staging/fresh/{digest}.json"
 
 
 def _counts(table: pa.Table, column: str) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -25,6 +25,7 @@ from flows.parameters import asks_for, training_settings
 from flows.train import TrainingCancelled, check_device, train_here, train_on_gpu_pool
 from tasks.cluster.conducting import check_cluster
 from tasks.evaluate import evaluate
+from tasks.judging.decision import Decision
 from tasks.prepare import prepare
 from tasks.preparing.labelled import split_table
 from tasks.preparing.usual import usual_side
@@ -70,11 +71,13 @@ def retrain(request: RetrainRequest) -> Any:
     """
     deadline = Deadline.after(request.deadline_hours)
     configured = Settings()
+    store = Store(configured.store)
+    if before := runs.find(store.disk, str(flow_run.id)):
+        return _done_before(store, before, request.because)
     called = _called(configured, request.data, request.pictures.labels)
     request = _settled(configured, request)
     training_settings(request.training)
     data, computing = request.data, request.computing
-    store = Store(configured.store)
     seconds: dict[str, float] = {}
     if request.train_on == "here":
         check_device(computing.device)
@@ -104,18 +107,39 @@ def retrain(request: RetrainRequest) -> Any:
             metrics_ref = evaluate(weights_ref, dataset_ref)
             needs.add(metrics_ref)
             decision = promote(metrics_ref, request.gate)
-        numbers = metrics.load(store, Ref.parse(metrics_ref)).numbers
         epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
         seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
         produced = {"dataset": dataset_ref, "weights": weights_ref, "metrics": metrics_ref}
         decided = aliases.event_key("weights", Ref.parse(weights_ref).name, "champion", decision.number)
         runs.record(store.disk, str(flow_run.id), {**produced, "decision": decided})
+    return _told(store, produced, decision, seconds, request.because)
+
+
+def _told(
+    store: Store, produced: Mapping[str, str], decision: Decision, seconds: dict[str, float], because: str | None
+) -> dict[str, Any]:
+    """The result of a retraining, after its reports are in Prefect's UI. produced: refs of dataset, weights and
+    metrics."""
+    called = Ref.parse(produced["weights"]).name
+    numbers = metrics.load(store, Ref.parse(produced["metrics"])).numbers
     result = Retrained(**produced, accuracy=numbers.accuracy, loss=numbers.loss, seconds=seconds, decision=decision)
-    _report(
-        "decision", called, decisions.markdown(store, weights_ref, decision), f"Decision on the champion of {called}"
-    )
-    _report("retrain", called, retraining.markdown(store, result, request.because), f"Retraining of {called}")
+    told = decisions.markdown(store, result.weights, decision)
+    _report("decision", called, told, f"Decision on the champion of {called}")
+    _report("retrain", called, retraining.markdown(store, result, because), f"Retraining of {called}")
     return result.to_dict()
+
+
+def _done_before(store: Store, before: dict[str, str], because: str | None) -> Any:
+    """End with what an earlier attempt of this run put on record: a run decides once, whatever the data are by now."""
+    if (decided := before.pop("decision", None)) is None:
+        reason = f"nothing had changed when this run was at work: {before['weights']} was judged already"
+        champion = aliases.current(store.disk, "weights", Ref.parse(before["weights"]).name, "champion")
+        return Completed(
+            message=reason, data={**before, "champion": str(champion), "promoted": False, "reason": reason}
+        )
+    get_run_logger().info("this run made %s before it was run again", before["weights"])
+    decision = Decision.from_event(aliases.read_event(store.disk, decided))
+    return _told(store, before, decision, dict.fromkeys(("prepare", "train", "evaluate"), 0.0), because)
 
 
 def _called(configured: Settings, data: Data, labels: str | None) -> str:

@@ -1,11 +1,12 @@
 """Bulk prediction of a folder: list it, score what was not scored before, publish the table."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import quote
@@ -15,6 +16,7 @@ from artifacts.errors import Corrupt, NotFound
 from artifacts.predictions import Predictions
 from artifacts.refs import Ref
 from artifacts.settings import Settings
+from artifacts.shards import fresh_key
 from artifacts.store import Store
 from flows.group import groups_of
 from flows.names import run_name, subject_of
@@ -33,7 +35,9 @@ from tasks.results import Scored, scored
 from tasks.reviewing.production import last_audit
 from tasks.score import score as score_shards
 from tasks.scoring.job import make_job
+from tasks.scoring.outcome import Outcome
 from tasks.shared.deadline import Deadline
+from tasks.shared.plans import remove_plan
 
 
 def _run_name() -> str:
@@ -65,26 +69,43 @@ def score(request: ScoreRequest) -> dict[str, Any]:
     store = Store(settings.store)
     if request.run_on == "cluster":
         check_cluster(settings)  # before the folder is listed
-    with needs_of_run(store) as needs:
-        job = make_job(store, settings, request)
-        needs.add(job.weights, job.dataset)
-        planned = plan(job, deadline)
-        needs.add(planned)
-        with groups_of(store, settings, job, planned, deadline):
-            outcome = score_shards(planned, job, deadline)
-        quoted: Any = quote(outcome)  # Prefect would look for 22 s into 100,000 parts; the task gets them as they are
-        ref = commit(planned, job, quoted)
-        runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
-    published = predictions.load(store, Ref.parse(ref))
+    if before := runs.find(store.disk, str(flow_run.id)):
+        published, outcome = _published_before(store, before)
+    else:
+        published, outcome = _score(store, settings, request, deadline)
     result = scored(published, outcome, time.perf_counter() - started - outcome.waited)
-    _report(store, job.name, published, result, settings)
+    _report(store, published, result, settings)
     if request.limit is None:
         tell_of_scoring(store, settings, published)
     return asdict(result)
 
 
-def _report(store: Store, name: str, published: Predictions, result: Scored, settings: Settings) -> None:
+def _score(store: Store, settings: Settings, request: ScoreRequest, deadline: Deadline) -> tuple[Predictions, Outcome]:
+    """The published table, and what was found. What the run produced is on record then, and its plan gone."""
+    with needs_of_run(store) as needs:
+        job = make_job(store, settings, request)
+        needs.add(job.weights, job.dataset)
+        planned = plan(job, deadline)
+        needs.add(planned, fresh_key(job.fresh_digest))
+        with groups_of(store, settings, job, planned, deadline):
+            outcome = score_shards(planned, job, deadline)
+        quoted: Any = quote(outcome)  # Prefect would look for 22 s into 100,000 parts; the task gets them as they are
+        ref = commit(planned, job, quoted)
+        runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
+        remove_plan(store.disk, planned)
+    return predictions.load(store, Ref.parse(ref)), outcome
+
+
+def _published_before(store: Store, produced: Mapping[str, str]) -> tuple[Predictions, Outcome]:
+    """What an earlier attempt of this run put on record: a run has one table, whatever the folder holds by now."""
+    get_run_logger().info("this run published %s before it was run again", produced["predictions"])
+    published = predictions.load(store, Ref.parse(produced["predictions"]))
+    return published, Outcome([], 0, published.artifact.facts["rows"], 0.0, 0.0)
+
+
+def _report(store: Store, published: Predictions, result: Scored, settings: Settings) -> None:
     """The run's report in Prefect's UI."""
+    name = published.artifact.ref.name
     report = scoring.opening(name, result, settings.review_url)
     with suppress(Corrupt):  # it only stands beside; `lookbook verify` tells
         if (audit := last_audit(store, name)) is not None:

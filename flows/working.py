@@ -58,6 +58,7 @@ def _run(flow: str) -> None:
     with quick_imports():
         import prefect.flow_engine
 
+        _let_runs_fail_for_their_parameters()
         if flow in _TRAIN:
             with suppress(ImportError):  # what is wrong is told when Prefect loads it
                 import_module(f"flows.{flow}")
@@ -65,6 +66,23 @@ def _run(flow: str) -> None:
             threading.Thread(target=_import_tensorflow, name="imports").start()
     sys.modules.pop(prefect.engine.__name__)  # imported as a module, and now to be the program
     runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+
+
+def _let_runs_fail_for_their_parameters() -> None:
+    """An unknown parameter, or a missing one, is a reason to fail. Prefect looks at them before a run begins, where
+    there is nothing yet that could fail: the run crashes without a word (Prefect 3.8.8). It looks again later."""
+    import prefect.flow_engine
+    from prefect.exceptions import ParameterBindError, SignatureMismatchError
+
+    resolved = prefect.flow_engine._flow_parameters
+
+    def as_given(flow: Any, flow_run: Any, parameters: dict[str, Any] | None) -> dict[str, Any]:
+        try:
+            return resolved(flow, flow_run, parameters)
+        except (SignatureMismatchError, ParameterBindError):
+            return dict(flow_run.parameters)
+
+    prefect.flow_engine._flow_parameters = as_given
 
 
 def _import_tensorflow() -> None:

@@ -18,7 +18,7 @@ from tasks.scoring.drift import NUMBERS, drift
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
 from tasks.scoring.thumbnails import thumbnails
-from tasks.shared.plans import load_plan, remove_plan
+from tasks.shared.plans import Plan, is_latest_listing, load_plan, remove_plan
 from tasks.shared.retries import RETRIES
 
 _CLOCKS_SECONDS = 300.0  # by which two clocks may differ
@@ -43,7 +43,7 @@ def commit(plan: str, job: Job, outcome: Outcome) -> str:
 
 
 def commit_predictions(store: Store, settings: Settings, job: Job, plan: str, outcome: Outcome) -> Ref:
-    """Publish, point `latest` at it unless the job's limit made it a trial, and drop the plan.
+    """Publish, and point `latest` at it unless the job's limit made it a trial. Done again, it gives the same.
 
     Raises TooManyErrors above the job's largest share of rows whose errors may pass: the table is published then, and
     `latest` stays. Raises Corrupt when the parts don't cover the plan.
@@ -70,10 +70,11 @@ def commit_predictions(store: Store, settings: Settings, job: Job, plan: str, ou
     )
     complaint = _too_many(job, ref, outcome.parts)
     if job.request.limit is None and not complaint:
-        _point_at(store, job, ref, {"rows": sum(rows), "listed": planned.listed})
-    Shards(store.disk).end_fresh(job.fresh_digest)
-    remove_plan(store.disk, planned)
+        _point_at(store, job, ref, planned)
+    if planned.fresh:
+        Shards(store.disk).end_fresh(job.fresh_digest, planned.fresh)
     if complaint:
+        remove_plan(store.disk, plan)
         raise TooManyErrors(complaint)
     return ref
 
@@ -93,16 +94,22 @@ def _too_many(job: Job, ref: Ref, parts: list[Part]) -> str | None:
     )
 
 
-def _point_at(store: Store, job: Job, ref: Ref, numbers: dict[str, Any]) -> None:
-    """Make the table `latest`, unless the newest one is of a folder that was listed later: a run may be overtaken."""
+def _point_at(store: Store, job: Job, ref: Ref, plan: Plan) -> None:
+    """Make the table `latest`, unless the newest one is of a folder that was listed later: a run may be overtaken.
+
+    A table that is `latest` already gets an event where a run that listed earlier could take its place.
+    """
+    numbers: dict[str, Any] = {"rows": plan.rows, "listed": plan.listed}
 
     def choose(events: list[Event]) -> Choice:
+        told = (each.numbers for each in reversed(events) if each.challenger == each.ref)
+        newest = next((each["listed"] for each in told if "listed" in each), 0.0)
         if events and events[-1].ref == str(ref):
-            return events[-1]
-        chosen = (each.numbers for each in reversed(events) if each.action != "keep")
-        newest = next((each["listed"] for each in chosen if "listed" in each), 0.0)
+            if plan.listed <= newest or is_latest_listing(store.disk, plan):
+                return events[-1]
+            return Choice("keep", str(ref), str(ref), "a later listing of the folder gives the same table", numbers)
         # A listing that is still to come was one by a clock that was ahead.
-        if numbers["listed"] < newest < max(time.time(), store.disk.now()) + _CLOCKS_SECONDS:
+        if plan.listed < newest < max(time.time(), store.disk.now()) + _CLOCKS_SECONDS:
             reason = f"{events[-1].ref} is of a later listing of the folder"
             return Choice("keep", events[-1].ref, str(ref), reason, numbers)
         return Choice("promote", str(ref), str(ref), f"the newest of {job.where}", numbers)

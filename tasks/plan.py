@@ -11,6 +11,7 @@ from itertools import islice
 from prefect import get_run_logger, task
 
 from artifacts.settings import Settings
+from artifacts.shards import Shards
 from artifacts.store import Store
 from tasks.scoring.job import Job
 from tasks.shared.deadline import Deadline
@@ -53,7 +54,8 @@ def plan_folder(store: Store, settings: Settings, job: Job) -> str:
                 f"expected {folder} to be {job.where}, found that a link was moved just now; run it again"
             )
         shards = _shards(islice(top.walk(), job.request.limit))
-        key = save_plan(store.disk, shards, job.where, lambda entries: job.record(job.digest(entries)))
+        fresh = Shards(store.disk).begin_fresh(job.fresh_digest) if job.request.fresh else None
+        key = save_plan(store.disk, shards, job.where, lambda entries: job.record(job.digest(entries)), fresh)
     if key is None:
         raise FolderError(f"expected pictures in {folder_place(settings, folder)}, found an empty folder")
     return key

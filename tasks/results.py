@@ -77,6 +77,6 @@ def scored(published: Predictions, outcome: Outcome, seconds: float) -> Scored:
         reused=outcome.reused,
         errors=facts["errors"],
         classes=facts["labels"],
-        images_per_second=round(outcome.predicted / outcome.seconds, 1),
+        images_per_second=round(outcome.predicted / outcome.seconds, 1) if outcome.predicted else 0.0,
         seconds=round(seconds, 3),
     )

@@ -7,7 +7,7 @@ from functools import partial
 from prefect import get_run_logger, task
 
 from artifacts.settings import Settings
-from artifacts.shards import Part, Shards
+from artifacts.shards import Part
 from artifacts.store import Store
 from tasks.cluster.sample import Sample, check_sample
 from tasks.reports.progress import FolderProgress, report_key, tell, warn
@@ -72,8 +72,7 @@ def score_plan(
     started = time.perf_counter()
     if job.where != plan.where:
         raise moved(job, plan.where)
-    mark = Shards(store.disk).begin_fresh(job.fresh_digest) if job.request.fresh else None
-    records = Records(store, job, plan, mark)
+    records = Records(store, job, plan)
     done: dict[int, Part] = {}
     reused, waited = 0, 0.0
     for found in records.find_all(range(len(plan.digests))):
@@ -82,7 +81,7 @@ def score_plan(
         watch.on_rows(found.part.rows, sum(found.part.errors.values()), found.reused)
     missing, on_rows = [number for number in range(len(plan.digests)) if number not in done], watch.on_rows
     if missing and job.request.run_on == "cluster":
-        for finished in finish_on_cluster(settings, job, plan, mark, missing, watch):
+        for finished in finish_on_cluster(settings, job, plan, missing, watch):
             done[finished.number] = finished.part
             reused += finished.reused
         # This machine has the last word on files that another one did not see.

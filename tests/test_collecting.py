@@ -23,7 +23,7 @@ from artifacts.documents import seal
 from artifacts.errors import Corrupt, NotFound, Removed, StoreError
 from artifacts.lineage import lineage
 from artifacts.living import Needs
-from artifacts.shards import Shards, record_digest
+from artifacts.shards import Shards, fresh_key, record_digest
 from artifacts.store import Store
 from tasks.reports.collecting import markdown
 from tasks.requests import CollectRequest
@@ -323,6 +323,17 @@ def test_records_and_parts_of_tables_that_stay_are_taken_over_later(store, house
     assert len(list(store.disk.list("staging/parts"))) == 2
     assert list(store.disk.local_path("staging/shards").iterdir()), "of two shards"
     assert len(list(store.disk.local_path("staging/shards").iterdir())) == 2, "no empty folders"
+
+
+def test_the_mark_of_a_fresh_scoring_at_work_stays(store):
+    store.prepare()
+    Shards(store.disk).begin_fresh("at work")
+    Shards(store.disk).begin_fresh("over")
+    age(store, 3)
+    with Needs(store.disk) as needs:
+        needs.add(fresh_key("at work"))
+        assert "marks of fresh scorings" in gone(collect(store, grace=3600.0))
+    assert list(store.disk.list("staging/fresh")) == [fresh_key("at work")]
 
 
 def test_a_plan_that_a_run_needs_keeps_its_records(store, house):

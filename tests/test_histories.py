@@ -237,7 +237,7 @@ class Work:
 
             plan = save_plan(self.disk, shards, folder, record)
             needs.add(plan)
-            planned = load_plan(self.disk, plan)
+            load_plan(self.disk, plan)
             done = Shards(self.disk)
             parts = []
             for each in shards:
@@ -252,7 +252,7 @@ class Work:
             choice = Choice("promote", str(published), str(published), "newest")
             aliases.decide(self.disk, "predictions", folder, "latest", lambda _: choice)
             self.tables[folder] = published, [b"%d" % each for each in pictures]
-            remove_plan(self.disk, planned)
+            remove_plan(self.disk, plan)
 
     def pin(self):
         if refs := sorted(self.store.refs()):

@@ -184,6 +184,16 @@ def test_a_collection_that_asks_for_nonsense_fails_in_words(up):
     assert "expected older_than to be a duration like 90d" in state.message
 
 
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [({"folder": "photos:", "colour": "red"}, "provided with parameters ['folder', 'colour']"), ({}, "folder: Field")],
+)
+def test_a_run_with_an_unknown_or_a_missing_parameter_fails_in_words(up, parameters, told):
+    ended = up.wait(up.start("score/folder", **parameters))
+    assert (ended["state_type"], ended["state"]["name"]) == ("FAILED", "Failed")
+    assert told in ended["state"]["message"]
+
+
 @pytest.mark.long
 @pytest.mark.kill
 def test_cancelling_goes_both_ways(up, champion):

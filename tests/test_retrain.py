@@ -359,6 +359,27 @@ def test_killed_between_the_decision_and_its_record_a_run_tells_its_own_decision
     assert store.disk.exists(made["decision"])
 
 
+def test_a_run_that_is_done_decides_once_however_often_it_is_run(things, retraining, tmp_path):
+    store = Store(tmp_path / "store")
+    asked = {**things, "epochs": 1, "significance": 1.0, "max_recall_drop": 1.0}
+    flow_run, first = retraining(asked)
+    made = runs.find(store.disk, flow_run)
+    Image.new("RGB", (16, 16), (250, 250, 250)).save(tmp_path / "pictures/red/new.png")
+    _, again = retraining(asked, flow_run)
+    assert {**again, "seconds": None, "message": None} == {**first, "seconds": None, "message": None}
+    assert runs.find(store.disk, flow_run) == made
+    assert len(list(store.refs("datasets"))) == 1
+    assert len(aliases.history(store.disk, "weights", "things", "champion")) == 1
+    (tmp_path / "pictures/red/new.png").unlink()
+    stopped, message = retraining({**asked, "if_unchanged": "stop"})
+    assert message["message"].startswith("nothing changed")
+    Image.new("RGB", (16, 16), (250, 250, 250)).save(tmp_path / "pictures/red/new.png")
+    _, again = retraining({**asked, "if_unchanged": "stop"}, stopped)
+    assert again["message"].startswith("nothing had changed when this run was at work")
+    assert (again["weights"], again["champion"], again["promoted"]) == (first["weights"], first["weights"], False)
+    assert len(list(store.refs("datasets"))) == 1
+
+
 def test_nothing_changed_names_the_weights_that_came_of_these_settings(things, retraining, tmp_path):
     store = Store(tmp_path / "store")
     gate = {"significance": 1.0, "max_recall_drop": 1.0, "if_unchanged": "stop"}

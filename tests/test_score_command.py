@@ -16,7 +16,8 @@ from commands import answer, complaint, run_flow_inside
 from PIL import Image
 from upheld import asked
 
-from artifacts import aliases, dataset, metrics
+from artifacts import aliases, dataset, metrics, runs
+from artifacts.errors import StoreAway
 from artifacts.refs import Ref
 from artifacts.store import Store
 from flows.score import score
@@ -163,6 +164,42 @@ def test_a_folder_from_a_form_stays_inside_the_roots(server, shared_environment,
     told = r"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS \(photos:\)"
     with pytest.raises(FolderError, match=told):
         state.result()
+
+
+@pytest.fixture
+def scoring(server, shared_environment, test_images, tmp_path):
+    """Run the flow on a folder of a few pictures, perhaps again by a run's id: (run id, state)."""
+    shutil.copytree(test_images / "0", tmp_path / "few", copy_function=os.link)
+    environment = {**shared_environment, "PREFECT_API_URL": server}
+    environment["LOOKBOOK_IMAGE_ROOTS"] = json.dumps({"photos": str(tmp_path)})
+    return lambda again=None: run_flow_inside(score, {"folder": "photos:few"}, environment, again)
+
+
+def test_a_run_that_is_done_has_one_table_however_often_it_is_run(scoring, store, tmp_path):
+    run, state = scoring()
+    before, made = state.result(), runs.find(store.disk, run)
+    next((tmp_path / "few").iterdir()).unlink()
+    _, state = scoring(run)
+    again = state.result()
+    assert again["predictions"] == before["predictions"] == made["predictions"]
+    assert (again["images"], again["predicted"], again["reused"]) == (before["images"], 0, before["images"])
+    assert runs.find(store.disk, run) == made
+    _, state = scoring()
+    assert state.result()["images"] == before["images"] - 1
+
+
+def test_a_run_whose_record_the_store_refused_is_tried_again(scoring, store, monkeypatch):
+    def refuse(*_):
+        raise StoreAway("the store does not answer")
+
+    with monkeypatch.context() as away:
+        away.setattr(runs, "record", refuse)
+        run, state = scoring()
+    assert state.is_failed()
+    assert runs.find(store.disk, run) is None
+    _, state = scoring(run)
+    assert runs.find(store.disk, run)["predictions"] == state.result()["predictions"]
+    assert aliases.current(store.disk, "predictions", "few", "latest") == Ref.parse(state.result()["predictions"])
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from published import damage, remove
 from rights import without_roots_rights
 
 from artifacts import aliases, dataset, disk, predictions, weights
-from artifacts.errors import Corrupt, StoreError
+from artifacts.errors import Corrupt, StoreAway, StoreError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -34,7 +34,7 @@ from tasks.requests import ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.job import make_job
 from tasks.shared.listing import FolderError, FolderLost, default_name
-from tasks.shared.plans import load_plan
+from tasks.shared.plans import load_plan, remove_plan
 from tasks.shared.retries import may_pass
 from tasks.shared.watching import Watch
 from tasks.vision.images import ImageSpec
@@ -169,7 +169,9 @@ def planned(store, settings, champion):
 def score(store, settings, champion, **asked):
     key, job = listed(store, settings, champion, **asked)
     outcome = score_plan(store, settings, job, load_plan(store.disk, key))
-    return commit_predictions(store, settings, job, key, outcome), outcome
+    ref = commit_predictions(store, settings, job, key, outcome)
+    remove_plan(store.disk, key)
+    return ref, outcome
 
 
 def rows(store, ref):
@@ -444,6 +446,42 @@ def test_two_identical_runs_at_once_give_one_version(store, settings, champion):
     assert list(store.refs("predictions")) == list(refs)
     assert len(by_path(store, refs.pop())) == 60
     assert store.verify().corrupt == []
+
+
+def test_scorings_of_one_folder_at_once_each_publish(store, settings, champion, scored):
+    """Each has listed the folder before the first one ends: the listings are equal, and neither one's end takes what
+    the other works with."""
+    asked = [{"name": "pictures"}, {"name": "others"}, {"name": "inverted", "invert": True}]
+    begun = [listed(store, settings, champion, **each) for each in asked]
+    for key, job in begun:
+        outcome = score_plan(store, settings, job, load_plan(store.disk, key))
+        ref = commit_predictions(store, settings, job, key, outcome)
+        remove_plan(store.disk, key)
+        assert len(by_path(store, ref)) == 60
+        assert aliases.current(store.disk, "predictions", job.name, "latest") == ref
+    assert not list(store.disk.list("staging/plans"))
+
+
+@pytest.mark.parametrize("step", ["aliases", "staging/fresh"])
+def test_a_commit_that_the_store_broke_off_is_tried_again(store, settings, champion, pictures, monkeypatch, step):
+    """As Prefect tries the task again: after the table, or after `latest`, too, is on record."""
+    key, job = listed(store, settings, champion, fresh=True)
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
+    with monkeypatch.context() as away:
+        for name in ("create", "remove"):
+            does = getattr(store.disk, name)
+
+            def refuse(key, *rest, does=does):
+                if key.startswith(step):
+                    raise StoreAway(f"the store does not answer: {key}")
+                return does(key, *rest)
+
+            away.setattr(store.disk, name, refuse)
+        with pytest.raises(StoreAway):
+            commit_predictions(store, settings, job, key, outcome)
+    [published] = store.refs("predictions")
+    assert commit_predictions(store, settings, job, key, outcome) == published
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == published
 
 
 @pytest.mark.slow
@@ -828,6 +866,26 @@ def test_an_older_listing_that_is_done_later_does_not_take_latest_back(store, se
 
 
 @pytest.mark.slow
+def test_an_older_listing_does_not_take_latest_back_from_one_that_found_nothing_new(
+    store, settings, champion, pictures, scored
+):
+    table, _ = scored
+    (pictures / "new.png").write_bytes((pictures / "0/00.png").read_bytes())
+    key, job = listed(store, settings, champion)
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
+    (pictures / "new.png").unlink()
+    assert score(store, settings, champion)[0] == table
+    older = commit_predictions(store, settings, job, key, outcome)
+    assert older != table
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == table
+    told = [(each.action, each.challenger) for each in aliases.history(store.disk, "predictions", "pictures", "latest")]
+    assert told == [("promote", str(table)), ("keep", str(table)), ("keep", str(older))]
+    remove_plan(store.disk, key)
+    score(store, settings, champion)
+    assert len(aliases.history(store.disk, "predictions", "pictures", "latest")) == 3, "alone there is nothing to say"
+
+
+@pytest.mark.slow
 def test_a_listing_by_a_clock_that_was_ahead_does_not_hold_latest(store, settings, champion, pictures, monkeypatch):
     now = time.time
     with monkeypatch.context() as ahead:
@@ -928,6 +986,19 @@ def test_an_interrupted_fresh_scoring_goes_on_with_what_it_finished(store, setti
     assert outcome.predicted + outcome.reused == 60
     _, whole = score(store, settings, champion, fresh=True)
     assert (whole.predicted, whole.reused) == (60, 0), "what was published is not gone on with"
+
+
+@pytest.mark.slow
+def test_groups_of_a_fresh_scoring_have_its_mark_however_late_they_begin(store, settings, champion, pictures):
+    key, job = listed(store, settings, champion, fresh=True)
+    late = load_plan(store.disk, key)  # a group on another worker, which has read it and not begun
+    ref = commit_predictions(store, settings, job, key, score_plan(store, settings, job, late))
+    outcome = score_plan(store, settings, job, late)
+    assert (outcome.predicted, outcome.reused) == (0, 60)
+    assert not list(store.disk.list("staging/fresh"))
+    again, whole = score(store, settings, champion, fresh=True)
+    assert again == ref
+    assert (whole.predicted, whole.reused) == (60, 0), "nothing of the one before"
 
 
 def test_other_tools_read_the_folder(store, settings, champion, scored):

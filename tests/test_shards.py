@@ -1,8 +1,11 @@
 """pytest tests/test_shards.py: records of finished shards: who is first, whose answer was lost, what is fresh."""
 
 import json
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from artifacts.errors import AlreadyExists
 from artifacts.shards import Part, Shards, record_digest
 
 DIGEST = "d" * 64
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -103,8 +107,29 @@ def test_a_fresh_scoring_knows_its_own_shards_alone(store, shards):
     assert again == first, "the same rows are one part"
     assert parts(store) == [first.key]
     assert shards.finished(DIGEST, mark) == shards.finished(DIGEST) == first
-    shards.end_fresh("job")
+    shards.end_fresh("job", mark)
     assert shards.finished(DIGEST, shards.begin_fresh("job")) is None
+
+
+def test_a_fresh_scoring_of_a_process_that_works_is_not_gone_on_with(store, shards, tmp_path):
+    begin = f"import artifacts.shards as s; print(s.Shards(Store({str(store.disk.root)!r}).disk).begin_fresh('job'))"
+    code = f"import sys; from artifacts.store import Store; {begin}; sys.stdout.flush(); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as other:
+        theirs = other.stdout.readline().strip()
+        mine = shards.begin_fresh("job")
+        assert mine != theirs
+        other.stdin.close()
+    shards.end_fresh("job", theirs)
+    assert shards.begin_fresh("job") == mine, "the end of another one is not mine"
+
+
+def test_a_fresh_scoring_whose_process_has_ended_is_gone_on_with(store, shards, tmp_path):
+    code = "import sys; from artifacts.store import Store; from artifacts.shards import Shards; "
+    code += f"print(Shards(Store({str(store.disk.root)!r}).disk).begin_fresh('job'))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert shards.begin_fresh("job") == ended.stdout.strip()
 
 
 def test_a_fresh_scoring_of_long_ago_is_not_gone_on_with(store, shards, monkeypatch):

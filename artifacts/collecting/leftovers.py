@@ -85,7 +85,8 @@ class Leftovers:
             with suppress(NotFound):  # its work is done
                 plan = unseal(self._disk.read(key), key)
                 wanted.update(plan.get("records") or ())
-                for named in (key, f"{_PLANS}/{plan.get('entries')}.arrow"):
+                entries = f"{_PLANS}/{plan.get('entries')}.arrow"  # as an earlier Lookbook named them
+                for named in (key, f"{key.removesuffix('.json')}.arrow", entries):
                     found.pop(named, None)
                 if plan.get("plan") in found:  # of a scoring that several runs share
                     kept.append(plan["plan"])

@@ -56,7 +56,7 @@ def read_on_cluster(
         numbers = range(len(plan.shard_rows))
         return sum(told.receipt["rows"] for told in carry_out(settings, work, numbers, "stretch", watch))
     finally:
-        remove_plan(store.disk, plan)
+        remove_plan(store.disk, key)
 
 
 def _stretches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

@@ -40,13 +40,10 @@ class Finished:
 
 
 class Records:
-    """What is on record of a plan's shards, for one job.
+    """What is on record of a plan's shards, for one job. A fresh scoring takes over nothing but its own."""
 
-    mark: of a fresh scoring, which takes over nothing but its own.
-    """
-
-    def __init__(self, store: Store, job: Job, plan: Plan, mark: str | None) -> None:
-        self._shards, self._job, self._plan, self._mark = Shards(store.disk), job, plan, mark
+    def __init__(self, store: Store, job: Job, plan: Plan) -> None:
+        self._shards, self._job, self._plan = Shards(store.disk), job, plan
         self._at_once = store.disk.at_once
 
     def digest(self, number: int) -> str:
@@ -55,7 +52,7 @@ class Records:
 
     def find(self, number: int) -> Finished | None:
         """A shard that needs no more work: none of its rows may go better now."""
-        part = self._shards.finished(self._job.record(self.digest(number)), self._mark)
+        part = self._shards.finished(self._job.record(self.digest(number)), self._plan.fresh)
         return None if part is None or part.has_any(PASSING_ERRORS) else Finished(number, part, part.rows)
 
     def find_all(self, numbers: Iterable[int]) -> Iterator[Finished]:
@@ -65,7 +62,7 @@ class Records:
     def finish(self, shard: Shard) -> Finished:
         """Put a shard on record whose rows are all known."""
         record, table = self._job.record(shard.digest), table_of(self._job, shard)
-        return Finished(shard.number, self._shards.finish(record, shard.digest, table, self._mark), shard.reused)
+        return Finished(shard.number, self._shards.finish(record, shard.digest, table, self._plan.fresh), shard.reused)
 
 
 class Finisher:

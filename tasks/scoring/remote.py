@@ -27,20 +27,15 @@ def finish_on_cluster(
     settings: Settings,
     job: Job,
     plan: Plan,
-    mark: str | None,
     numbers: list[int],
     watch: Watch,
 ) -> Iterator[Finished]:
-    """Have shards of the plan finished by the nodes of a cluster. Raises what `carry_out` does.
-
-    mark: of a fresh scoring.
-    """
+    """Have shards of the plan finished by the nodes of a cluster. Raises what `carry_out` does."""
     work = {
         "kind": "score",
         "job": job.to_dict(),
         "folder": folder_place(settings, job.request.folder),
         "plan": plan.key,
-        "mark": mark,
         "sample": [] if settings.cluster == "local" else sample_of(settings, job, plan),
     }
     for told in carry_out(settings, work, numbers, "shard", watch):
@@ -57,7 +52,7 @@ class Shards:
         job = Job.from_dict(task["job"])
         job = replace(job, request=replace(job.request, folder=allow_folder(task["folder"])))
         plan = shared_plan(store.disk, task["plan"])
-        records = Records(store, job, plan, task["mark"])
+        records = Records(store, job, plan)
         with ExitStack() as stack:
             self._finisher = stack.enter_context(Finisher(store, settings, job, plan, records, processors))
             folder = self._finisher.folder

@@ -1,12 +1,15 @@
 """Files that wait for work, cut into shards: a list in the store's staging area, which every machine can read.
 
-staging/plans/<sha256>.arrow     the entries, a record batch a shard
-staging/plans/<sha256>.json      the plan: which list it is of, and what is known of each shard
+staging/plans/<random>.arrow     the entries, a record batch a shard
+staging/plans/<random>.json      the plan: what is known of each shard
+
+A plan belongs to the run that made it, and goes with it: two runs that list the same folder have a plan each.
 """
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +19,10 @@ import pyarrow as pa
 
 from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal, unseal
-from artifacts.errors import Corrupt
-from artifacts.living import take
+from artifacts.errors import Corrupt, NotFound, StoreError
 from tasks.shared.listing import Entry, digest_entries
 
+_FOLDER = "staging/plans"
 _SCHEMA = pa.schema(
     [("path", pa.binary()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("regular", pa.bool_())]
 )  # fmt: skip
@@ -30,21 +33,21 @@ class Plan:
     """Entries of a folder, cut into shards.
 
     key: in the store's staging area.
-    listing: the SHA-256 (hex) of the entries.
-    path: of these, an Arrow file.
+    path: of the entries, an Arrow file.
     digests: of the entries of each shard.
     shard_rows: how many entries each shard has.
     listed: when the listing began, in seconds since the epoch.
     where: the `real_path` of the folder that was listed.
+    fresh: the mark of the fresh scoring that it is of; None for any other work.
     """
 
     key: str
-    listing: str
     path: Path
     digests: list[str]
     shard_rows: list[int]
     listed: float
     where: str
+    fresh: str | None = None
 
     @property
     def rows(self) -> int:
@@ -61,11 +64,16 @@ class Plan:
 
 
 def save_plan(
-    disk: Disk, shards: Iterable[list[Entry]], where: str, record: Callable[[str], str] | None = None
+    disk: Disk,
+    shards: Iterable[list[Entry]],
+    where: str,
+    record: Callable[[str], str] | None = None,
+    fresh: str | None = None,
 ) -> str | None:
     """The key of a new plan; None for no shards.
 
     where: the `real_path` of the folder.
+    fresh: the mark of a fresh scoring.
     record: gives the digest under which a shard goes on record, of the digest of its entries. A run that needs the plan
     needs those records, too (artifacts/collecting).
     """
@@ -84,30 +92,46 @@ def save_plan(
         if not rows:
             return None
         entries = hash_file(path)[0]
-        take(disk, _entries_key(entries), path)  # another one may have listed it
+        key = f"{_FOLDER}/{uuid.uuid4().hex}.json"
+        disk.create(entries_key(key), path)
     plan = {"entries": entries, "digests": digests, "rows": rows, "listed": round(listed, 3), "where": where}
+    plan["fresh"] = fresh
     if record:
         plan["records"] = list(map(record, digests))
-    content = seal(plan)
-    key = f"staging/plans/{hashlib.sha256(content).hexdigest()}.json"
-    take(disk, key, content)
+    disk.create(key, seal(plan))
     return key
 
 
 def load_plan(disk: Disk, key: str) -> Plan:
     """The plan that is under a key of the staging area. Raises NotFound and Corrupt."""
     plan = unseal(disk.read(key), key)
-    found = disk.materialize(_entries_key(plan["entries"]), plan["entries"])
+    found = disk.materialize(entries_key(key), plan["entries"])
     if found.sha256 != plan["entries"]:
         raise Corrupt(f"{key} is damaged: it is not what was written; run it again, the folder is listed anew")
-    return Plan(key, plan["entries"], found.path, plan["digests"], plan["rows"], plan["listed"], plan["where"])
+    return Plan(key, found.path, plan["digests"], plan["rows"], plan["listed"], plan["where"], plan["fresh"])
 
 
-def remove_plan(disk: Disk, plan: Plan) -> None:
-    """Its work is done."""
-    disk.remove(plan.key)
-    disk.remove(_entries_key(plan.listing))
+def remove_plan(disk: Disk, key: str) -> None:
+    """Its run is done. Where the store does not answer, the plan stays until it is collected."""
+    with suppress(StoreError):
+        disk.remove(key)
+        disk.remove(entries_key(key))
 
 
-def _entries_key(sha256: str) -> str:
-    return f"staging/plans/{sha256}.arrow"
+def is_latest_listing(disk: Disk, plan: Plan) -> bool:
+    """Whether no other run has a plan of the same folder that was listed earlier, and may publish it later."""
+    return not any(other["where"] == plan.where and other["listed"] < plan.listed for other in _others(disk, plan))
+
+
+def _others(disk: Disk, plan: Plan) -> Iterator[dict[str, Any]]:
+    for key in disk.list(_FOLDER):
+        if key.endswith(".json") and key != plan.key:
+            with suppress(NotFound, Corrupt):  # its run is done; nobody can publish it
+                document = unseal(disk.read(key), key)
+                if "listed" in document:  # beside plans lies what groups take part by
+                    yield document
+
+
+def entries_key(key: str) -> str:
+    """Where the entries of the plan `key` are."""
+    return f"{key.removesuffix('.json')}.arrow"
