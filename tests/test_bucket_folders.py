@@ -17,8 +17,9 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.labelled import list_labelled
+from tasks.shared import listing
 from tasks.shared.folders import check_folder, opened
-from tasks.shared.listing import FolderError
+from tasks.shared.listing import FolderError, allow_folder, folder_place, on_record, real_path
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import Files
 from tasks.vision.images import ImageSpec, Limits
@@ -138,6 +139,56 @@ def test_no_form_leads_elsewhere(settings, text):
         walked(settings, text)
 
 
+def test_what_urls_mean_by_characters_leads_nowhere_else(settings, put, bucket, s3_service):
+    s3_service.put(bucket.removeprefix("s3://").split("/")[0], "private/secret.png", png(0))
+    put("a/1.png", png(0))
+    put("a/b/1.png", png(0))
+    for text in ("%2e%2e/private", "%2E./private", "a#1", "a?1", "a%2fb", "a%2F1.png", "a;b"):
+        assert walked(settings, f"photos:{text}") == []
+
+
+@pytest.mark.parametrize("name", ["a#1", "a?1", "a%2fb", "a%", "%2e%2e", "a+b", "a b", "\u00e4", "a;b&c=d", "..."])
+def test_folders_and_files_are_called_as_their_keys(settings, put, name, monkeypatch):
+    """As folders below a root, as roots, and as URLs that this process' own user names."""
+    for number, key in enumerate((f"{name}/{name}.png", "a/1.png", "a/b/2.png")):
+        put(key, png(number))
+    url = folder_place(settings, f"photos:{name}")
+    monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"root": url}))
+    for some, text in ((settings, f"photos:{name}"), (Settings(), "root:"), (settings, allow_folder(f"{url}/"))):
+        with opened(some, text) as folder:
+            [entry] = folder.walk()
+            assert entry.path.decode() == f"{name}.png"
+            assert folder.entry(entry.path) == entry
+            assert folder.read_file(f"{name}.png", "it") == png(0)
+            assert folder.is_at(real_path(some, text))
+    monkeypatch.setattr(listing, "_ALLOWED", {})
+    assert on_record(settings, url) == f"photos:{name}"
+    assert on_record(Settings(), url) == "root:"
+    entries = walked(settings)
+    assert decoded(settings, entries) == {f"{name}/{name}.png": 0, "a/1.png": 1, "a/b/2.png": 2}
+
+
+def test_what_the_client_can_not_ask_for_is_an_entry_with_its_reason_and_no_other_object(settings, put):
+    odd = ("0//1.png", "0/1.png/", "0/../1.png", "0/./1.png", "/0/1.png", "0/\n.png", "0/\x01.png")
+    for key in ("0/1.png", "1.png", *odd):
+        put(key, png(7))
+    found = decoded(settings, walked(settings))
+    assert found == {"0/1.png": 7, "1.png": 7, **dict.fromkeys(odd, "unsupported")}
+    with opened(settings, "photos:") as folder:
+        assert [folder.entry(key.encode()) for key in odd] == [None] * len(odd)
+        assert all(isinstance(folder.why_unreadable(key.encode()), FileNotFoundError) for key in odd)
+        assert folder.entry(b"\xff.png") is None
+
+
+def test_markers_of_folders_are_none_and_hide_nothing(settings, put):
+    for key in ("", "empty/", "full/", "sub", "sub.png", "sub/", "sub/1.png", "z/", "z/1.png"):
+        put(key, b"" if key.endswith("/") or not key else png(0))
+    put("bare", b"")
+    put("bare/1.png", png(0))
+    paths = [entry.path.decode() for entry in walked(settings)]
+    assert paths == ["bare", "bare/1.png", "sub", "sub.png", "sub/1.png", "z/1.png"]
+
+
 def test_a_bucket_that_is_not_there(bucket, monkeypatch):
     monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"photos": "s3://no-such-bucket-here/photos"}))
     with pytest.raises(FolderError, match="there is no such bucket"):
@@ -150,6 +201,16 @@ def test_labels_come_from_folders_and_tables_of_a_bucket(settings, put):
     assert list_labelled(settings, "photos:").classes == ["a", "b"]
     put("labels.csv", b"path,label\na/0.png,x\nb/1.png,y\n")
     assert list_labelled(settings, "photos:labels.csv").classes == ["x", "y"]
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_keys_that_are_in_no_named_folder_make_no_class(settings, put, above):
+    for key in ("a/1.png", "b/2.png", "a//3.png", "/4.png", "b/"):
+        put(f"{above}{key}", png(0) if key.endswith("png") else b"")
+    if above:
+        put("test/a/1.png", png(0))
+    found = list_labelled(settings, "photos:")
+    assert (found.classes, found.bad) == (["a", "b"], {f"{above}/4.png": "in no class's folder"})
 
 
 @pytest.mark.long

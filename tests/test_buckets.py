@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -50,7 +51,7 @@ def once(kind, method):
 def lose_patience(kind, monkeypatch):
     """Soon, where an answer never comes."""
     if kind == "stall":
-        monkeypatch.setattr(objects, "_TIMEOUT", "300ms")
+        monkeypatch.setattr(objects, "TIMEOUT", timedelta(seconds=0.3))
 
 
 @pytest.mark.parametrize("kind", [*Proxy.FAULTS, "stall"])
@@ -451,6 +452,16 @@ def test_a_gpu_worker_trains_and_a_nightly_scoring_of_a_bucket_runs_behind_a_bad
     store = Store(bucket)
     assert store.open(store.resolve("predictions/photos@latest")).facts["rows"] == 120
     assert store.verify().corrupt == []
+
+
+def test_stores_whose_urls_have_odd_characters_are_different_stores(bucket):
+    urls = [f"{bucket}{end}" for end in ("", "/a", "/a#1", "/a?1", "/a%2fb", "/a/b", "/%2e%2e")]
+    for number, url in enumerate(urls):
+        disk_at(url).create("weights/x", b"%d" % number)
+    assert [disk_at(url).read("weights/x") for url in urls] == [b"%d" % number for number in range(len(urls))]
+    assert list(disk_at(urls[2]).list("")) == ["weights/x"]
+    assert disk_at(bucket).exists("a#1/weights/x")
+    assert disk_at(bucket).exists("%2e%2e/weights/x")
 
 
 def test_copying_by_the_command_line(bucket, tmp_path, lookbook):

@@ -75,7 +75,8 @@ def on_record(settings: Settings, where: str) -> str:
     for name, root in settings.image_roots.items():
         top = str(root).rstrip("/") if is_url(root) else to_text(os.fsencode(os.path.realpath(Path(root).expanduser())))
         if where == top or where.startswith(f"{top.rstrip('/')}/"):
-            return f"{name}:{os.fsdecode(to_bytes(where[len(top) :].strip('/')))}"
+            below = where[len(top) :].strip("/")
+            return f"{name}:{below if is_url(where) else os.fsdecode(to_bytes(below))}"  # a URL is as it is
     raise FolderError(
         f"expected a folder below one of LOOKBOOK_IMAGE_ROOTS, found {where}, where pictures were labelled; make it a "
         "root, or a folder above it"
@@ -209,7 +210,7 @@ def _parse(settings: Settings, text: str) -> tuple[Path | str, list[str]]:
     root: Path | str | None = settings.image_roots.get(name) if colon else None
     for allowed, folder in _ALLOWED.items():
         if text == allowed or text.startswith(f"{allowed.rstrip('/')}/"):
-            root, path = folder, text[len(allowed) :].strip("/")
+            root, path = folder, text[len(allowed.rstrip("/")) + 1 :]
     parts = path.split("/") if path else []
     if root is None or any(part in ("", ".", "..") or "\0" in part for part in parts):
         known = ", ".join(f"{name}:" for name in sorted(settings.image_roots)) or "none is configured"
