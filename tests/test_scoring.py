@@ -674,10 +674,10 @@ def test_large_files_have_small_shards_that_one_new_file_leaves_alone(store, set
 
 
 def test_a_plan_of_many_shards_is_opened_once(store, settings, champion, pictures, monkeypatch):
-    found = planned(store, settings, champion)
     opened = []
     whole = pa.ipc.open_file
     monkeypatch.setattr(pa.ipc, "open_file", lambda *given: opened.append(given) or whole(*given))
+    found = planned(store, settings, champion)
     assert sum(len(found.entries(shard)) for shard in range(len(found.digests))) == 60
     assert len(opened) == 1
 
@@ -687,7 +687,7 @@ def test_a_plan_that_is_read_is_not_mapped(store, settings, champion):
     found = planned(store, settings, champion)
     assert len(found.entries(0))
     with open("/proc/self/maps") as maps:
-        assert found.path.name not in maps.read()
+        assert found.listing not in maps.read()
 
 
 def test_unchanged_parts_are_hashed_once_a_run(store, settings, champion, pictures, monkeypatch, scored):

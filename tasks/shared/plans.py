@@ -8,7 +8,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal, unseal
 from artifacts.errors import Corrupt
 from artifacts.living import take
+from artifacts.opening import use_file
 from tasks.shared.listing import Entry, digest_entries
 
 _SCHEMA = pa.schema(
@@ -31,7 +31,7 @@ class Plan:
 
     key: in the store's staging area.
     listing: the SHA-256 (hex) of the entries.
-    path: of these, an Arrow file.
+    file: of these, open, as a cache may lose it, and not mapped: nothing of it is in memory but the shard that is read.
     digests: of the entries of each shard.
     shard_rows: how many entries each shard has.
     listed: when the listing began, in seconds since the epoch.
@@ -40,7 +40,7 @@ class Plan:
 
     key: str
     listing: str
-    path: Path
+    file: pa.ipc.RecordBatchFileReader
     digests: list[str]
     shard_rows: list[int]
     listed: float
@@ -52,12 +52,7 @@ class Plan:
 
     def entries(self, shard: int) -> pa.Table:
         """path (binary), bytes, mtime_ns (int64), regular (bool), sorted by path."""
-        return pa.Table.from_batches([self._file.get_batch(shard)])
-
-    @cached_property
-    def _file(self) -> pa.ipc.RecordBatchFileReader:
-        """Opened once, and not mapped: nothing of it is in memory but the shard that is read."""
-        return pa.ipc.open_file(pa.OSFile(str(self.path)))
+        return pa.Table.from_batches([self.file.get_batch(shard)])
 
 
 def save_plan(
@@ -97,16 +92,21 @@ def save_plan(
 def load_plan(disk: Disk, key: str) -> Plan:
     """The plan that is under a key of the staging area. Raises NotFound and Corrupt."""
     plan = unseal(disk.read(key), key)
-    found = disk.materialize(_entries_key(plan["entries"]), plan["entries"])
-    if found.sha256 != plan["entries"]:
-        raise Corrupt(f"{key} is damaged: it is not what was written; run it again, the folder is listed anew")
-    return Plan(key, plan["entries"], found.path, plan["digests"], plan["rows"], plan["listed"], plan["where"])
+    try:
+        file = use_file(disk, _entries_key(plan["entries"]), plan["entries"], _open)
+    except Corrupt as error:
+        raise Corrupt(f"{error}; run it again, the folder is listed anew") from None
+    return Plan(key, plan["entries"], file, plan["digests"], plan["rows"], plan["listed"], plan["where"])
 
 
 def remove_plan(disk: Disk, plan: Plan) -> None:
     """Its work is done."""
     disk.remove(plan.key)
     disk.remove(_entries_key(plan.listing))
+
+
+def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.OSFile(str(path)))
 
 
 def _entries_key(sha256: str) -> str:
