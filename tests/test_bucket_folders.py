@@ -1,5 +1,6 @@
 """pytest tests/test_bucket_folders.py: pictures in a bucket are scored and learned as those in a folder."""
 
+import hashlib
 import io
 import json
 import os
@@ -17,6 +18,8 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.labelled import list_labelled
+from tasks.reviewing.pictures import Pictures
+from tasks.reviewing.rows import Seen
 from tasks.shared import listing
 from tasks.shared.folders import check_folder, opened
 from tasks.shared.listing import FolderError, allow_folder, folder_place, on_record, real_path
@@ -166,6 +169,27 @@ def test_folders_and_files_are_called_as_their_keys(settings, put, name, monkeyp
     assert on_record(Settings(), url) == "root:"
     entries = walked(settings)
     assert decoded(settings, entries) == {f"{name}/{name}.png": 0, "a/1.png": 1, "a/b/2.png": 2}
+
+
+def test_people_are_shown_the_picture_of_the_key_that_was_scored(settings, put):
+    for number, key in enumerate(("a/1.png", "a#1/1.png", "a#1/a%2f#?.png")):
+        put(key, png(number * 100))
+    shown = {}
+    for name, path in (("a", "1.png"), ("a#1", "1.png"), ("a#1", "a%252f#?.png")):
+        content = png(100 * len(shown))
+        row = Seen((0, 0), path, hashlib.sha256(content).hexdigest(), len(content), 0, "x", 1.0, None, None, None)
+        pictures = Pictures(settings, folder_place(settings, f"photos:{name}"))
+        shown[name, path] = Image.open(io.BytesIO(pictures.jpeg(row, "small"))).getpixel((80, 80))[0]
+        pictures.close()
+    assert list(shown.values()) == pytest.approx([0, 100, 200], abs=3)
+
+
+@pytest.mark.parametrize("beside", ["/../private", "//a", "x", "/a/%2e%2e/..", "/."])
+def test_what_is_on_record_beside_a_root_is_not_below_it(settings, beside):
+    """A label that is imported tells any folder."""
+    top = folder_place(settings, "photos:")
+    with pytest.raises(FolderError, match="expected a folder"):
+        walked(settings, on_record(settings, f"{top}{beside}"))
 
 
 def test_what_the_client_can_not_ask_for_is_an_entry_with_its_reason_and_no_other_object(settings, put):

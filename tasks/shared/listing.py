@@ -71,7 +71,7 @@ def on_record(settings: Settings, where: str) -> str:
     for name, root in settings.image_roots.items():
         top = str(root).rstrip("/") if is_url(root) else to_text(os.fsencode(os.path.realpath(Path(root).expanduser())))
         if where == top or where.startswith(f"{top.rstrip('/')}/"):
-            below = where[len(top) :].strip("/")
+            below = where[len(top.rstrip("/")) + 1 :]
             return f"{name}:{below if is_url(where) else os.fsdecode(to_bytes(below))}"  # a URL is as it is
     raise FolderError(
         f"expected a folder below one of LOOKBOOK_IMAGE_ROOTS, found {where}, where pictures were labelled; make it a "
