@@ -86,7 +86,7 @@ def _page(bucket: Bucket, client: "httpx.Client", token: str | None) -> ElementT
     def ask() -> bytes:
         try:
             answer = client.get(bucket.connection.sign(urlencode(query, quote_via=quote)))
-        except httpx.TransportError:
+        except httpx.RequestError:
             raise OSError("error sending request") from None
         if answer.status_code != httpx.codes.OK:
             raise OSError(f"status code: {answer.status_code} {answer.reason_phrase}\n{answer.text[:2000]}")

@@ -27,7 +27,7 @@ ODD = "it gives answers that an object store doesn't give; look whether the endp
 _PATH = re.compile(r'Path "(.*?)"', re.DOTALL)
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
-_SKEWED = ("RequestTimeTooSkewed",)
+_SKEWED = re.compile("RequestTimeTooSkewed|Request has expired|Request is not yet valid")
 _PASSING = re.compile(
     r"status code: (5\d\d|429|408)|error sending request|timed out|HTTP error|error decoding|connection"
 )
@@ -156,7 +156,7 @@ def _reason(text: str, code: str, refused: bool) -> str:
     status = found[1].strip() if (found := _STATUS.search(text)) else ""
     if code in _EXPIRED:
         return "the credentials have expired; renew them and run it again: it goes on where it was"
-    if code in _SKEWED:
+    if _SKEWED.search(text):
         return "this machine's clock is wrong; set it"
     if refused:
         return f"the credentials are refused ({code or status}); docs/buckets.md has the rights that are needed"

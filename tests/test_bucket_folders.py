@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+from pathlib import Path
 
 import httpx
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from buckets import KEYS_A_REQUEST, Proxy, make_bucket, options_for, sometimes
 from commands import run_inside
 from conftest import draw_classes
 from PIL import Image
+from waiting import eventually
 
 from artifacts import objects, predictions
 from artifacts.refs import Ref
@@ -22,7 +24,7 @@ from tasks.reviewing.pictures import Pictures
 from tasks.reviewing.rows import Seen
 from tasks.shared import listing
 from tasks.shared.folders import check_folder, opened
-from tasks.shared.listing import FolderError, allow_folder, folder_place, on_record, real_path
+from tasks.shared.listing import FolderError, FolderLost, allow_folder, folder_place, on_record, real_path
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import Files
 from tasks.vision.images import ImageSpec, Limits
@@ -103,6 +105,31 @@ def test_objects_are_decoded_and_what_fails_is_told(settings, put, bucket, s3_se
         "text.png": "unsupported",
     }  # fmt: skip
     assert decoded(settings, walked(settings))["1.png"] == 99
+
+
+@pytest.mark.parametrize("what", ["the folder", "its files"])
+def test_pictures_that_go_from_the_cache_are_no_missing_files(settings, put, what):
+    for number in range(8):
+        put(f"{number}.png", png(number))
+    entries = walked(settings)
+    with (
+        opened(settings, "photos:") as folder,
+        DecoderPool(folder.descriptor, SPEC, LIMITS, 10, 1) as pool,
+    ):
+        scratch = Path(os.readlink(f"/proc/self/fd/{folder.descriptor}"))
+
+        def requests():
+            for number, entry in enumerate(entries):
+                if number == 7:
+                    eventually(lambda: len(list(scratch.iterdir())) > 1, "fetched")
+                    for path in list(scratch.iterdir()):
+                        path.unlink(missing_ok=True)
+                    if what == "the folder":
+                        scratch.rmdir()
+                yield number, Files([entry.path], [entry.size], [entry.mtime_ns])
+
+        with pytest.raises(FolderLost, match="was removed while pictures were in it; run it again"):
+            list(folder.decode(pool, requests()))
 
 
 def test_what_may_not_be_read_is_a_row_and_a_service_that_is_gone_is_not(settings, put, s3, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from botocore import auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from buckets import CREDENTIALS, KEYS_A_REQUEST, make_bucket
+from buckets import CREDENTIALS, KEYS_A_REQUEST, Proxy, make_bucket, options_for
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
@@ -157,6 +157,30 @@ def test_the_address_of_a_listing_is_signed_as_the_plain_client_signs_it(bucket,
     credentials = Credentials(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"])
     auth.S3SigV4QueryAuth(credentials, "s3", "eu-west-3", expires=int(asked["X-Amz-Expires"])).add_auth(request)
     assert parse_qs(urlsplit(request.url).query)["X-Amz-Signature"] == [asked["X-Amz-Signature"]]
+
+
+@pytest.mark.parametrize("said", ["Request has expired", "Request is not yet valid"])
+def test_an_address_that_is_refused_for_its_time_is_a_matter_of_the_clock(bucket, s3, monkeypatch, said):
+    with Proxy(s3, lambda _method, _path: (403, f"AccessDenied</Code><Message>{said}</Message><Code>")) as proxy:
+        monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(proxy.url))
+        with pytest.raises(StoreError, match="this machine's clock is wrong; set it"):
+            list(keys.list_keys(Bucket(bucket, Settings())))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<html>hello</html>",
+        b"<!DOCTYPE html><br>",
+        b"{}",
+        b"<ListBucketResult>",
+        b"<ListBucketResult><Contents/></ListBucketResult>",
+    ],
+)
+def test_what_is_no_listing_is_told(bucket, monkeypatch, page):
+    monkeypatch.setattr(Bucket, "again", lambda *_: page)
+    with pytest.raises(StoreError, match="can't list the store s3://.*: it gives answers that an object store doesn't"):
+        list(keys.list_keys(Bucket(bucket, Settings())))
 
 
 def test_nobody_signs_nothing_and_needs_no_credentials(place, monkeypatch):

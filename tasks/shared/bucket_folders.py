@@ -110,6 +110,8 @@ class BucketFolder:
             for name in request.files.paths:
                 (self._scratch / os.fsdecode(name)).unlink(missing_ok=True)
             told = {place: error for place, each in enumerate(request.fetched) if (error := each.result())}
+            if any(kind == "missing" for place, (kind, _) in decoded.errors.items() if place not in told):
+                raise _emptied(self._scratch)
             yield key, replace(decoded, errors={**decoded.errors, **told})
 
     def why_unreadable(self, path: bytes) -> OSError | None:
@@ -168,6 +170,8 @@ class BucketFolder:
         try:
             target.write_bytes(content)
             os.utime(target, ns=(mtime_ns, mtime_ns))
+        except FileNotFoundError:
+            raise _emptied(self._scratch) from None
         except OSError as error:
             return "unreadable", f"the file can't be kept on this machine: {error.strerror}"
         return None
@@ -182,6 +186,10 @@ def _whole(key: Key, request: _Request) -> tuple[tuple[Key, _Request], Files]:
     for each in request.fetched:
         each.result()
     return (key, request), request.files
+
+
+def _emptied(scratch: Path) -> FolderLost:
+    return FolderLost(f"{scratch} was removed while pictures were in it; run it again: what is finished stays")
 
 
 def _time_ns(last_modified: datetime, e_tag: str | None) -> int:
