@@ -122,9 +122,9 @@ class BucketDisk(Bucket):
             obstore.delete(self.store, key)
 
     def materialize(self, key: str, sha256: str) -> LocalFile:
-        """A file of the cache."""
-        if path := self._cache.find(sha256):
-            return LocalFile(path, sha256, path.stat().st_size)
+        """A file of the cache, which knows what the bytes are. Whether they are there the bucket alone knows."""
+        if (kept := self._cache.find(sha256)) and (found := self.head(key)) and found["size"] == kept.size:
+            return kept
         return self.again("read", key, lambda: LocalFile(*self._cache.fill(sha256, self.stream(key))))
 
     def hash(self, key: str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from artifacts import owners
-from artifacts.disk import LocalDisk, hash_once
+from artifacts.disk import LocalDisk, LocalFile, hash_once
 from artifacts.errors import StoreError
 
 _USED_SECONDS = 600.0  # what was asked for in the last ten minutes is not removed: somebody may be about to open it
@@ -29,13 +29,14 @@ class Cache:
         """A folder of one's own, removed at the end. What killed processes left there is removed first."""
         return self._scratch.scratch()
 
-    def find(self, sha256: str) -> Path | None:
+    def find(self, sha256: str) -> LocalFile | None:
         """The file with this hash (hex), hashed by this process since it last changed; None where there is none."""
         path = self._path(sha256)
         with contextlib.suppress(OSError):
-            if hash_once(path)[0] == sha256:
+            found, size = hash_once(path)
+            if found == sha256:
                 os.utime(path)
-                return path
+                return LocalFile(path, sha256, size)
             path.unlink()
         return None
 

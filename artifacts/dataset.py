@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from artifacts.documents import canonical
 from artifacts.errors import Corrupt
+from artifacts.opening import use
 from artifacts.refs import Ref
 from artifacts.store import Artifact, Store
 
@@ -94,11 +95,10 @@ class Dataset:
         return self._split("test.arrow")
 
     def _split(self, file: str) -> Split:
-        path = self.artifact.path(file)
         try:
-            return _read(path)
+            return use(lambda: self.artifact.path(file), _read)
         except (pa.ArrowInvalid, KeyError) as error:
-            raise Corrupt(f"{path} is no dataset of this Lookbook: {error}") from None
+            raise Corrupt(f"{self.artifact.key(file)} is no dataset of this Lookbook: {error}") from None
 
 
 def save(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from artifacts.errors import Corrupt, NotFound
+from artifacts.opening import use
 from artifacts.refs import Ref
 from artifacts.shards import Part
 from artifacts.store import Artifact, Content, Shared, Store
@@ -71,7 +72,8 @@ class Predictions:
 
     def read(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one part; its bytes are checked."""
-        return pq.read_table(self.artifact.path(file_name(index)), columns=columns)
+        file = file_name(index)
+        return use(lambda: self.artifact.path(file), lambda path: pq.read_table(path, columns=columns))
 
 
 def file_name(index: int) -> str:

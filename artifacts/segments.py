@@ -16,7 +16,8 @@ from typing import Self
 import pyarrow as pa
 
 from artifacts.disk import Disk, hash_file
-from artifacts.errors import AlreadyExists, StoreError
+from artifacts.errors import AlreadyExists, Corrupt, StoreError
+from artifacts.opening import use_file
 
 _BYTES = 64 << 20  # that are in memory until they are committed
 _SECONDS = 10.0  # after which they are, however few: what a kill costs at most
@@ -83,12 +84,13 @@ class Segments:
     def take_over(self, key: str) -> None:
         """Read a segment that is there. One that is damaged is removed. Raises NotFound."""
         named = key.rpartition("/")[2].removesuffix(".arrow")
-        found = self._disk.materialize(key, named)
-        if found.sha256 == named:
-            self.on_batches(_read(found.path))
-            self.keys.append(key)
-        else:
+        try:
+            batches = use_file(self._disk, key, named, _read)
+        except Corrupt:
             self._disk.remove(key)
+        else:
+            self.on_batches(batches)
+            self.keys.append(key)
 
 
 def _read(path: Path) -> list[pa.RecordBatch]:

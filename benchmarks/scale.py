@@ -48,7 +48,7 @@ started = time.perf_counter()
 key = plan_folder(store, settings, job)
 seconds, memory = time.perf_counter() - started, peak() - before
 plan = load_plan(store.disk, key)
-size = plan.path.stat().st_size + len(store.disk.read(key))
+size = len(store.disk.read(f"staging/plans/{plan.listing}.arrow")) + len(store.disk.read(key))
 print(json.dumps({"key": key, "files": plan.rows, "shards": len(plan.digests), "seconds": seconds, "memory": memory,
     "size": size}))
 """

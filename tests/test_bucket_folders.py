@@ -1,8 +1,10 @@
 """pytest tests/test_bucket_folders.py: pictures in a bucket are scored and learned as those in a folder."""
 
+import hashlib
 import io
 import json
 import os
+from pathlib import Path
 
 import httpx
 import pyarrow.parquet as pq
@@ -11,14 +13,18 @@ from buckets import KEYS_A_REQUEST, Proxy, make_bucket, options_for, sometimes
 from commands import run_inside
 from conftest import draw_classes
 from PIL import Image
+from waiting import eventually
 
 from artifacts import objects, predictions
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.labelled import list_labelled
+from tasks.reviewing.pictures import Pictures
+from tasks.reviewing.rows import Seen
+from tasks.shared import listing
 from tasks.shared.folders import check_folder, opened
-from tasks.shared.listing import FolderError
+from tasks.shared.listing import FolderError, FolderLost, allow_folder, folder_place, on_record, real_path
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import Files
 from tasks.vision.images import ImageSpec, Limits
@@ -101,6 +107,31 @@ def test_objects_are_decoded_and_what_fails_is_told(settings, put, bucket, s3_se
     assert decoded(settings, walked(settings))["1.png"] == 99
 
 
+@pytest.mark.parametrize("what", ["the folder", "its files"])
+def test_pictures_that_go_from_the_cache_are_no_missing_files(settings, put, what):
+    for number in range(8):
+        put(f"{number}.png", png(number))
+    entries = walked(settings)
+    with (
+        opened(settings, "photos:") as folder,
+        DecoderPool(folder.descriptor, SPEC, LIMITS, 10, 1) as pool,
+    ):
+        scratch = Path(os.readlink(f"/proc/self/fd/{folder.descriptor}"))
+
+        def requests():
+            for number, entry in enumerate(entries):
+                if number == 7:
+                    eventually(lambda: len(list(scratch.iterdir())) > 1, "fetched")
+                    for path in list(scratch.iterdir()):
+                        path.unlink(missing_ok=True)
+                    if what == "the folder":
+                        scratch.rmdir()
+                yield number, Files([entry.path], [entry.size], [entry.mtime_ns])
+
+        with pytest.raises(FolderLost, match="was removed while pictures were in it; run it again"):
+            list(folder.decode(pool, requests()))
+
+
 def test_what_may_not_be_read_is_a_row_and_a_service_that_is_gone_is_not(settings, put, s3, monkeypatch):
     for number in range(4):
         put(f"{number}.png", png(number))
@@ -138,6 +169,77 @@ def test_no_form_leads_elsewhere(settings, text):
         walked(settings, text)
 
 
+def test_what_urls_mean_by_characters_leads_nowhere_else(settings, put, bucket, s3_service):
+    s3_service.put(bucket.removeprefix("s3://").split("/")[0], "private/secret.png", png(0))
+    put("a/1.png", png(0))
+    put("a/b/1.png", png(0))
+    for text in ("%2e%2e/private", "%2E./private", "a#1", "a?1", "a%2fb", "a%2F1.png", "a;b"):
+        assert walked(settings, f"photos:{text}") == []
+
+
+@pytest.mark.parametrize("name", ["a#1", "a?1", "a%2fb", "a%", "%2e%2e", "a+b", "a b", "\u00e4", "a;b&c=d", "..."])
+def test_folders_and_files_are_called_as_their_keys(settings, put, name, monkeypatch):
+    """As folders below a root, as roots, and as URLs that this process' own user names."""
+    for number, key in enumerate((f"{name}/{name}.png", "a/1.png", "a/b/2.png")):
+        put(key, png(number))
+    url = folder_place(settings, f"photos:{name}")
+    monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"root": url}))
+    for some, text in ((settings, f"photos:{name}"), (Settings(), "root:"), (settings, allow_folder(f"{url}/"))):
+        with opened(some, text) as folder:
+            [entry] = folder.walk()
+            assert entry.path.decode() == f"{name}.png"
+            assert folder.entry(entry.path) == entry
+            assert folder.read_file(f"{name}.png", "it") == png(0)
+            assert folder.is_at(real_path(some, text))
+    monkeypatch.setattr(listing, "_ALLOWED", {})
+    assert on_record(settings, url) == f"photos:{name}"
+    assert on_record(Settings(), url) == "root:"
+    entries = walked(settings)
+    assert decoded(settings, entries) == {f"{name}/{name}.png": 0, "a/1.png": 1, "a/b/2.png": 2}
+
+
+def test_people_are_shown_the_picture_of_the_key_that_was_scored(settings, put):
+    for number, key in enumerate(("a/1.png", "a#1/1.png", "a#1/a%2f#?.png")):
+        put(key, png(number * 100))
+    shown = {}
+    for name, path in (("a", "1.png"), ("a#1", "1.png"), ("a#1", "a%252f#?.png")):
+        content = png(100 * len(shown))
+        row = Seen((0, 0), path, hashlib.sha256(content).hexdigest(), len(content), 0, "x", 1.0, None, None, None)
+        pictures = Pictures(settings, folder_place(settings, f"photos:{name}"))
+        shown[name, path] = Image.open(io.BytesIO(pictures.jpeg(row, "small"))).getpixel((80, 80))[0]
+        pictures.close()
+    assert list(shown.values()) == pytest.approx([0, 100, 200], abs=3)
+
+
+@pytest.mark.parametrize("beside", ["/../private", "//a", "x", "/a/%2e%2e/..", "/."])
+def test_what_is_on_record_beside_a_root_is_not_below_it(settings, beside):
+    """A label that is imported tells any folder."""
+    top = folder_place(settings, "photos:")
+    with pytest.raises(FolderError, match="expected a folder"):
+        walked(settings, on_record(settings, f"{top}{beside}"))
+
+
+def test_what_the_client_can_not_ask_for_is_an_entry_with_its_reason_and_no_other_object(settings, put):
+    odd = ("0//1.png", "0/1.png/", "0/../1.png", "0/./1.png", "/0/1.png", "0/\n.png", "0/\x01.png")
+    for key in ("0/1.png", "1.png", *odd):
+        put(key, png(7))
+    found = decoded(settings, walked(settings))
+    assert found == {"0/1.png": 7, "1.png": 7, **dict.fromkeys(odd, "unsupported")}
+    with opened(settings, "photos:") as folder:
+        assert [folder.entry(key.encode()) for key in odd] == [None] * len(odd)
+        assert all(isinstance(folder.why_unreadable(key.encode()), FileNotFoundError) for key in odd)
+        assert folder.entry(b"\xff.png") is None
+
+
+def test_markers_of_folders_are_none_and_hide_nothing(settings, put):
+    for key in ("", "empty/", "full/", "sub", "sub.png", "sub/", "sub/1.png", "z/", "z/1.png"):
+        put(key, b"" if key.endswith("/") or not key else png(0))
+    put("bare", b"")
+    put("bare/1.png", png(0))
+    paths = [entry.path.decode() for entry in walked(settings)]
+    assert paths == ["bare", "bare/1.png", "sub", "sub.png", "sub/1.png", "z/1.png"]
+
+
 def test_a_bucket_that_is_not_there(bucket, monkeypatch):
     monkeypatch.setenv("LOOKBOOK_IMAGE_ROOTS", json.dumps({"photos": "s3://no-such-bucket-here/photos"}))
     with pytest.raises(FolderError, match="there is no such bucket"):
@@ -150,6 +252,16 @@ def test_labels_come_from_folders_and_tables_of_a_bucket(settings, put):
     assert list_labelled(settings, "photos:").classes == ["a", "b"]
     put("labels.csv", b"path,label\na/0.png,x\nb/1.png,y\n")
     assert list_labelled(settings, "photos:labels.csv").classes == ["x", "y"]
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_keys_that_are_in_no_named_folder_make_no_class(settings, put, above):
+    for key in ("a/1.png", "b/2.png", "a//3.png", "/4.png", "b/"):
+        put(f"{above}{key}", png(0) if key.endswith("png") else b"")
+    if above:
+        put("test/a/1.png", png(0))
+    found = list_labelled(settings, "photos:")
+    assert (found.classes, found.bad) == (["a", "b"], {f"{above}/4.png": "in no class's folder"})
 
 
 @pytest.mark.long

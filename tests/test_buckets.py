@@ -5,11 +5,13 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -23,13 +25,17 @@ from conftest import draw_classes
 from sweeper import wait_for_end
 from upheld import Upheld, free_port
 
-from artifacts import aliases, leases, objects
+from artifacts import aliases, dataset, leases, objects, predictions
+from artifacts.bucket import BucketDisk
 from artifacts.disks import disk_at
-from artifacts.errors import AlreadyExists, StoreError
+from artifacts.errors import AlreadyExists, Corrupt, NotFound, StoreError
+from artifacts.opening import use_file
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Shards
 from artifacts.store import Store
+from tasks.shared.listing import Entry
+from tasks.shared.plans import load_plan, save_plan
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def once(kind, method):
 def lose_patience(kind, monkeypatch):
     """Soon, where an answer never comes."""
     if kind == "stall":
-        monkeypatch.setattr(objects, "_TIMEOUT", "300ms")
+        monkeypatch.setattr(objects, "TIMEOUT", timedelta(seconds=0.3))
 
 
 @pytest.mark.parametrize("kind", [*Proxy.FAULTS, "stall"])
@@ -235,6 +241,91 @@ def test_files_of_the_cache_may_go_at_any_moment_and_are_not_trusted(bucket):
     assert disk.materialize("a/b", sha256).path.read_bytes() == content
 
 
+ROWS = pa.table({"path": ["a"], "label": ["x"], "confidence": [0.5], "error": pa.nulls(1, pa.string())})
+
+
+def save_table(store, part):
+    """Publish a table of one part."""
+    of = [
+        store.publish(kind, "shoes", {"a.bin": b"a"}, settings={}, inputs={}, facts={})
+        for kind in ("weights", "datasets")
+    ]
+    return predictions.save(
+        store, "photos", parts=[part], weights=of[0], dataset=str(of[1]), settings={}, classes=["x"], image_spec={},
+        report={}, made={},
+    )  # fmt: skip
+
+
+def test_the_cache_does_not_say_that_a_file_is_there(bucket, s3_service):
+    """Nor that it is whole: a shorter object is not what was written, whatever this machine keeps."""
+    disk, content = disk_at(bucket), b"content" * 1000
+    sha256 = hashlib.sha256(content).hexdigest()
+    disk.create("a/b", content)
+    disk.materialize("a/b", sha256)
+    name, prefix = bucket.removeprefix("s3://").split("/", 1)
+    s3_service.put(name, f"{prefix}/a/b", b"short")
+    assert disk.materialize("a/b", sha256).sha256 != sha256
+    s3_service.delete(name, f"{prefix}/a/b")
+    with pytest.raises(NotFound, match="a/b is not in the store"):
+        disk.materialize("a/b", sha256)
+
+
+def test_a_version_whose_part_is_gone_from_the_bucket_is_not_published(bucket):
+    store = Store(bucket)
+    part = Shards(store.disk).finish("record", "entries", ROWS)
+    assert Shards(store.disk).finished("record") == part  # it is in the cache
+    store.disk.remove(part.key)
+    with pytest.raises(Corrupt, match="run it again, that shard is redone"):
+        save_table(store, part)
+    assert list(store.refs("predictions")) == []
+    assert Shards(store.disk).finished("record") is None
+    assert Shards(store.disk).finish("record", "entries", ROWS) == part
+    assert predictions.load(store, save_table(store, part)).read(0).equals(ROWS)
+
+
+def lost(monkeypatch, times):
+    """The next files that are found in the cache, or fetched into it, are removed before anybody opens them."""
+    left = [times]
+    whole = BucketDisk.materialize
+
+    def materialize(disk, key, sha256):
+        found = whole(disk, key, sha256)
+        if left[0]:
+            left[0] -= 1
+            found.path.unlink()
+        return found
+
+    monkeypatch.setattr(BucketDisk, "materialize", materialize)
+
+
+def test_files_that_go_from_the_cache_before_they_are_opened_are_fetched_again(bucket, shapes, monkeypatch):
+    store = Store(bucket)
+    part = Shards(store.disk).finish("record", "entries", ROWS)
+    table = save_table(store, part)
+    data = dataset.save(
+        store, "shapes", **shapes, classes=["a", "b", "c"], image_spec={}, settings={}, inputs={}, made={}
+    )
+    plan = save_plan(store.disk, [[Entry(b"a", 1, 2, True)], [Entry(b"b", 1, 2, True)]], "here")
+    for read in (
+        lambda: predictions.load(store, table).read(0).num_rows,
+        lambda: use_file(store.disk, part.key, part.sha256, pq.read_table).num_rows,
+        lambda: int(dataset.load(store, data).train.labels.size > 0),
+        lambda: load_plan(store.disk, plan).entries(0).num_rows,
+    ):
+        lost(monkeypatch, 1)
+        assert read() == 1
+    lost(monkeypatch, 99)
+    with pytest.raises(StoreError, match="is removed whenever it was fetched; let nothing empty its folder meanwhile"):
+        load_plan(store.disk, plan)
+
+
+def test_a_plan_is_read_though_the_cache_is_emptied_after_it_was_opened(bucket):
+    store = Store(bucket)
+    found = load_plan(store.disk, save_plan(store.disk, [[Entry(b"a", 1, 2, True)], [Entry(b"b", 1, 2, True)]], "here"))
+    shutil.rmtree(Settings().cache)
+    assert [found.entries(shard)["path"].to_pylist() for shard in range(2)] == [[b"a"], [b"b"]]
+
+
 def test_the_cache_stays_within_its_bounds(bucket, monkeypatch):
     monkeypatch.setenv("LOOKBOOK_CACHE_BYTES", "5000000")
     monkeypatch.setattr("artifacts.cache._USED_SECONDS", 0.0)
@@ -290,6 +381,8 @@ from artifacts import aliases, objects
 from artifacts.errors import StoreAway
 from artifacts.shards import Shards
 from artifacts.store import Store
+from tasks.shared.listing import Entry
+from tasks.shared.plans import load_plan, save_plan
 
 def write(me, told, store):
     for number in itertools.count(1):
@@ -451,6 +544,16 @@ def test_a_gpu_worker_trains_and_a_nightly_scoring_of_a_bucket_runs_behind_a_bad
     store = Store(bucket)
     assert store.open(store.resolve("predictions/photos@latest")).facts["rows"] == 120
     assert store.verify().corrupt == []
+
+
+def test_stores_whose_urls_have_odd_characters_are_different_stores(bucket):
+    urls = [f"{bucket}{end}" for end in ("", "/a", "/a#1", "/a?1", "/a%2fb", "/a/b", "/%2e%2e")]
+    for number, url in enumerate(urls):
+        disk_at(url).create("weights/x", b"%d" % number)
+    assert [disk_at(url).read("weights/x") for url in urls] == [b"%d" % number for number in range(len(urls))]
+    assert list(disk_at(urls[2]).list("")) == ["weights/x"]
+    assert disk_at(bucket).exists("a#1/weights/x")
+    assert disk_at(bucket).exists("%2e%2e/weights/x")
 
 
 def test_copying_by_the_command_line(bucket, tmp_path, lookbook):

@@ -1,6 +1,7 @@
 """pytest tests/test_listing.py: folders of strangers."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.settings import Settings
-from tasks.shared import listing
+from tasks.shared import walking
 from tasks.shared.listing import (
     Entry,
     FolderError,
+    FolderLost,
     allow_folder,
     digest_entries,
     folder_place,
@@ -23,8 +25,8 @@ from tasks.shared.listing import (
     open_folder,
     to_bytes,
     to_text,
-    walk,
 )
+from tasks.shared.walking import walk
 
 
 @pytest.fixture
@@ -81,12 +83,90 @@ def test_a_folder_that_can_not_be_listed_fails_loudly(tmp_path):
     """In a process without root's rights."""
     fill(tmp_path, [b"open/a", b"shut/b"])
     (tmp_path / "shut").chmod(0o000)
-    program = "import os, sys\nfrom tasks.shared.listing import walk\nlist(walk(os.open(sys.argv[1], os.O_RDONLY)))"
+    program = "import os, sys\nfrom tasks.shared.walking import walk\nlist(walk(os.open(sys.argv[1], os.O_RDONLY)))"
     run = subprocess.run(
         [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", program, tmp_path], capture_output=True, text=True
     )
     (tmp_path / "shut").chmod(0o755)
     assert "FolderError: can't list the folder shut/: Permission denied; mend its permissions" in run.stderr
+
+
+DEEP = """
+import os, resource, sys
+from tasks.shared.walking import walk
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), 4096))
+for entry in walk(os.open(sys.argv[1], os.O_RDONLY)):
+    print(len(entry.path), entry.regular)
+"""
+
+
+def test_folders_may_be_nested_deeper_than_descriptors_are_allowed(tmp_path):
+    levels = [tmp_path / "/".join("d" * depth) for depth in range(1, 1101)]
+    for level in levels:
+        level.mkdir()
+        (level / "z").touch()
+    try:
+        for allowed in ("1024", "32"):
+            run = subprocess.run([sys.executable, "-c", DEEP, tmp_path, allowed], capture_output=True, text=True)
+            assert run.stdout.split("\n")[:-1] == [f"{2 * depth + 1} True" for depth in range(1100, 0, -1)], run.stderr
+    finally:
+        for level in reversed(levels):
+            (level / "z").unlink()
+            level.rmdir()
+
+
+SHORT = """
+import os, resource, sys
+from tasks.shared.walking import walk
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 4096))
+top, taken = os.open(sys.argv[1], os.O_RDONLY), []
+entries = walk(top)
+try:
+    while True:
+        taken.append(os.dup(top))
+except OSError:
+    os.close(taken.pop())
+list(entries)
+"""
+
+
+def test_where_descriptors_are_short_the_advice_is_not_about_permissions(tmp_path):
+    fill(tmp_path, [b"a/b"])
+    run = subprocess.run([sys.executable, "-c", SHORT, tmp_path], capture_output=True, text=True)
+    assert "FolderError: can't list the folder" in run.stderr
+    assert "Too many open files; let the process open more files (ulimit -n)" in run.stderr
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "a link", "another folder"])
+def test_a_folder_that_is_moved_with_the_one_that_is_listed_is_listed_to_its_end(top, tmp_path, becomes):
+    fill(tmp_path, [b"a/b/1", b"a/b/2", b"a/c", b"a/d/1", b"z"])
+    entries = walk(top)
+    assert next(entries).path == b"a/b/1"
+    (tmp_path / "a").rename(tmp_path / "moved")
+    if becomes == "a link":
+        (tmp_path / "a").symlink_to("/etc")
+    elif becomes == "another folder":
+        fill(tmp_path, [b"a/e"])
+    assert [entry.path for entry in entries] == [b"a/b/2", b"a/c", b"a/d/1", b"z"]
+
+
+def test_a_folder_that_is_removed_with_the_one_that_is_listed_ends_there(top, tmp_path):
+    fill(tmp_path, [b"a/b/1", b"a/b/2", b"a/c", b"a/d/1", b"z"])
+    entries = walk(top)
+    assert next(entries).path == b"a/b/1"
+    shutil.rmtree(tmp_path / "a")
+    assert [entry.path for entry in entries] == [b"z"]
+
+
+def test_a_folder_that_is_moved_out_leads_nowhere(tmp_path):
+    fill(tmp_path, [b"in/a/b/1", b"in/a/c", b"out/secret"])
+    top = os.open(tmp_path / "in", os.O_RDONLY)
+    entries = walk(top)
+    assert next(entries).path == b"a/b/1"
+    (tmp_path / "in/a/b").rename(tmp_path / "out/b")
+    with pytest.raises(FolderLost, match="a folder in a/ was moved while it was listed; run it again"):
+        list(entries)
+    os.close(top)
 
 
 def test_no_descriptor_is_left_open(top, tmp_path):
@@ -191,9 +271,9 @@ def test_a_folder_of_many_names_is_listed_in_the_order_of_their_bytes(top, tmp_p
     fill(tmp_path, names)
     expected = [entry.path for entry in walk(top)]
     assert expected == sorted(names)
-    monkeypatch.setattr(listing, "TOGETHER", 3)
+    monkeypatch.setattr(walking, "TOGETHER", 3)
     for at_once in (1, 2, 7, len(names) - 1, len(names), len(names) + 1):
-        monkeypatch.setattr(listing, "SORTED_AT_ONCE", at_once)
+        monkeypatch.setattr(walking, "SORTED_AT_ONCE", at_once)
         assert [entry.path for entry in walk(top)] == expected
 
 
@@ -208,10 +288,10 @@ from artifacts.store import Store
 from tasks import plan
 from tasks.requests import ScoreRequest
 from tasks.scoring.job import Job
-from tasks.shared import listing
+from tasks.shared import walking
 from tasks.shared.plans import load_plan
 from tasks.vision.images import ImageSpec, Limits
-plan.SHARD_FILES, plan.SHARD_FILES_AT_MOST, listing.SORTED_AT_ONCE, listing.TOGETHER = 60, 250, 250, 50
+plan.SHARD_FILES, plan.SHARD_FILES_AT_MOST, walking.SORTED_AT_ONCE, walking.TOGETHER = 60, 250, 250, 50
 store = Store(Path(sys.argv[1]))
 weights = Ref.parse("weights/shapes@0123456789abcdef")
 tracemalloc.start()

@@ -33,7 +33,7 @@ from tasks.plan import plan_folder
 from tasks.requests import ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.job import make_job
-from tasks.shared.listing import FolderError, FolderLost, default_name
+from tasks.shared.listing import FolderError, FolderLost, default_name, to_text
 from tasks.shared.plans import load_plan, remove_plan
 from tasks.shared.retries import may_pass
 from tasks.shared.watching import Watch
@@ -245,6 +245,31 @@ def test_every_odd_entry_has_one_typed_row(store, settings, champion, pictures):
     facts = store.open(ref).facts
     assert facts["errors"] == {"corrupt": 2, "too_large": 1, "unsupported": 4}
     assert sum(facts["labels"].values()) + sum(facts["errors"].values()) == facts["rows"] == 69
+
+
+def test_every_key_of_a_bucket_is_one_typed_row(store, champion, pictures, bucket, s3_service):
+    name = bucket.removeprefix("s3://").split("/")[0]
+    settings = Settings(image_roots={"root": f"s3://{name}/in"}, decoders=1)
+    content = (pictures / "0/00.png").read_bytes()
+    pictured = ["a", "a#1", "a%2fb", "a-1", "a/1"]
+    odd = ["/a", "a//1", "a/../1", "a/1\n", "a/2/"]
+    for key in (*pictured, *odd):
+        s3_service.put(name, f"in/{key}", content)
+    for marker in ("", "a/", "a/1/", "empty/"):
+        s3_service.put(name, f"in/{marker}", b"")
+    s3_service.put(name, "in/b", b"")
+    s3_service.put(name, "in/b/1", content)
+    ref, _ = score(store, settings, champion)
+    found = by_path(store, ref)
+    kinds = dict.fromkeys([*pictured, "b/1"]) | dict.fromkeys(odd, "unsupported") | {"b": "corrupt"}
+    assert {path: row["error"] for path, row in found.items()} == {to_text(key.encode()): kinds[key] for key in kinds}
+    paths = rows(store, ref).column("path").to_pylist()
+    assert paths == [to_text(key) for key in sorted(key.encode() for key in kinds)]
+    assert found["a/2/"]["detail"] == (
+        "the object can't be asked for: its key begins or ends with '/', or has '//'; rename it"
+    )
+    again, outcome = score(store, settings, champion)
+    assert (again, outcome.predicted) == (ref, 0)
 
 
 @pytest.mark.slow
@@ -687,10 +712,10 @@ def test_large_files_have_small_shards_that_one_new_file_leaves_alone(store, set
 
 
 def test_a_plan_of_many_shards_is_opened_once(store, settings, champion, pictures, monkeypatch):
-    found = planned(store, settings, champion)
     opened = []
     whole = pa.ipc.open_file
     monkeypatch.setattr(pa.ipc, "open_file", lambda *given: opened.append(given) or whole(*given))
+    found = planned(store, settings, champion)
     assert sum(len(found.entries(shard)) for shard in range(len(found.digests))) == 60
     assert len(opened) == 1
 
@@ -700,7 +725,7 @@ def test_a_plan_that_is_read_is_not_mapped(store, settings, champion):
     found = planned(store, settings, champion)
     assert len(found.entries(0))
     with open("/proc/self/maps") as maps:
-        assert found.path.name not in maps.read()
+        assert found.listing not in maps.read()
 
 
 def test_unchanged_parts_are_hashed_once_a_run(store, settings, champion, pictures, monkeypatch, scored):

@@ -98,7 +98,7 @@ def list_labelled(settings: Settings, images: str) -> Labelled:
 
 
 def _from_folders(entries: list[Entry], where: str) -> Labelled:
-    top = {each.path.partition(b"/")[0].decode(errors="replace") for each in entries if b"/" in each.path}
+    top = {each.path.partition(b"/")[0].decode(errors="replace") for each in entries if _named(each.path, 0)}
     lower = {name.casefold() for name in top}
     depth = 0
     if any(each.path.count(b"/") > 1 for each in entries) and (lower <= _ALL_SIDES or lower >= set(SIDES)):
@@ -114,11 +114,11 @@ def _from_folders(entries: list[Entry], where: str) -> Labelled:
             f"expected folders in {where}, found {link}, a link or a device, which is not followed; remove it, or put "
             "the folder itself there"
         )
-    placed = [each for each in entries if each.path.count(b"/") > depth]
-    unplaced = [to_text(each.path) for each in entries if each.path.count(b"/") <= depth]
+    placed = [each for each in entries if _named(each.path, depth)]
+    unplaced = [to_text(each.path) for each in entries if not _named(each.path, depth)]
     bad = {path: "in no class's folder" for path in unplaced if "/" in path or not path.lower().endswith(TABLES)}
     sides = [cast(SideName, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
-    labels = [_label(each.path.split(b"/", depth + 1)[depth]) for each in placed]
+    labels = [_label(_named(each.path, depth)) for each in placed]
     return Labelled(placed, labels, sides, bad, digest_entries(entries))
 
 
@@ -197,6 +197,12 @@ def _read_csv(content: bytes) -> tuple[list[str], dict[str, list[str | None]]]:
         for name, place in places.items() if row else ():
             columns[name].append((row[place] if name == "path" else row[place].strip()) or None)
     return names, columns
+
+
+def _named(path: bytes, depth: int) -> bytes:
+    """The name of the folder `depth` below the top that a file is in; nothing where there is none, or where it has no
+    name, as a key of a bucket may begin with `/`."""
+    return path.split(b"/", depth + 1)[depth] if path.count(b"/") > depth else b""
 
 
 def _label(folder: bytes) -> str:

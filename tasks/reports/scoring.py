@@ -15,6 +15,7 @@ from PIL import Image
 
 from artifacts import metrics
 from artifacts.errors import Corrupt
+from artifacts.opening import use_file
 from artifacts.refs import Ref
 from artifacts.shards import LEAST, Part, confidences
 from artifacts.store import Store
@@ -122,7 +123,7 @@ def _looked_into(store: Store, part: Part) -> Part:
 
 def read_part(store: Store, part: Part) -> pa.Table:
     """The rows of a part, with the columns that a report needs."""
-    return pq.read_table(store.disk.materialize(part.key, part.sha256).path, columns=_COLUMNS)
+    return use_file(store.disk, part.key, part.sha256, lambda path: pq.read_table(path, columns=_COLUMNS))
 
 
 def _shows(summary: Summary, part: Part) -> bool:

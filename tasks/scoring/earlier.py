@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from artifacts import aliases, predictions
 from artifacts.errors import Corrupt, NotFound
+from artifacts.opening import use_file
 from artifacts.predictions import PASSING_ERRORS
 from artifacts.shards import Shards
 from artifacts.store import Store
@@ -92,7 +93,7 @@ class Earlier:
         """Rows that may be of these paths, and whether they are of the same folder. Raises NotFound and Corrupt."""
         recorded = None if self._job.request.fresh else Shards(self._store.disk).finished(self._job.record(shard))
         if recorded:  # with rows that may go better now
-            return pq.read_table(self._store.disk.materialize(recorded.key, recorded.sha256).path), True
+            return use_file(self._store.disk, recorded.key, recorded.sha256, pq.read_table), True
         parts = range(max(0, bisect_right(self._firsts, paths[0]) - 1), bisect_right(self._firsts, paths[-1]))
         if self._table and parts:
             return pa.concat_tables([self._table.read(index) for index in parts]), self._same_folder

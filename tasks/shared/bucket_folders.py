@@ -12,12 +12,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from artifacts.cache import Cache
 from artifacts.errors import NotFound, StoreAway, StoreError
+from artifacts.keys import list_keys
 from artifacts.objects import Bucket
+from artifacts.places import why_unaskable
 from artifacts.settings import Settings
 from tasks.shared.listing import Entry, FolderError, FolderLost
 from tasks.vision.decoding import DecoderPool
@@ -75,25 +78,20 @@ class BucketFolder:
         self._named = 0
 
     def walk(self) -> Iterator[Entry]:
-        """Objects that stand for a folder (`sub/`, no bytes) are passed over where something is in it."""
-        before: Entry | None = None
+        """Objects that stand for a folder (`sub/`, no bytes) are none."""
         try:
-            for found in self._bucket.listed(""):
-                entry = Entry(found["path"].encode(), found["size"], _time_ns(found), True)
-                if before and before.path and (before.size or not entry.path.startswith(before.path + b"/")):
-                    yield before
-                before = entry
+            for found in list_keys(self._bucket):
+                if found.key and (found.size or not found.key.endswith("/")):
+                    yield Entry(found.key.encode(), found.size, _time_ns(found.last_modified, found.e_tag), True)
         except StoreAway as error:
             raise FolderLost(str(error)) from None
         except StoreError as error:
             raise FolderError(str(error)) from None
-        if before and before.path:
-            yield before
 
     def entry(self, path: bytes) -> Entry | None:
         """By asking for it. Raises StoreError."""
-        found = self._bucket.head(path.decode())
-        return Entry(path, found["size"], _time_ns(found), True) if found else None
+        found = self._head(path)
+        return Entry(path, found["size"], _time_ns(found["last_modified"], found["e_tag"]), True) if found else None
 
     def is_at(self, where: str) -> bool:
         """An address leads to one place."""
@@ -112,17 +110,26 @@ class BucketFolder:
             for name in request.files.paths:
                 (self._scratch / os.fsdecode(name)).unlink(missing_ok=True)
             told = {place: error for place, each in enumerate(request.fetched) if (error := each.result())}
+            if any(kind == "missing" for place, (kind, _) in decoded.errors.items() if place not in told):
+                raise _emptied(self._scratch)
             yield key, replace(decoded, errors={**decoded.errors, **told})
 
     def why_unreadable(self, path: bytes) -> OSError | None:
         """By asking for it."""
         try:
-            found = self._bucket.head(path.decode())
+            found = self._head(path)
         except StoreAway:
             return OSError(errno.EHOSTDOWN, "the service doesn't answer")
         except StoreError as error:
             return PermissionError(errno.EACCES, str(error))
         return None if found else FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _head(self, path: bytes) -> Any:
+        """What the client tells of an object; None where there is none. Raises StoreError."""
+        try:
+            return self._bucket.head(path.decode())
+        except UnicodeDecodeError:  # no key is so
+            return None
 
     def _arrived(self, requests: Iterable[tuple[Key, Files]]) -> Iterator[tuple[tuple[Key, _Request], Files]]:
         waiting: deque[tuple[Key, _Request]] = deque()
@@ -143,28 +150,34 @@ class BucketFolder:
     def _fetch_one(self, path: bytes, size: int, mtime_ns: int, name: bytes) -> tuple[str, str] | None:
         """Write an object into the scratch folder, as long as it is the one that was planned. What is too large the
         decoder refuses without it."""
+        try:
+            key = path.decode()
+        except UnicodeDecodeError:
+            return "missing", "no object has such a key"
+        if why := why_unaskable(key):
+            return "unsupported", f"the object can't be asked for: {why}; rename it"
         if size > self._most_bytes:
             return None
         target = self._scratch / os.fsdecode(name)
         try:
-            found, content = self._bucket.again("read", path.decode(), lambda: self._get(path.decode(), size))
+            found, content = self._bucket.again("read", key, lambda: self._get(key, size))
         except NotFound:
             return "missing", "the file was there when the folder was listed, and is gone"
         except StoreError as error:
             return "unreadable", str(error)
-        if (found["size"], _time_ns(found)) != (size, mtime_ns):
+        if (found["size"], _time_ns(found["last_modified"], found["e_tag"])) != (size, mtime_ns):
             return "changed", "the file is not the one that was planned: its size or time changed"
         try:
             target.write_bytes(content)
             os.utime(target, ns=(mtime_ns, mtime_ns))
+        except FileNotFoundError:
+            raise _emptied(self._scratch) from None
         except OSError as error:
             return "unreadable", f"the file can't be kept on this machine: {error.strerror}"
         return None
 
     def _get(self, key: str, size: int) -> tuple[Any, bytes]:
-        import obstore
-
-        found = obstore.get(self._bucket.store, key)
+        found = self._bucket.get(key)
         content = bytes(found.bytes()) if found.meta["size"] == size else b""
         return found.meta, content
 
@@ -175,7 +188,11 @@ def _whole(key: Key, request: _Request) -> tuple[tuple[Key, _Request], Files]:
     return (key, request), request.files
 
 
-def _time_ns(found: Any) -> int:
+def _emptied(scratch: Path) -> FolderLost:
+    return FolderLost(f"{scratch} was removed while pictures were in it; run it again: what is finished stays")
+
+
+def _time_ns(last_modified: datetime, e_tag: str | None) -> int:
     """When an object was written, in ns since the epoch: its seconds, and nine digits of its ETag."""
-    etag = hashlib.sha256((found["e_tag"] or "").encode()).digest()
-    return int(found["last_modified"].timestamp()) * 1_000_000_000 + int.from_bytes(etag[:8]) % 1_000_000_000
+    digest = hashlib.sha256((e_tag or "").encode()).digest()
+    return int(last_modified.timestamp()) * 1_000_000_000 + int.from_bytes(digest[:8]) % 1_000_000_000

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from artifacts.settings import Settings
 from tasks.shared import listing
 from tasks.shared.listing import Entry, folder_place, is_url
+from tasks.shared.walking import walk
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import DecodedFiles, Files
 
@@ -55,7 +56,7 @@ class LocalFolder:
 
     def walk(self) -> Iterator[Entry]:
         """Symlinks are entries, and are not followed."""
-        return listing.walk(self.descriptor)
+        return walk(self.descriptor)
 
     def entry(self, path: bytes) -> Entry | None:
         """No link on the way is followed."""

@@ -1,12 +1,10 @@
-"""Folders of pictures: named by a configured root, opened and listed by descriptors, so that nothing leads out."""
+"""Folders of pictures: named by a configured root, opened by descriptors, so that nothing leads out."""
 
 import errno
 import hashlib
-import heapq
 import os
 import re
 import stat
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +15,8 @@ from artifacts.errors import InvalidRef, LookbookError
 from artifacts.refs import check_name
 from artifacts.settings import Settings
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-SORTED_AT_ONCE, TOGETHER = 100_000, 1_000  # names of a folder that are sorted as a list, and that are unpacked together
 
 
 class FolderError(LookbookError):
@@ -75,7 +71,8 @@ def on_record(settings: Settings, where: str) -> str:
     for name, root in settings.image_roots.items():
         top = str(root).rstrip("/") if is_url(root) else to_text(os.fsencode(os.path.realpath(Path(root).expanduser())))
         if where == top or where.startswith(f"{top.rstrip('/')}/"):
-            return f"{name}:{os.fsdecode(to_bytes(where[len(top) :].strip('/')))}"
+            below = where[len(top.rstrip("/")) + 1 :]
+            return f"{name}:{below if is_url(where) else os.fsdecode(to_bytes(below))}"  # a URL is as it is
     raise FolderError(
         f"expected a folder below one of LOOKBOOK_IMAGE_ROOTS, found {where}, where pictures were labelled; make it a "
         "root, or a folder above it"
@@ -121,9 +118,9 @@ def open_folder(settings: Settings, text: str) -> int:
     root, parts = _parse(settings, text)
     descriptor = -1
     try:
-        descriptor = os.open(Path(root).expanduser(), _FOLDER)
+        descriptor = os.open(Path(root).expanduser(), OPEN_FOLDER)
         for part in parts:
-            inner = os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+            inner = os.open(part, OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
     except (OSError, ValueError) as error:
@@ -179,7 +176,7 @@ def entry(top: int, path: bytes) -> Entry | None:
     """The entry `path` below an open folder, as it is now; None where there is none."""
     try:
         with _folder_of(top, path) as (folder, name):
-            return _entry(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
+            return entry_of(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
     except OSError:
         return None
 
@@ -191,7 +188,7 @@ def _folder_of(top: int, path: bytes) -> Iterator[tuple[int, bytes]]:
     descriptor = os.dup(top)
     try:
         for folder in folders:
-            inner = os.open(folder, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
+            inner = os.open(folder, OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
         yield descriptor, name
@@ -199,7 +196,8 @@ def _folder_of(top: int, path: bytes) -> Iterator[tuple[int, bytes]]:
         os.close(descriptor)
 
 
-def _entry(path: bytes, found: os.stat_result) -> Entry:
+def entry_of(path: bytes, found: os.stat_result) -> Entry:
+    """The entry `path` by its status."""
     return Entry(path, found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
 
 
@@ -209,7 +207,7 @@ def _parse(settings: Settings, text: str) -> tuple[Path | str, list[str]]:
     root: Path | str | None = settings.image_roots.get(name) if colon else None
     for allowed, folder in _ALLOWED.items():
         if text == allowed or text.startswith(f"{allowed.rstrip('/')}/"):
-            root, path = folder, text[len(allowed) :].strip("/")
+            root, path = folder, text[len(allowed.rstrip("/")) + 1 :]
     parts = path.split("/") if path else []
     if root is None or any(part in ("", ".", "..") or "\0" in part for part in parts):
         known = ", ".join(f"{name}:" for name in sorted(settings.image_roots)) or "none is configured"
@@ -217,80 +215,6 @@ def _parse(settings: Settings, text: str) -> tuple[Path | str, list[str]]:
             f"expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS ({known}), found {text!r}"
         )
     return root, parts
-
-
-def walk(top: int) -> Iterator[Entry]:
-    """Every entry below the open folder `top` that is no folder itself, sorted by the bytes of its path.
-
-    Symlinks are entries, and are not followed. What vanishes meanwhile is passed over. Raises FolderError for a folder
-    that can't be listed.
-    """
-    stack = [(os.dup(top), b"", _names(top, b""))]
-    try:
-        while stack:
-            folder, prefix, names = stack[-1]
-            name = next(names, None)
-            if name is None:
-                os.close(stack.pop()[0])
-            elif name.endswith(b"/"):
-                path = prefix + name
-                try:
-                    inner = os.open(name[:-1], _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    raise _unlistable(path, error) from None
-                stack.append((inner, path, _names(inner, path)))
-            else:
-                try:
-                    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    raise _unlistable(prefix, error) from None
-                yield _entry(prefix + name, found)
-    finally:
-        for folder, _, _ in stack:
-            os.close(folder)
-
-
-def _names(folder: int, path: bytes) -> Iterator[bytes]:
-    """Names in an open folder, folders with a `/` behind: sorted so, a walk meets paths in the order of their bytes.
-
-    Runs of SORTED_AT_ONCE names are laid by compressed, and merged: so a name like `00000000.png` takes 3 to 6 bytes,
-    and in a list 59.
-    """
-    runs: list[list[bytes]] = []
-    names: list[bytes] = []
-    try:
-        with os.scandir(folder) as entries:
-            for each in entries:
-                names.append(os.fsencode(each.name) + (b"/" if each.is_dir(follow_symlinks=False) else b""))
-                if len(names) == SORTED_AT_ONCE:
-                    names.sort()
-                    runs.append(_packed(names))
-                    names.clear()
-    except OSError as error:
-        raise _unlistable(path, error) from None
-    names.sort()
-    return heapq.merge(*map(_unpacked, runs), names) if runs else iter(names)
-
-
-def _packed(names: list[bytes]) -> list[bytes]:
-    """In blocks, so that few names of a run are unpacked at a time."""
-    blocks = (names[start : start + TOGETHER] for start in range(0, len(names), TOGETHER))
-    return [zlib.compress(b"\0".join(block), 1) for block in blocks]
-
-
-def _unpacked(blocks: list[bytes]) -> Iterator[bytes]:
-    for block in blocks:
-        yield from zlib.decompress(block).split(b"\0")
-
-
-def _unlistable(path: bytes, error: OSError) -> FolderError:
-    return FolderError(
-        f"can't list the folder {to_text(path) or '.'}: {error.strerror}; mend its permissions, or score another folder"
-    )
 
 
 def to_text(path: bytes) -> str:

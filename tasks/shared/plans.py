@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pyarrow as pa
 from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal, unseal
 from artifacts.errors import Corrupt, NotFound, StoreError
+from artifacts.opening import use_file
 from tasks.shared.listing import Entry, digest_entries
 
 _FOLDER = "staging/plans"
@@ -33,7 +33,7 @@ class Plan:
     """Entries of a folder, cut into shards.
 
     key: in the store's staging area.
-    path: of the entries, an Arrow file.
+    file: the entries, open, as a cache may lose it, and not mapped: in memory is the shard that is read, and no more.
     digests: of the entries of each shard.
     shard_rows: how many entries each shard has.
     listed: when the listing began, in seconds since the epoch.
@@ -42,7 +42,7 @@ class Plan:
     """
 
     key: str
-    path: Path
+    file: pa.ipc.RecordBatchFileReader
     digests: list[str]
     shard_rows: list[int]
     listed: float
@@ -55,12 +55,7 @@ class Plan:
 
     def entries(self, shard: int) -> pa.Table:
         """path (binary), bytes, mtime_ns (int64), regular (bool), sorted by path."""
-        return pa.Table.from_batches([self._file.get_batch(shard)])
-
-    @cached_property
-    def _file(self) -> pa.ipc.RecordBatchFileReader:
-        """Opened once, and not mapped: nothing of it is in memory but the shard that is read."""
-        return pa.ipc.open_file(pa.OSFile(str(self.path)))
+        return pa.Table.from_batches([self.file.get_batch(shard)])
 
 
 def save_plan(
@@ -105,10 +100,11 @@ def save_plan(
 def load_plan(disk: Disk, key: str) -> Plan:
     """The plan that is under a key of the staging area. Raises NotFound and Corrupt."""
     plan = unseal(disk.read(key), key)
-    found = disk.materialize(entries_key(key), plan["entries"])
-    if found.sha256 != plan["entries"]:
-        raise Corrupt(f"{key} is damaged: it is not what was written; run it again, the folder is listed anew")
-    return Plan(key, found.path, plan["digests"], plan["rows"], plan["listed"], plan["where"], plan["fresh"])
+    try:
+        file = use_file(disk, entries_key(key), plan["entries"], _open)
+    except Corrupt as error:
+        raise Corrupt(f"{error}; run it again, the folder is listed anew") from None
+    return Plan(key, file, plan["digests"], plan["rows"], plan["listed"], plan["where"], plan["fresh"])
 
 
 def remove_plan(disk: Disk, key: str) -> None:
@@ -135,3 +131,7 @@ def _others(disk: Disk, plan: Plan) -> Iterator[dict[str, Any]]:
 def entries_key(key: str) -> str:
     """Where the entries of the plan `key` are."""
     return f"{key.removesuffix('.json')}.arrow"
+
+
+def _open(path: Path) -> pa.ipc.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.OSFile(str(path)))

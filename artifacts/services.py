@@ -1,0 +1,187 @@
+"""Services that have buckets: how each is reached, with which options and credentials."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+from artifacts.errors import StoreError
+from artifacts.places import Place, parse_place, why_unaskable
+
+if TYPE_CHECKING:
+    from obstore import SignCapableStore
+    from obstore.store import ClientConfig, ObjectStore, RetryConfig
+
+_SIGNED_FOR = timedelta(minutes=15)  # as far as S3 lets clocks be apart
+_ANONYMOUS, _INSTANCE = "anonymous", "instance"
+
+
+@dataclass(frozen=True)
+class _Service:
+    """A kind of service.
+
+    store: obstore's class for it.
+    options: name in LOOKBOOK_STORE_OPTIONS -> what obstore calls it.
+    credentials: variables of the environment; one of them is set where there are any.
+    """
+
+    store: str
+    options: Mapping[str, str]
+    credentials: tuple[str, ...]
+
+
+_SERVICES = {
+    "s3": _Service(
+        "S3Store",
+        {"region": "region", "endpoint": "endpoint", "virtual_hosted": "virtual_hosted_style_request"},
+        (
+            "AWS_ACCESS_KEY_ID",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        ),
+    ),
+    "gs": _Service(
+        "GCSStore",
+        {"endpoint": "base_url"},
+        ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+    ),
+    "az": _Service(
+        "AzureStore",
+        {"endpoint": "endpoint"},
+        (
+            "AZURE_STORAGE_ACCOUNT_KEY",
+            "AZURE_STORAGE_SAS_TOKEN",
+            "AZURE_STORAGE_CLIENT_SECRET",
+            "AZURE_FEDERATED_TOKEN_FILE",
+        ),
+    ),
+}
+_SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
+_ENDPOINT = re.compile(r"https?://[\w.\-]+(:\d+)?(/[\w.\-/]*)?|https?://\[[\da-f:]+\](:\d+)?/?")
+
+
+class Connection:
+    """A place in a bucket, and how it is reached.
+
+    at: where it is.
+    """
+
+    def __init__(self, root: str, options: Mapping[str, str], what: str, timeout: timedelta, pause: timedelta) -> None:
+        """
+        Args:
+            root: its URL.
+            options: LOOKBOOK_STORE_OPTIONS.
+            what: what it is, for messages.
+            timeout: for a request and its answer.
+            pause: before the second try.
+
+        Raises:
+            StoreError: A URL or options that can't be ones; no credentials.
+        """
+        self._root, self._options, self._what, self._timeout, self._pause = root, options, what, timeout, pause
+        self.at = _place(root, what)
+        _check(options, _SERVICES[self.at.scheme], root)
+
+    def open(self) -> "ObjectStore":
+        """obstore's store. Raises StoreError."""
+        given: dict[str, Any] = {"skip_signature": True} if self._anonymous else {}
+        return self._connect(self.at.bucket, self.at.prefix, self._options, given)
+
+    def sign(self, query: str) -> str:
+        """An address that S3 answers as one of the bucket itself, with a query of ours: good for a quarter of an hour.
+
+        The client signs addresses of objects alone. So the query stands behind the bucket, and what the client puts
+        behind that is a parameter (`x-...`) that S3 passes over. Raises StoreError.
+        """
+        import obstore
+
+        options, bucket, query = dict(self._options), self.at.bucket, f"?{query}&x-object="
+        if "endpoint" in options and options.get("virtual_hosted") == "true":
+            options["endpoint"] = options["endpoint"].rstrip("/") + query
+        else:
+            options["virtual_hosted"], bucket = "false", bucket + query
+        nobody = {"access_key_id": _ANONYMOUS, "secret_access_key": _ANONYMOUS}
+        store = self._connect(bucket, "", options, nobody if self._anonymous else {})
+        url: str = obstore.sign(cast("SignCapableStore", store), "GET", "all", _SIGNED_FOR)
+        if url.startswith("http://") and options.get("allow_http") != "true":
+            raise StoreError(
+                f'expected {{"allow_http": "true"}} in LOOKBOOK_STORE_OPTIONS for {self._root} without TLS'
+            )
+        return url.partition("&X-Amz-")[0] if self._anonymous else url
+
+    @property
+    def _anonymous(self) -> bool:
+        return self._options.get("credentials") == _ANONYMOUS
+
+    def _connect(self, bucket: str, prefix: str, options: Mapping[str, str], given: Mapping[str, Any]) -> "ObjectStore":
+        """given: settings of obstore's besides. Raises StoreError."""
+        try:
+            import obstore.store
+        except ImportError:
+            raise StoreError(
+                f"expected obstore for {self._what} in a bucket, found none; pip install 'lookbook[buckets]'"
+            ) from None
+        service = _SERVICES[self.at.scheme]
+        client: ClientConfig = {
+            "timeout": self._timeout,
+            "connect_timeout": "5s",
+            "allow_http": options.get("allow_http") == "true",
+        }
+        retry: RetryConfig = {
+            "max_retries": 6,
+            "retry_timeout": timedelta(seconds=30),
+            "backoff": {"init_backoff": self._pause, "max_backoff": timedelta(seconds=3), "base": 2},
+        }
+        try:
+            store = getattr(obstore.store, service.store)(
+                bucket,
+                prefix=prefix or None,
+                client_options=client,
+                retry_config=retry,
+                **{name: options[ours] for ours, name in service.options.items() if ours in options},
+                **given,
+            )
+        except Exception as error:  # obstore has no one class for what it can't use
+            raise StoreError(f"can't use {self._root} as {self._what}: {_first_line(error)}") from None
+        return cast("ObjectStore", store)
+
+
+def _place(root: str, what: str) -> Place:
+    """Raises StoreError."""
+    at = parse_place(root)
+    if at is None or at.scheme not in _SERVICES:
+        raise StoreError(
+            f"expected {what} as a folder or s3://, gs:// or az:// with bucket/prefix, found "
+            f"{root.partition('://')[0]!r}://"
+        )
+    if at.prefix and (why := why_unaskable(at.prefix)):
+        raise StoreError(f"can't use {root!r} as {what}: {why}")
+    return at
+
+
+def _check(options: Mapping[str, str], service: _Service, root: str) -> None:
+    """Raises StoreError for options that aren't any, and where there are no credentials."""
+    known = {*service.options, "allow_http", "credentials"}
+    if odd := sorted(set(options) - known):
+        secret = any(map(_SECRET.search, odd))
+        where = f"; secrets belong into the environment ({', '.join(service.credentials[:2])}, ...)" if secret else ""
+        raise StoreError(
+            f"expected LOOKBOOK_STORE_OPTIONS with {', '.join(sorted(known))}, found {', '.join(odd)}{where}"
+        )
+    if not _ENDPOINT.fullmatch(options.get("endpoint", "https://default")):
+        raise StoreError(f"expected an endpoint as https://host, found {options['endpoint']!r}")
+    credentials = options.get("credentials")
+    if credentials not in (None, _ANONYMOUS, _INSTANCE):
+        raise StoreError(f"expected credentials to be {_ANONYMOUS} or {_INSTANCE}, found {credentials!r}")
+    if credentials is None and not any(map(os.environ.get, service.credentials)):
+        raise StoreError(
+            f"expected credentials for {root} in the environment ({', '.join(service.credentials)}), found none; a "
+            f'machine of the provider that has a role says {{"credentials": "{_INSTANCE}"}} in LOOKBOOK_STORE_OPTIONS'
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
