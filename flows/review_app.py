@@ -24,7 +24,8 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.guard import App, Guard, Receive, Scope, Send, own_origins
 from tasks.reviewing.pictures import NoPicture
-from tasks.reviewing.review import AUDIT, Review, Said, reviewable
+from tasks.reviewing.production import AUDIT
+from tasks.reviewing.review import Review, Said, Shown, reviewable
 from tasks.reviewing.rows import Place, Seen
 from tasks.vision.errors import DecoderError
 
@@ -60,11 +61,13 @@ class SaidRow(BaseModel):
 
 
 class Saying(BaseModel):
-    """What was said at once. id: chosen by the page, which sends it again until it hears that it is on record."""
+    """What was said at once. id: chosen by the page, which sends it again until it hears that it is on record; audit:
+    as it came with the rows."""
 
     id: str = Field(min_length=8, max_length=64)
     version: str = Field(max_length=64)
     chosen: Literal["unsure", "class", "error", "confidence", "audit"]
+    audit: int | None = None
     said: list[SaidRow] = Field(min_length=1, max_length=_MOST_SAID)
 
 
@@ -147,18 +150,19 @@ def make_app(
     @app.get("/api/tables/{name}")
     def table(name: str, mode: str = "unsure", count: int = 100) -> dict[str, Any]:
         review = reviews.of(name)
-        shown, rows = review.to_label(mode, max(1, min(count, _MOST_ITEMS)))
-        facts = shown.predictions.artifact.facts
+        shown = review.to_label(mode, max(1, min(count, _MOST_ITEMS)))
+        facts = shown.table.predictions.artifact.facts
         return {
-            "table": str(shown.ref),
-            "version": shown.ref.version,
-            "folder": shown.where,
+            "table": str(shown.table.ref),
+            "version": shown.table.ref.version,
+            "audit": shown.audit,
+            "folder": shown.table.where,
             "rows": facts["rows"],
             "known": facts["classes"],
             "classes": review.classes(),
             "errors": facts["errors"],
             "has_audit": review.audit() is not None,
-            "items": [_item(shown.ref.version, row, facts["classes"]) for row in rows],
+            "items": [_item(shown, row, facts["classes"]) for row in shown.rows],
             **_progress(review, mode == AUDIT),
         }
 
@@ -171,7 +175,7 @@ def make_app(
     def say(name: str, saying: Saying, request: Request) -> dict[str, Any]:
         review = reviews.of(name)
         said = [Said(Place(each.part, each.row), each.verdict, each.label, each.new) for each in saying.said]
-        event = review.say(saying.id, _who(request), saying.version, said, saying.chosen)
+        event = review.say(saying.id, _who(request), saying.version, said, saying.chosen, saying.audit)
         with suppress(LookbookError):  # it is on record, whatever follows
             answer = _progress(review, saying.chosen == AUDIT)
             on_labels(name, answer["progress"]["labelled"])
@@ -243,7 +247,7 @@ def _who(request: Request) -> str:
     return "".join(each for each in name if each.isprintable()) or user_at_host()
 
 
-def _item(version: str, row: Seen, classes: Sequence[str]) -> dict[str, Any]:
+def _item(shown: Shown, row: Seen, classes: Sequence[str]) -> dict[str, Any]:
     likely: list[tuple[str, float]] = []
     if row.probabilities is not None:
         top = sorted(enumerate(row.probabilities.tolist()), key=lambda each: -each[1])[:_SHOWN_CLASSES]
@@ -251,7 +255,8 @@ def _item(version: str, row: Seen, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "part": row.place.part,
         "row": row.place.row,
-        "version": version,
+        "version": shown.table.ref.version,
+        "audit": shown.audit,
         "path": row.path,
         "label": row.label,
         "confidence": row.confidence,

@@ -38,14 +38,19 @@ def draw_folder(folder: Path, items: int, seed: int = 0) -> None:
         draw(folder / f"{item:06d}.png", seed * 1_000_000 + item)
 
 
-def publish_weights(store: Store, name: str = "shapes") -> Ref:
+def publish_weights(store: Store, name: str = "shapes", learned: Sequence[str] = ()) -> Ref:
+    """Weights that have learned from files of these contents (SHA-256, hex); from images that are no files without."""
     side = dataset.Split(np.zeros((3, 8, 8, 3), np.uint8), np.arange(3, dtype=np.int32), ["a", "b", "c"])
-    learned = dataset.save(
-        store, name, train=side, test=side, classes=CLASSES, image_spec=SPEC.to_dict(), settings={}, inputs={}, made={}
+    files = dataset.Split(
+        np.zeros((len(learned), 8, 8, 3), np.uint8), np.zeros(len(learned), np.int32), list(learned), list(learned)
     )
+    learned_from = dataset.save(
+        store, name, train=files if learned else side, test=side, classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings={}, inputs={}, made={},
+    )  # fmt: skip
     return weights.save(
         store, name, tensors={"output/bias": np.zeros(3, np.float32)}, history=[], classes=CLASSES,
-        image_spec=SPEC.to_dict(), settings={"architecture": "dense"}, dataset=learned, made={},
+        image_spec=SPEC.to_dict(), settings={"architecture": "dense"}, dataset=learned_from, made={},
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ class Page:
             f"/api/tables/night/{what}", json=body, headers={"X-Lookbook-Token": self.token, **headers}
         )
 
-    def say(self, *said, chosen="unsure", version=None, id=None):
+    def say(self, *said, chosen="unsure", version=None, id=None, **more):
         """said: (item, verdict or label)."""
         self.count += 1
         rows = []
@@ -65,7 +65,7 @@ class Page:
                 }
             )
         version = version or self.table().json()["version"]
-        body = {"id": id or f"a-page-{self.count}", "version": version, "chosen": chosen, "said": rows}
+        body = {"id": id or f"a-page-{self.count}", "version": version, "chosen": chosen, "said": rows, **more}
         return self.post("labels", body)
 
 
@@ -269,10 +269,53 @@ def test_an_audit_is_shown_in_its_order_and_judged(asked, store, table):
     found = asked.table("audit").json()
     assert [each["path"] for each in found["items"]] == [each.path for each in audit.pictures]
     for item in found["items"][:10]:
-        answer = asked.say((item, item["label"]), chosen="audit").json()
+        answer = asked.say((item, item["label"]), chosen="audit", audit=item["audit"]).json()
     assert answer["production"]["labelled"] == 10
-    assert answer["production"]["accuracy"]["value"] == 1.0
-    assert len(asked.table("audit").json()["items"]) == 10
+    assert answer["production"]["accuracy"] is None
+    left = asked.table("audit").json()["items"]
+    assert len(left) == 10
+    answer = asked.say(*((item, item["label"]) for item in left), chosen="audit", audit=1).json()
+    assert answer["production"]["accuracy"]["value"] == pytest.approx(1.0)
+    assert {word.statement.audit for word in Labels(store.disk, "night").words().values()} == {1}
+
+
+def test_only_rows_that_an_audit_drew_are_labelled_as_a_part_of_it(asked, store, table, clock):
+    """Such labels decide what a model is tested with."""
+    from artifacts import predictions
+
+    items = asked.table().json()["items"]
+    answer = asked.say((items[0], "square"), chosen="audit")
+    assert answer.status_code == 422
+    assert "expected an audit of predictions/night@" in answer.json()["detail"]
+    audit = draw_audit(store, predictions.load(store, table), 20, seed=1)
+    drawn = {each.path for each in audit.pictures}
+    [other, *_] = (each for each in items if each["path"] not in drawn)
+    [one, *_] = (each for each in items if each["path"] in drawn)
+    for said in ([(other, "square")], [(one, "square"), (other, "square")]):
+        answer = asked.say(*said, chosen="audit", audit=1)
+        assert answer.status_code == 422
+        assert f"{other['path']} was not drawn by audit 1" in answer.json()["detail"]
+    assert asked.say((one, "square"), chosen="audit", audit=2).status_code == 422
+    assert asked.say((one, "square"), chosen="unsure", audit=1).status_code == 422
+    assert Labels(store.disk, "night").events == []
+    assert asked.say((one, "square"), chosen="audit").status_code == 200  # a page of an earlier Lookbook
+    [event] = Labels(store.disk, "night").events
+    assert event.statements[0].audit == 1
+
+
+def test_a_new_audit_of_the_same_table_shows_again_what_an_earlier_one_did(asked, store, table, clock):
+    from artifacts import predictions
+
+    draw_audit(store, predictions.load(store, table), 58, seed=1)
+    items = asked.table("audit").json()["items"]
+    asked.say(*((item, item["label"]) for item in items), chosen="audit", audit=1)
+    assert asked.table("audit").json()["items"] == []
+    draw_audit(store, predictions.load(store, table), 58, seed=2)
+    clock.ahead += LOOK_SECONDS
+    found = asked.table("audit").json()
+    assert len(found["items"]) == 58
+    assert {item["audit"] for item in found["items"]} == {2}
+    assert found["production"]["labelled"] == 0
 
 
 def test_an_audit_shows_again_what_was_labelled_before(asked, store, table, clock):

@@ -237,6 +237,29 @@ def test_a_new_table_under_an_open_page_is_shown_and_undo_keeps_to_its_own(label
         assert recorded(store) == {first: "square"}
 
 
+def test_a_grid_is_of_one_table(labelling, store, night, folder, clock):
+    """Under an open page comes a new one, and what was said of the one before is taken back."""
+    with labelling() as page:
+        for _ in range(2):
+            press(page, "1")
+        new = publish_table(store, folder, "night", guesses(120, seed=5))
+        clock.ahead += 2.1  # by then the server has looked for a newer table
+        while new.version not in page.locator("#table").inner_text():  # until the page asks for more
+            press(page, "2")
+        said = int(page.locator("#done").inner_text().split(", ")[1].split()[0])
+        for _ in range(3):
+            page.keyboard.press("u")
+        wait_for(page, f"{said - 3} labelled")
+        page.keyboard.press("g")
+        expect(page.locator("#pictures button")).to_have_count(3)
+        expect(page.locator("#pictures button img")).to_have_count(3)
+        page.keyboard.press("Enter")
+        wait_for(page, f"{said} labelled")
+        accepted = Labels(store.disk, "night").events[-1].statements
+        assert [each.table for each in accepted] == [str(night)] * 3
+        assert all(each.label == each.predicted for each in accepted)
+
+
 def test_a_new_class_by_the_mouse_and_an_old_one_found_by_its_name(labelling, store, night):
     with labelling() as page:
         first = shown(page)
@@ -355,8 +378,10 @@ def test_an_audit_from_the_command_to_the_answer(store, browser, night):
         started(store, "--audit", "12") as process,
         browser.open_page(f"{process.url}/review/night?mode=audit", process.url) as page,
     ):
-        for _ in range(12):
+        for _ in range(11):
             press(page, "Enter")
+        expect(page.locator("#audit")).to_contain_text("11 of 12 labelled; how many are right is told when all are")
+        press(page, "Enter")
         wait_for(page, "12 labelled")
         expect(page.locator("#audit")).to_contain_text("100.0 % right (95 % interval")
         expect(page.locator("#audit")).to_contain_text("12 of 12 labelled")

@@ -15,8 +15,9 @@ def review(name: str | None, audit: int | None, seed: int | None) -> Result:
     """Open a page where people label what a model was least sure of, until Ctrl-C.
 
     NAME is the name of a table of predictions that `lookbook score` made. The labels are in the store at once, and a
-    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead. The page and
-    `lookbook show predictions/NAME@latest` then tell how good the predictions are.
+    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead, of pictures
+    that the model has not learned from. When all of it is labelled, the page and `lookbook show
+    predictions/NAME@latest` tell how good the predictions are.
 
     \b
     Example:
@@ -38,6 +39,8 @@ def review(name: str | None, audit: int | None, seed: int | None) -> Result:
         if audit:
             drawn = draw_audit(store, table, audit, secrets.randbelow(2**31) if seed is None else seed)
             say(f"drew {len(drawn.pictures):,} rows of {drawn.table}")
+            if drawn.learned:
+                say(f"left out: {drawn.learned:,} rows of pictures that its weights have learned from")
             page += "?mode=audit"
     with listening(settings) as sockets:
         yield {"url": address(settings, sockets) + page}

@@ -132,7 +132,7 @@ async function load() {
   const unheard = outbox().flatMap(key => JSON.parse(localStorage.getItem(key)).body.said || []).length;
   const count = Math.min(100 + skipped.size + unheard, 1000);
   const found = await json(`/api/tables/${encodeURIComponent(name)}?mode=${encodeURIComponent(mode)}&count=${count}`);
-  const isNew = !state || state.version !== found.version;
+  const isNew = !state || state.version !== found.version || state.audit !== found.audit;
   if (isNew) queue = [];
   state = found;
   if (isNew) {
@@ -228,7 +228,8 @@ function showOne() {
 }
 
 function showGrid() {
-  const items = queue.filter(each => each.label).slice(0, GRID);
+  // What was taken back may be of an earlier table, or audit: one message is about one of them.
+  const items = queue.filter(each => each.label && each.version === queue[0].version && each.audit === queue[0].audit).slice(0, GRID);
   drawn = items.map(item => ({ item, seen: false }));
   place("pictures").replaceChildren(...drawn.map(entry => {
     const { item } = entry;
@@ -282,10 +283,19 @@ function tell() {
   place("done").textContent = `${labelled} labelled, ${times.length} of them now${minutes ? `, ${Math.round(recent.length / minutes)} a minute` : ""}${unsent > 3 ? `; ${unsent} not sent yet` : ""}`;
   place("next").textContent = `The next retraining with --labels ${name} has ${right} that the model named rightly, ${corrected} corrected; ${none + bad} are left out${new_classes.length ? `; new classes: ${new_classes.join(", ")}` : ""}.`;
   const found = state.production;
-  place("audit").textContent = found && found.accuracy
-    ? `Audit of ${found.table}: ${percent(found.accuracy.value)} right (95 % interval ${percent(found.accuracy.low)} to ${percent(found.accuracy.high)}), ${found.labelled} of ${found.drawn} labelled${found.test_accuracy === null ? "" : `; on the test images ${percent(found.test_accuracy)}`}.`
-    : "";
+  place("audit").textContent = found ? `Audit of ${found.table}: ${judgement(found)}.` : "";
   place("table").textContent = `${state.table}, ${state.rows.toLocaleString("en")} rows, of ${state.folder}`;
+}
+
+function judgement(found) {
+  const { accuracy, learned, test_accuracy } = found;
+  if (!accuracy) return `${found.labelled} of ${found.drawn} labelled; how many are right is told when all are`;
+  return [
+    `${percent(accuracy.value)} right (95 % interval ${percent(accuracy.low)} to ${percent(accuracy.high)}), ${found.labelled} of ${found.drawn} labelled`,
+    ...(learned === null ? ["pictures that the model has learned from may be among them"] : []),
+    ...(learned ? [`not counted: ${learned} more rows of pictures that the model has learned from`] : []),
+    ...(test_accuracy === null ? [] : [`on the test images ${percent(test_accuracy)}`]),
+  ].join("; ");
 }
 
 // --- what a person says
@@ -306,7 +316,7 @@ function write(items, rows) {
     times.push(Date.now());
   }
   said.push({ id, items });
-  send("labels", { id, version: items[0].version, chosen: kindOfMode(), said: rows });
+  send("labels", { id, version: items[0].version, chosen: kindOfMode(), audit: items[0].audit, said: rows });
   complain("");
   show();
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
+from tasks.reports.audit import learned_sentence
 from tasks.reports.numbers import many
 from tasks.reports.terminal import print_out, table_of, text_of
 
@@ -39,7 +40,7 @@ def production_facts(production: Mapping[str, Any]) -> dict[str, str]:
     accuracy, tested = production["accuracy"], production["test_accuracy"]
     if accuracy is None:
         return {"accuracy here": f"not known yet: {labelled}"}
-    facts = {"accuracy here": f"{_interval(accuracy)}; {labelled}"}
+    facts = {"accuracy here": f"{_interval(accuracy)}; {labelled}. {learned_sentence(production['learned'])}"}
     if tested is not None:
         facts["on the test images"] = f"{tested:.2%}"
     lines = [f"{name}: right in {_interval(share)}" for name, share in production["precision"].items()]
