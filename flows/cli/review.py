@@ -1,6 +1,7 @@
 """Verbs about what people say of pictures: review, labels."""
 
 import secrets
+from dataclasses import asdict
 
 import click
 
@@ -83,8 +84,9 @@ def import_labels(name: str, file: str, new_classes: bool) -> Result:
     """Read labels from another tool in FILE: .csv or .parquet.
 
     FILE has a column `label`, and a column `sha256` (of the picture's file) or `path` (as in the newest table called
-    NAME). It may have a column `verdict`: class, none (of these classes) or bad (a bad picture). Reading the same file
-    again changes nothing.
+    NAME). It may have a column `verdict`: class, none (of these classes) or bad (a bad picture). What the file says
+    counts from now on. The result tells of each row whether it is new, counted already, changes what somebody said
+    before, or names a path that the table does not have. A file with two labels for one content is refused.
 
     \b
     Example:
@@ -93,7 +95,7 @@ def import_labels(name: str, file: str, new_classes: bool) -> Result:
     from tasks.shared.labels import read_in
 
     _, store = open_store()
-    return read_in(store, name, file, new_classes=new_classes)
+    return asdict(read_in(store, name, file, new_classes=new_classes))
 
 
 @verb(show="labelling.events", name="history")

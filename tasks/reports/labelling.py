@@ -21,11 +21,22 @@ def written(result: dict[str, Any]) -> None:
 
 
 def read(result: dict[str, Any]) -> None:
-    print_out(text_of(f"{many(result['labels'], 'label')} on record"))
+    conflicting = result["conflicting"]
+    print_out(
+        text_of(
+            f"{many(result['labels'], 'label')} on record: {result['new']:,} new, {result['unchanged']:,} as before, "
+            f"{len(conflicting):,} where something else was said"
+        )
+    )
+    for each in conflicting[:_SHOWN]:
+        shown = each["path"] or each["sha256"][:12]
+        print_out(text_of(f"  {shown}: {each['was']} ({each['by']}, {each['at']}) is {each['label']} now"))
+    if len(conflicting) > _SHOWN:
+        print_out(text_of(f"  ... and {len(conflicting) - _SHOWN:,} more (--json tells all)"))
     if result["unseen"]:
         print_out(
             text_of(
-                f"{many(result['unseen'], 'content')} of them in no row of the newest table: they count where a "
+                f"{result['unseen']:,} of them of contents in no row of the newest table: they count where a "
                 "picture with that content is learned from"
             )
         )
