@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from asgi import serve
 from PIL import Image
+from pydantic import SecretStr
 
 from artifacts import aliases, dataset, predictions, weights
 from artifacts.aliases import Choice
@@ -18,7 +19,8 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Shards, record_digest
 from artifacts.store import Store
-from flows.review_app import guarded, make_app
+from flows.review_app import make_app
+from flows.review_door import guarded
 from tasks.vision.images import ImageSpec
 
 CLASSES = ["circle", "square", "line"]
@@ -129,4 +131,5 @@ def served(
     settings: Settings, password: str | None = None, clock: Callable[[], float] = time.monotonic
 ) -> AbstractContextManager[str]:
     """The page's server, in a thread of this process: its URL."""
-    return serve(lambda port: guarded(make_app(settings, clock=clock), "127.0.0.1", port, password))
+    settings = settings.model_copy(update={"review_password": SecretStr(password) if password else None})
+    return serve(lambda port: guarded(make_app(settings, clock=clock), settings, port, clock))

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from proxied import documented, proxied
 from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
 
 from artifacts.labels import Labels
@@ -31,7 +32,7 @@ class Page:
 
     def __init__(self, url):
         self.http = httpx.Client(base_url=url, timeout=30)
-        self.token = self.http.get("/api/session").json()["token"]
+        self.token = self.http.post("/api/session").json()["token"]
         self.count = 0
 
     def table(self, mode="unsure", count=100, name="night"):
@@ -341,6 +342,14 @@ def test_a_table_that_is_not_the_newest_any_more_is_still_labelled(asked, store,
     assert asked.say((asked.table().json()["items"][0], "disc")).status_code == 200
 
 
+def test_what_is_said_of_a_table_that_was_removed_is_refused_for_good(asked, store, table):
+    """The page would send it again for ever."""
+    [item] = asked.table(count=1).json()["items"]
+    answer = asked.say((item, "square"), version="0" * 16)
+    assert answer.status_code == 422
+    assert "is not in the store any more" in answer.json()["detail"]
+
+
 def test_a_change_needs_the_token_and_the_pages_own_origin(asked, store):
     [item] = asked.table(count=1).json()["items"]
     body = {"id": "a-strange-page", "version": asked.table().json()["version"], "chosen": "unsure"}
@@ -353,7 +362,8 @@ def test_a_change_needs_the_token_and_the_pages_own_origin(asked, store):
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"},
         {"Host": "evil.example"},
     ):
-        assert asked.http.get("/api/session", headers=headers).status_code == 403
+        assert asked.http.post("/api/session", headers=headers).status_code == 403
+        assert asked.http.get("/api/names", headers=headers).status_code == 403
     assert Labels(store.disk, "night").events == []
     assert asked.post("labels", body).status_code == 200
 
@@ -385,7 +395,7 @@ def test_with_a_password_the_name_that_is_given_is_on_record(settings, table, st
             header = {"Authorization": f"Basic {base64.b64encode(wrong.encode()).decode()}"}
             assert httpx.get(f"{url}/", headers=header).status_code == 401
         given = httpx.BasicAuth("ann", "open sesame")
-        token = httpx.get(f"{url}/api/session", auth=given).json()["token"]
+        token = httpx.post(f"{url}/api/session", auth=given).json()["token"]
         found = httpx.get(f"{url}/api/tables/night", auth=given).json()
         item = found["items"][0]
         body = {"id": "from-ann-1", "version": found["version"], "chosen": "unsure"}
@@ -394,6 +404,58 @@ def test_with_a_password_the_name_that_is_given_is_on_record(settings, table, st
         assert httpx.post(f"{url}/api/tables/night/labels", json=body, headers=headers, auth=given).status_code == 200
     [event] = Labels(store.disk, "night").events
     assert event.by == "ann"
+
+
+def test_behind_a_proxy_the_configured_address_is_the_pages_own(store, table):
+    """As docs/review.md has it: a proxy that says nothing of the name by which people reach it."""
+    known_as = "https://review.example"
+    password = {"auth": httpx.BasicAuth("ann", "open sesame")}
+    settings = Settings(store=str(store.disk.root), review_url=f"{known_as}/")
+    with served(settings, password="open sesame") as url, proxied(url, documented()) as through:
+        for origin, status in ((known_as, 200), ("https://evil.example", 403), (url, 200), ("null", 403)):
+            answer = httpx.post(f"{through}/api/session", headers={"Origin": origin}, **password)
+            assert answer.status_code == status
+        assert "open this page by" not in answer.text
+        page = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "Origin": "https://evil.example"}
+        assert httpx.post(f"{through}/api/session", headers=page, **password).status_code == 403
+    with served(Settings(store=str(store.disk.root)), "open sesame") as url, proxied(url, documented()) as through:
+        answer = httpx.post(f"{through}/api/session", headers={"Origin": known_as}, **password)
+        assert answer.status_code == 403
+        assert "set LOOKBOOK_REVIEW_URL to the address by which people open this page" in answer.text
+        assert "PREFECT" not in answer.text
+
+
+def test_a_page_for_others_has_a_password(store):
+    """Whoever reaches the proxy could label otherwise."""
+    with (
+        pytest.raises(ServerError, match="expected a password"),
+        listening(Settings(review_url="https://review.example")),
+    ):
+        pass
+    with listening(Settings(review_url="http://localhost:4201", review_port=0)) as sockets:
+        assert sockets
+
+
+def test_passwords_can_not_be_guessed_in_numbers(settings, table, clock):
+    with served(settings, password="open sesame", clock=clock) as url:
+        with httpx.Client(base_url=url) as known:
+            assert known.get("/", auth=("ann", "open sesame")).status_code == 200
+            answers = [httpx.get(f"{url}/", auth=("ann", f"guess {number}")) for number in range(40)]
+            statuses = [each.status_code for each in answers]
+            assert statuses == [401] * 10 + [429] * 30
+            assert 0 < int(answers[-1].headers["Retry-After"]) <= 6
+            assert "too many wrong passwords" in answers[-1].text
+            assert httpx.get(f"{url}/", auth=("bob", "open sesame")).status_code == 429  # or else it would be a guess
+            assert httpx.get(f"{url}/").status_code == 401  # a browser asks without one first
+            assert known.get("/", auth=("ann", "open sesame")).status_code == 200  # who was in before stays in
+            assert known.get("/", auth=("ann", "open sesame?")).status_code == 401
+        cookie = {"Cookie": "lookbook-review=guessed"}
+        assert httpx.get(f"{url}/", auth=("bob", "open sesame"), headers=cookie).status_code == 429
+        clock.ahead += 6.1
+        assert httpx.get(f"{url}/", auth=("bob", "one more guess")).status_code == 401
+        assert httpx.get(f"{url}/", auth=("bob", "another one")).status_code == 429
+        clock.ahead += 6.1
+        assert httpx.get(f"{url}/", auth=("bob", "open sesame")).status_code == 200
 
 
 def test_it_listens_elsewhere_only_with_a_password(store):

@@ -153,7 +153,12 @@ class Review:
 
         Raises ClassNameError for a class that nobody knows, unless it is meant to be new, and ReviewError.
         """
-        table = self.table(version)
+        try:
+            table = self.table(version)
+        except NotFound:
+            raise ReviewError(
+                f"predictions/{self.name}@{version} is not in the store any more, so nothing can be said of its rows"
+            ) from None
         if chosen == AUDIT:
             audit = self._drawn_by(table, audit, given)
         elif audit is not None:
