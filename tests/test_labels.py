@@ -7,6 +7,7 @@ import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from reviewed import CLASSES, draw, draw_folder, guesses, publish_table
@@ -273,6 +274,67 @@ def test_what_is_written_out_comes_in_again(store, night, tmp_path, kind):
     other.prepare()
     assert read_in(other, "night", out) == Imported(labels=2, new=2, unchanged=0, unseen=2)
     assert counts(other) == counts(store)
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_no_name_is_a_formula_in_a_spreadsheet_and_all_come_in_again_as_they_were(store, tmp_path, kind):
+    """A stranger names a file, a class, or herself."""
+    evil = '=HYPERLINK("http:evil.example","look")'
+    names = [
+        evil,
+        "-x",
+        "+1",
+        "@me",
+        "\ttab",
+        "\rreturn",
+        "\nline",
+        "'-x",
+        "''=x",
+        "'plain",
+        "plain",
+        "\uff1dwide",
+        'a"b,c\r\nd',
+    ]
+    classes = ["-x", evil, "'-x", "1"]
+    for number, name in enumerate(names):
+        draw(tmp_path / "pictures" / f"{name}.png", number)
+    publish_table(store, tmp_path / "pictures", "night", guesses(len(names), classes=4), classes=classes)
+    said = [(f"{name}.png", classes[number % 4]) for number, name in enumerate(names)]
+    file = str(tmp_path / "in.parquet")
+    pq.write_table(pa.table({"path": [path for path, _ in said], "label": [label for _, label in said]}), file)
+    assert read_in(store, "night", file).new == len(names)
+    mine = Labels(store.disk, "night").words()
+    Labels(store.disk, "night").say("one-of-evil", evil, [next(iter(mine.values())).statement])
+    out = str(tmp_path / f"out.{kind}")
+    assert export(store, "night", out) == len(names)
+    if kind == "csv":
+        with open(out, newline="") as written:
+            cells = [cell for row in csv.reader(written) for cell in row]
+        assert len(cells) == 11 * (1 + len(names))
+        assert [cell for cell in cells if cell.startswith(FORMULAS)] == []
+        assert f"'{evil}" in cells
+    other = Store(tmp_path / "other")
+    publish_table(other, tmp_path / "pictures", "night", guesses(len(names), classes=4), classes=classes)
+    assert read_in(other, "night", out) == Imported(labels=len(names), new=len(names), unchanged=0)
+    theirs = Labels(other.disk, "night").words()
+    assert sorted((each.statement.path, each.statement.label) for each in theirs.values()) == sorted(said)
+    if kind == "csv":  # and by their paths alone
+        with open(out, newline="") as written:
+            rows = [(row["path"], row["label"]) for row in csv.DictReader(written)]
+        by_path = write(tmp_path / "paths.csv", ("path", "label"), *rows)
+        assert read_in(other, "night", by_path) == Imported(labels=len(names), new=0, unchanged=len(names))
+
+
+def test_names_of_other_tools_are_what_they_look_like(store, tmp_path):
+    """They escape nothing."""
+    for number, name in enumerate(("=x.png", "-y.png", "'z.png")):
+        draw(tmp_path / "pictures" / name, number)
+    publish_table(store, tmp_path / "pictures", "night", guesses(3), classes=["-x", "b", "c"])
+    file = write(tmp_path / "in.csv", ("path", "label"), ("=x.png", "-x"), ("-y.png", "b"), ("'z.png", "c"))
+    assert read_in(store, "night", file) == Imported(labels=3, new=3, unchanged=0)
 
 
 def test_the_history_of_a_picture(store, night, tmp_path, lookbook):

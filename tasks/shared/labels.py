@@ -22,6 +22,7 @@ from artifacts.store import Store
 from tasks.shared.class_names import known_class
 
 _AT_ONCE = 1000  # statements of an event
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # begins what spreadsheets compute
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERDICTS = ("class", "none", "bad")
 _EXPORTED = pa.schema(
@@ -39,8 +40,12 @@ class LabelFileError(LookbookError):
 
 
 def export(store: Store, name: str, file: str) -> int:
-    """Write what counts of each content, sorted by content, as CSV or Parquet. Returns how many there are. Raises
-    NotFound, Corrupt and LabelFileError."""
+    """Write what counts of each content, sorted by content, as CSV or Parquet. Returns how many there are.
+
+    In CSV a text that a spreadsheet would take for a formula has an apostrophe before it, which `read_in` takes away.
+
+    Raises NotFound, Corrupt and LabelFileError.
+    """
     words = sorted(_labels(store, name).words().items())
     rows = [{**asdict(word.statement), "at": word.event.at, "by": word.event.by} for _, word in words]
     table = pa.Table.from_pylist(rows, _EXPORTED)
@@ -48,7 +53,8 @@ def export(store: Store, name: str, file: str) -> int:
         if file.lower().endswith(".parquet"):
             pq.write_table(table, file, compression="zstd")
         elif file.lower().endswith(".csv"):
-            pyarrow.csv.write_csv(table, file)
+            texts = [{name: _as_text(value) for name, value in row.items()} for row in rows]
+            pyarrow.csv.write_csv(pa.Table.from_pylist(texts, _EXPORTED), file)
         else:
             raise LabelFileError(f"expected a file .csv or .parquet, found {file}")
     except OSError as error:
@@ -88,6 +94,16 @@ class Imported:
     unseen: int = 0
     conflicting: list[Conflict] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+
+
+def _as_text(value: Any) -> Any:
+    """A value as no spreadsheet computes it. One that looks so already has one apostrophe more."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _as_it_was(cell: str) -> str:
+    """What `_as_text` has made this cell of; itself where another tool wrote it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) -> Imported:
@@ -217,7 +233,10 @@ def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
             lines = io.StringIO(
                 content.decode("utf-8-sig"), newline=""
             )  # some paths have what Python takes for line ends
-            rows = list(csv.DictReader(lines, restkey="", restval="", strict=True))
+            rows = [
+                {name: _as_it_was(cell) for name, cell in row.items() if name}
+                for row in csv.DictReader(lines, restkey="", restval="", strict=True)
+            ]
     except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise LabelFileError(f"expected labels in {file} (.csv or .parquet), found: {error}") from None
     columns = set(rows[0]) if rows else set()
