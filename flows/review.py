@@ -51,7 +51,9 @@ def _open_to_all(how: str, setting: str) -> ServerError:
 
 
 def address(settings: Settings, sockets: Sequence[socket.socket]) -> str:
-    """`http://127.0.0.1:4201`."""
+    """By which people open it: the configured one, or where it listens: `http://127.0.0.1:4201`."""
+    if settings.review_url:
+        return settings.review_url.rstrip("/")
     return f"http://{in_url(settings.review_host)}:{sockets[0].getsockname()[1]}"
 
 

@@ -129,7 +129,8 @@ def make_app(
             raise HTTPException(404, "no such file")
         return _file(name)
 
-    @app.post("/api/session")  # so a page that may not write is refused before anybody labels
+    @app.post("/api/session")  # by this way a page that may not write is refused before anybody labels
+    @app.get("/api/session")  # of pages of an earlier Lookbook that are still open
     def session(request: Request) -> dict[str, Any]:
         return {"token": token, "by": _who(request), "store": digest(str(reviews.store.disk.root))[:12]}
 

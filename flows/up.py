@@ -76,7 +76,7 @@ def running(say: Say) -> Iterator[tuple[Running, Crew]]:
             schedule_again(pending(), say)  # a machine that died left them
         seen_by_runs = environment(settings, api)
         sockets = stack.enter_context(listening(settings))
-        seen_by_runs["LOOKBOOK_REVIEW_URL"] = review = settings.review_url or address(settings, sockets)
+        seen_by_runs["LOOKBOOK_REVIEW_URL"] = review = address(settings, sockets)
         stack.enter_context(crew.member("review", command(sockets), {**seen_by_runs, **_password()}, sockets))
         crew_of_pools = stack.enter_context(workers(crew, seen_by_runs, started, say))
         deploy(settings, api, say)

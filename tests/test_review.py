@@ -365,6 +365,7 @@ def test_a_change_needs_the_token_and_the_pages_own_origin(asked, store):
         assert asked.http.post("/api/session", headers=headers).status_code == 403
         assert asked.http.get("/api/names", headers=headers).status_code == 403
     assert Labels(store.disk, "night").events == []
+    assert asked.http.get("/api/session").json()["token"] == asked.token  # a page of an earlier Lookbook that is open
     assert asked.post("labels", body).status_code == 200
 
 
@@ -432,8 +433,8 @@ def test_a_page_for_others_has_a_password(store):
         listening(Settings(review_url="https://review.example")),
     ):
         pass
-    with listening(Settings(review_url="http://localhost:4201", review_port=0)) as sockets:
-        assert sockets
+    with listening(Settings(review_url="http://localhost:4201/", review_port=0)) as sockets:
+        assert address(Settings(review_url="http://localhost:4201/"), sockets) == "http://localhost:4201"
 
 
 def test_passwords_can_not_be_guessed_in_numbers(settings, table, clock):
