@@ -230,9 +230,7 @@ def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
                 table.select(known).cast(pa.schema([(name, pa.string()) for name in known])).to_pylist()
             )
         else:
-            lines = io.StringIO(
-                content.decode("utf-8-sig"), newline=""
-            )  # some paths have what Python takes for line ends
+            lines = io.StringIO(content.decode("utf-8-sig"), newline="")  # a path may have other line ends in it
             rows = [
                 {name: _as_it_was(cell) for name, cell in row.items() if name}
                 for row in csv.DictReader(lines, restkey="", restval="", strict=True)
