@@ -37,6 +37,17 @@ ALL_IS_SENT = """async patient => {
 }"""
 
 
+SHOWN = """async patient => {
+  const until = Date.now() + patient
+  for (;;) {
+    const path = document.querySelector("#what").innerText
+    if (path && document.querySelector("figure img")?.alt === path) return path
+    if (Date.now() > until) throw new Error(`no picture of ${path}: ${document.querySelector("figure").innerText}`)
+    await new Promise(done => setTimeout(done, 5))
+  }
+}"""
+
+
 class Served:
     """A `lookbook review night`, as a process that may be killed and started again at its port."""
 
@@ -108,11 +119,8 @@ def night(store, folder):
 
 
 def shown(page):
-    """The path of the picture on the screen, once it is there."""
-    expect(page.locator("#what")).not_to_be_empty()
-    path = page.locator("#what").inner_text()
-    expect(page.locator("figure img")).to_have_attribute("alt", path)
-    return path
+    """The path of the picture on the screen, once it is there: looked at at once, as a new table may come meanwhile."""
+    return page.evaluate(SHOWN, PATIENT)
 
 
 def press(page, key):
