@@ -30,9 +30,11 @@ class Drawn:
 class Audit:
     """A sample.
 
-    table: the ref; rows: class -> how many rows the model gave it in the whole table.
+    table: the ref; rows: class -> how many rows the model gave it, of all that could be drawn.
     seed: of the draw; pictures: in the order in which they are shown, which is random, too.
     at, by: when and by whom it was drawn.
+    learned: how many rows show pictures that the table's weights have learned from; none of them was drawn. None where
+    that was not known: such rows may be among those drawn, as in all samples of an earlier Lookbook.
     """
 
     number: int
@@ -42,12 +44,21 @@ class Audit:
     pictures: list[Drawn]
     at: str
     by: str
+    learned: int | None = None
 
 
-def write_audit(disk: Disk, name: str, table: str, rows: Mapping[str, int], seed: int, drawn: Sequence[Drawn]) -> Audit:
+def write_audit(
+    disk: Disk,
+    name: str,
+    table: str,
+    rows: Mapping[str, int],
+    seed: int,
+    drawn: Sequence[Drawn],
+    learned: int | None = None,
+) -> Audit:
     """Put a sample on record."""
     pictures = [asdict(each) for each in drawn]
-    document = {"table": table, "rows": dict(rows), "seed": seed, "pictures": pictures}
+    document = {"table": table, "rows": dict(rows), "seed": seed, "pictures": pictures, "learned": learned}
     return _audit_of(numbered.append(disk, f"{FOLDER}/{name}", document))
 
 
@@ -65,5 +76,7 @@ def read_audit(disk: Disk, key: str) -> Audit:
 
 
 def _audit_of(document: Mapping[str, Any]) -> Audit:
+    """An earlier Lookbook wrote down nothing of what was learned from."""
+    document = {"learned": None, **document}
     given = {field.name: document[field.name] for field in fields(Audit)}
     return Audit(**{**given, "pictures": [Drawn(**each) for each in document["pictures"]]})

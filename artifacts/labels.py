@@ -6,7 +6,7 @@
 counts, whoever made it; all are on record.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ class Statement:
     table: the ref of that table; None for what was imported.
     predicted, confidence: what the model had said; None where it said nothing.
     chosen: why this picture was shown: unsure, class, error, confidence, audit; or import.
+    audit: the number of the audit that it was said in (`artifacts.audits`); None with all else that is chosen, and in
+    statements of an earlier Lookbook.
     """
 
     sha256: str
@@ -42,6 +44,7 @@ class Statement:
     predicted: str | None = None
     confidence: float | None = None
     chosen: str = "import"
+    audit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,11 @@ class Word:
 
     statement: the newest one; event: in which it was made.
     first: the oldest statement that was not taken back: why the picture was shown at first decides how it is used.
-    audited: whether somebody said something of it as a part of an audit.
     """
 
     statement: Statement
     event: LabelEvent
     first: Statement
-    audited: bool
 
 
 class Labels:
@@ -121,11 +122,14 @@ class Labels:
         """SHA-256 (hex) -> what counts of that content. Not to be changed."""
         if self._words is None:
             self._words = {}
-            gone = {event.undoes for event in self.events}
-            for event in self.events:
-                if event.number not in gone:
-                    _count(self._words, event)
+            for event in self.standing():
+                _count(self._words, event)
         return self._words
+
+    def standing(self) -> Iterator[LabelEvent]:
+        """The events that were not taken back, oldest first."""
+        gone = {event.undoes for event in self.events}
+        return (event for event in self.events if event.number not in gone)
 
     def _append(self, event_id: str, by: str, said: Mapping[str, Any]) -> LabelEvent:
         self.refresh()
@@ -159,8 +163,7 @@ def _count(words: dict[str, Word], event: LabelEvent) -> None:
     """Let the statements of an event count, after all before it."""
     for statement in event.statements:
         before = words.get(statement.sha256)
-        audited = statement.chosen == "audit" or bool(before and before.audited)
-        words[statement.sha256] = Word(statement, event, before.first if before else statement, audited)
+        words[statement.sha256] = Word(statement, event, before.first if before else statement)
 
 
 def read_label_event(disk: Disk, key: str) -> LabelEvent:

@@ -70,7 +70,11 @@ class Settings(BaseSettings):
         Field(description="What it asks for, with any name; without one it answers this machine's own user alone."),
     ] = None
     review_url: Annotated[
-        str | None, Field(description="Its address in reports; `lookbook up` sets it for its workers.")
+        str | None,
+        Field(
+            description="Its address behind a proxy: reports link to it, and pages that come from there may label; by "
+            "default where it listens."
+        ),
     ] = None
     retrain_when: Annotated[
         dict[RetrainWhen, Annotated[float, Field(ge=0)]],

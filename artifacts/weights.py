@@ -47,7 +47,7 @@ class Weights:
 
     @property
     def temperature(self) -> float | None:
-        """Logits divided by it give calibrated probabilities; None when no images were held out."""
+        """Logits divided by it give calibrated probabilities; None when none was fitted."""
         return self.artifact.facts.get("temperature")
 
     @property
@@ -90,7 +90,7 @@ def save(
     image_spec: the fields of the ImageSpec that the images were made by.
     settings: all settings of the training.
     dataset: what was learned from.
-    temperature: what calibrates the probabilities; None when no images were held out.
+    temperature: what calibrates the probabilities; None when none was fitted.
     backbone: the pretrained network that they stand on; None when there is none.
     precision: what that network computed in, `float32` or `bfloat16`.
     made: what the provenance tells besides, and may differ between equal runs.

@@ -225,9 +225,9 @@ def chosen_by_page(store: Store) -> list[Seen]:
     """In the page's order, once it knows what the pictures look like."""
     os.environ["LOOKBOOK_STORE"] = str(store.disk.root)
     review = Review(store, Settings(), "night")
-    before = [each.place for each in review.to_label("unsure", 1000)[1]]
+    before = [each.place for each in review.to_label("unsure", 1000).rows]
     while True:
-        _, rows = review.to_label("unsure", 1000)
+        rows = review.to_label("unsure", 1000).rows
         if [each.place for each in rows] != before:
             break
         time.sleep(0.5)

@@ -1,5 +1,5 @@
-"""Whom a Prefect server of ours answers. Whoever reaches its API can run code here, and browsers reach 127.0.0.1 for
-any page that asks them to.
+"""Whom a server of ours answers: Prefect's, and the page that labels pictures. Whoever reaches Prefect's API can run
+code here, and browsers reach 127.0.0.1 for any page that asks them to.
 
 Prefect's own setting (PREFECT_SERVER_CORS_ALLOWED_ORIGINS) only keeps other pages from reading answers and from asking
 with JSON. It does nothing about what they send without asking first (a body without a type, which Prefect 3.8.8 takes
@@ -13,6 +13,7 @@ Prefect sees it:
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +24,22 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is said to whoever is refused: what makes another page, another name and another user possible."""
+
+    page: str
+    name: str
+    user: str
+
+
+PREFECT = Advice(
+    page="PREFECT_SERVER_CORS_ALLOWED_ORIGINS names others",
+    name="PREFECT_SERVER_UI_API_URL or a password (PREFECT_SERVER_API_AUTH_STRING) makes others possible",
+    user="with a password (PREFECT_SERVER_API_AUTH_STRING, PREFECT_API_AUTH_STRING) others may use this server",
+)
 
 
 def own_origins(host: str, port: int) -> set[str]:
@@ -41,14 +58,14 @@ def origin_of(url: str) -> str:
 
 
 class Guard:
-    """An ASGI application around Prefect's.
+    """An ASGI application around Prefect's, or around the page that labels pictures.
 
     origins: of the pages that may use it.
-    password: whether Prefect asks for one.
+    password: whether the application asks for one.
     """
 
-    def __init__(self, app: App, origins: Iterable[str], password: bool) -> None:
-        self._app, self._password = app, password
+    def __init__(self, app: App, origins: Iterable[str], password: bool, advice: Advice = PREFECT) -> None:
+        self._app, self._password, self._advice = app, password, advice
         self._origins = frozenset(origins)
         self._names = {urlsplit(origin).hostname for origin in self._origins}
 
@@ -66,7 +83,7 @@ class Guard:
         return _first_of(
             self._other_page(found),
             None if self._password else self._other_name(found.get("host", [])),
-            None if self._password else _other_user(scope),
+            None if self._password else self._other_user(scope),
         )
 
     def _other_page(self, headers: dict[str, list[str]]) -> str | None:
@@ -74,7 +91,7 @@ class Guard:
         origins = headers.get("origin", [])
         for origin in origins:
             if origin.lower() not in self._origins and not _is_same(origin, headers.get("host", [])):
-                return f"{expected}, found Origin {origin[:100]!r}; PREFECT_SERVER_CORS_ALLOWED_ORIGINS names others"
+                return f"{expected}, found Origin {origin[:100]!r}; {self._advice.page}"
         [site] = headers.get("sec-fetch-site", ["none"])[:1]
         [part] = headers.get("sec-fetch-dest", ["document"])[:1]
         if not origins and site in ("cross-site", "same-site") and part != "document":
@@ -86,9 +103,16 @@ class Guard:
             return None
         return (
             f"expected Host to be one of {', '.join(sorted(filter(None, self._names)))}, "
-            f"found {', '.join(hosts)[:100]!r}; PREFECT_SERVER_UI_API_URL or a password "
-            "(PREFECT_SERVER_API_AUTH_STRING) makes others possible"
+            f"found {', '.join(hosts)[:100]!r}; {self._advice.name}"
         )
+
+    def _other_user(self, scope: Scope) -> str | None:
+        """Loopback is open to every user of a machine; root may do anything in any case."""
+        user = user_of(scope["client"], scope["server"])
+        if user in (0, os.geteuid()):
+            return None
+        found = "one that can't be told" if user is None else f"one of user {user_name(user)}"
+        return f"expected a process of user {user_name(os.geteuid())}, found {found}; {self._advice.user}"
 
 
 def _first_of(*reasons: str | None) -> str | None:
@@ -113,18 +137,6 @@ def _is_loopback(name: str | None) -> bool:
         return ip_address(name or "").is_loopback
     except ValueError:
         return False
-
-
-def _other_user(scope: Scope) -> str | None:
-    """Loopback is open to every user of a machine; root may do anything in any case."""
-    user = user_of(scope["client"], scope["server"])
-    if user in (0, os.geteuid()):
-        return None
-    found = "one that can't be told" if user is None else f"one of user {user_name(user)}"
-    return (
-        f"expected a process of user {user_name(os.geteuid())}, found {found}; with a password "
-        "(PREFECT_SERVER_API_AUTH_STRING, PREFECT_API_AUTH_STRING) others may use this server"
-    )
 
 
 async def _refuse(scope: Scope, send: Send, why: str) -> None:

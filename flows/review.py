@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 from artifacts.settings import Settings
 from flows.guard import in_url
@@ -23,11 +24,11 @@ def command(sockets: Sequence[socket.socket]) -> list[str]:
 def listening(settings: Settings) -> Iterator[list[socket.socket]]:
     """Sockets for the page: at the port that is configured, or else at a free one. Raises ServerError."""
     host, password = settings.review_host, settings.review_password
+    known_as = urlsplit(settings.review_url or "").hostname
     if host not in LOOPBACK and not password:
-        raise ServerError(
-            f"expected a password (LOOKBOOK_REVIEW_PASSWORD) for a page that listens on {host}, found none: whoever "
-            "reaches it sees the pictures, and labels them; set one, or unset LOOKBOOK_REVIEW_HOST"
-        )
+        raise _open_to_all(f"listens on {host}", "LOOKBOOK_REVIEW_HOST")
+    if known_as and known_as not in LOOPBACK and not password:
+        raise _open_to_all(f"people open as {known_as}", "LOOKBOOK_REVIEW_URL")
     try:
         sockets = listen(host, settings.review_port)
     except OSError:
@@ -42,8 +43,17 @@ def listening(settings: Settings) -> Iterator[list[socket.socket]]:
             each.close()
 
 
+def _open_to_all(how: str, setting: str) -> ServerError:
+    return ServerError(
+        f"expected a password (LOOKBOOK_REVIEW_PASSWORD) for a page that {how}, found none: whoever reaches it sees "
+        f"the pictures, and labels them; set one, or unset {setting}"
+    )
+
+
 def address(settings: Settings, sockets: Sequence[socket.socket]) -> str:
-    """`http://127.0.0.1:4201`."""
+    """By which people open it: the configured one, or where it listens: `http://127.0.0.1:4201`."""
+    if settings.review_url:
+        return settings.review_url.rstrip("/")
     return f"http://{in_url(settings.review_host)}:{sockets[0].getsockname()[1]}"
 
 
@@ -53,11 +63,10 @@ def serve(
     """Answer until a signal ends it."""
     import uvicorn
 
-    from flows.review_app import guarded, make_app
+    from flows.review_app import make_app
+    from flows.review_door import guarded
 
-    port = sockets[0].getsockname()[1]
-    password = settings.review_password.get_secret_value() if settings.review_password else None
-    app = guarded(make_app(settings, on_labels), settings.review_host, port, password)
+    app = guarded(make_app(settings, on_labels), settings, sockets[0].getsockname()[1])
     with suppress(KeyboardInterrupt):  # uvicorn passes Ctrl-C on
         uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=3)).run(sockets=sockets)
 

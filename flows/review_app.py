@@ -1,7 +1,6 @@
-"""The page on which people label pictures, as an application: whom it answers, and in which words. What it may do
-stands in `tasks/reviewing`."""
+"""The page on which people label pictures, as an application: what it answers. Whom, stands in `flows/review_door.py`;
+what it may do, in `tasks/reviewing`."""
 
-import base64
 import hmac
 import secrets
 import time
@@ -22,24 +21,16 @@ from artifacts.errors import Corrupt, LookbookError, NotFound, StoreError
 from artifacts.provenance import user_at_host
 from artifacts.settings import Settings
 from artifacts.store import Store
-from flows.guard import App, Guard, Receive, Scope, Send, own_origins
 from tasks.reviewing.pictures import NoPicture
-from tasks.reviewing.review import AUDIT, Review, Said, reviewable
+from tasks.reviewing.production import AUDIT
+from tasks.reviewing.review import Review, Said, Shown, reviewable
 from tasks.reviewing.rows import Place, Seen
 from tasks.vision.errors import DecoderError
 
 _PAGES = Path(__file__).with_name("pages")
 _TYPES = {"review.html": "text/html", "review.js": "text/javascript", "review.css": "text/css"}
-_MOST_BYTES = 1 << 20  # of what a page sends
 _MOST_ITEMS, _MOST_SAID = 1000, 500
 _SHOWN_CLASSES = 3  # of a picture, the most probable ones
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 _STATUS: tuple[tuple[type[LookbookError], int], ...] = (
     (NotFound, 404), (NoPicture, 404), (Corrupt, 500), (StoreError, 503), (DecoderError, 503)
 )  # fmt: skip
@@ -60,11 +51,13 @@ class SaidRow(BaseModel):
 
 
 class Saying(BaseModel):
-    """What was said at once. id: chosen by the page, which sends it again until it hears that it is on record."""
+    """What was said at once. id: chosen by the page, which sends it again until it hears that it is on record; audit:
+    as it came with the rows."""
 
     id: str = Field(min_length=8, max_length=64)
     version: str = Field(max_length=64)
     chosen: Literal["unsure", "class", "error", "confidence", "audit"]
+    audit: int | None = None
     said: list[SaidRow] = Field(min_length=1, max_length=_MOST_SAID)
 
 
@@ -136,7 +129,8 @@ def make_app(
             raise HTTPException(404, "no such file")
         return _file(name)
 
-    @app.get("/api/session")
+    @app.post("/api/session")  # by this way a page that may not write is refused before anybody labels
+    @app.get("/api/session")  # of pages of an earlier Lookbook that are still open
     def session(request: Request) -> dict[str, Any]:
         return {"token": token, "by": _who(request), "store": digest(str(reviews.store.disk.root))[:12]}
 
@@ -147,18 +141,19 @@ def make_app(
     @app.get("/api/tables/{name}")
     def table(name: str, mode: str = "unsure", count: int = 100) -> dict[str, Any]:
         review = reviews.of(name)
-        shown, rows = review.to_label(mode, max(1, min(count, _MOST_ITEMS)))
-        facts = shown.predictions.artifact.facts
+        shown = review.to_label(mode, max(1, min(count, _MOST_ITEMS)))
+        facts = shown.table.predictions.artifact.facts
         return {
-            "table": str(shown.ref),
-            "version": shown.ref.version,
-            "folder": shown.where,
+            "table": str(shown.table.ref),
+            "version": shown.table.ref.version,
+            "audit": shown.audit,
+            "folder": shown.table.where,
             "rows": facts["rows"],
             "known": facts["classes"],
             "classes": review.classes(),
             "errors": facts["errors"],
             "has_audit": review.audit() is not None,
-            "items": [_item(shown.ref.version, row, facts["classes"]) for row in rows],
+            "items": [_item(shown, row, facts["classes"]) for row in shown.rows],
             **_progress(review, mode == AUDIT),
         }
 
@@ -171,7 +166,7 @@ def make_app(
     def say(name: str, saying: Saying, request: Request) -> dict[str, Any]:
         review = reviews.of(name)
         said = [Said(Place(each.part, each.row), each.verdict, each.label, each.new) for each in saying.said]
-        event = review.say(saying.id, _who(request), saying.version, said, saying.chosen)
+        event = review.say(saying.id, _who(request), saying.version, said, saying.chosen, saying.audit)
         with suppress(LookbookError):  # it is on record, whatever follows
             answer = _progress(review, saying.chosen == AUDIT)
             on_labels(name, answer["progress"]["labelled"])
@@ -187,63 +182,13 @@ def make_app(
     return app
 
 
-def guarded(app: App, host: str, port: int, password: str | None) -> App:
-    """`app` behind what guards it: its own pages, its own names and this user's processes, or a password."""
-    return Guard(_Doorkeeper(app, password), own_origins(host, port), password is not None)
-
-
-class _Doorkeeper:
-    """Asks for the password, keeps out what is too long, and says in every answer what browsers may do with it."""
-
-    def __init__(self, app: App, password: str | None) -> None:
-        self._app, self._password = app, password
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-        async def passed_on(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                given = {name for name, _ in message["headers"]}
-                ours = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                ours += [] if b"cache-control" in given else [(b"cache-control", b"no-store")]
-                message["headers"] = [*message["headers"], *ours]
-            await send(message)
-
-        refusal = self._refusal(scope, headers)
-        await (refusal or self._app)(scope, receive, passed_on)
-
-    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
-        if self._password is not None:
-            name, given = _credentials(headers.get("authorization", ""))
-            if not hmac.compare_digest(given.encode(), self._password.encode()):
-                return Response("a password is asked for", 401, {"WWW-Authenticate": 'Basic realm="Lookbook"'})
-            scope["lookbook.user"] = name
-        length = headers.get("content-length", "")
-        if scope["method"] not in ("GET", "HEAD") and not (length.isdecimal() and int(length) <= _MOST_BYTES):
-            return Response(f"expected a Content-Length up to {_MOST_BYTES:,}", 413)
-        return None
-
-
-def _credentials(header: str) -> tuple[str, str]:
-    """Name and password of HTTP's basic authentication; empty where there are none."""
-    kind, _, encoded = header.partition(" ")
-    if kind.lower() == "basic":
-        with suppress(ValueError):  # binascii's and Unicode's errors are such
-            name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
-            return name, password
-    return "", ""
-
-
 def _who(request: Request) -> str:
     """Who is at work: the name that was given with the password, or this process's user."""
     name = str(request.scope.get("lookbook.user") or "")[:100]
     return "".join(each for each in name if each.isprintable()) or user_at_host()
 
 
-def _item(version: str, row: Seen, classes: Sequence[str]) -> dict[str, Any]:
+def _item(shown: Shown, row: Seen, classes: Sequence[str]) -> dict[str, Any]:
     likely: list[tuple[str, float]] = []
     if row.probabilities is not None:
         top = sorted(enumerate(row.probabilities.tolist()), key=lambda each: -each[1])[:_SHOWN_CLASSES]
@@ -251,7 +196,8 @@ def _item(version: str, row: Seen, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "part": row.place.part,
         "row": row.place.row,
-        "version": version,
+        "version": shown.table.ref.version,
+        "audit": shown.audit,
         "path": row.path,
         "label": row.label,
         "confidence": row.confidence,

@@ -25,7 +25,7 @@ from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
 from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, places_in, read_files
 from tasks.preparing.remote import read_on_cluster
-from tasks.preparing.said import LEFT_OUT, findings, teach, words_of
+from tasks.preparing.said import LEFT_OUT, findings, sides_in, teach, words_of
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
 from tasks.requests import Color, Data, PictureSettings, RunOn
 from tasks.shared.deadline import Deadline
@@ -125,6 +125,7 @@ def prepare_folder(
             asked = partial(elsewhere, spec=spec, decided_by=decided_by, watch=watch)
         read = read_files(settings, images, labelled, spec, files, before, decoded, on_rows, asked)
         kept, files_of_folder = [decoded], read.files
+        newest = _newest(store, name)
         rows: list[dict[str, Any]] | None = None
         reasons: dict[str, str] = {}
         if said:
@@ -135,14 +136,17 @@ def prepare_folder(
             learned = _newest(store, name, {"labels": said.name})
             same = learned and learned.image_spec == spec.to_dict()
             known = {**(places_in(learned) if learned and same else {}), **read.places}
-            taught = teach(settings, said, labelled, read, spec, pictures.new_classes, known, decoded_of, on_rows)
+            seed = pictures.split_seed
+            sides_before = sides_in(newest, seed) | sides_in(learned, seed)
+            taught = teach(
+                settings, said, labelled, read, spec, pictures.new_classes, known, sides_before, decoded_of, on_rows
+            )
             labelled, read, rows, reasons = taught.labelled, taught.read, taught.rows, taught.reasons
             kept += taught.decoded
     sides = assign(labelled, read, spec, pictures.split_seed)
     items = len(sides.train.labels) + len(sides.test.labels)
     check_bad(settings, images, _not_said(sides.bad), items, pictures.max_bad)
     check_sides(labelled.classes, sides.train, sides.test)
-    newest = _newest(store, name)
     ref = datasets.save(
         store,
         name,

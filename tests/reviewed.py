@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from asgi import serve
 from PIL import Image
+from pydantic import SecretStr
 
 from artifacts import aliases, dataset, predictions, weights
 from artifacts.aliases import Choice
@@ -18,7 +19,8 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Shards, record_digest
 from artifacts.store import Store
-from flows.review_app import guarded, make_app
+from flows.review_app import make_app
+from flows.review_door import guarded
 from tasks.vision.images import ImageSpec
 
 CLASSES = ["circle", "square", "line"]
@@ -38,14 +40,19 @@ def draw_folder(folder: Path, items: int, seed: int = 0) -> None:
         draw(folder / f"{item:06d}.png", seed * 1_000_000 + item)
 
 
-def publish_weights(store: Store, name: str = "shapes") -> Ref:
+def publish_weights(store: Store, name: str = "shapes", learned: Sequence[str] = ()) -> Ref:
+    """Weights that have learned from files of these contents (SHA-256, hex); from images that are no files without."""
     side = dataset.Split(np.zeros((3, 8, 8, 3), np.uint8), np.arange(3, dtype=np.int32), ["a", "b", "c"])
-    learned = dataset.save(
-        store, name, train=side, test=side, classes=CLASSES, image_spec=SPEC.to_dict(), settings={}, inputs={}, made={}
+    files = dataset.Split(
+        np.zeros((len(learned), 8, 8, 3), np.uint8), np.zeros(len(learned), np.int32), list(learned), list(learned)
     )
+    learned_from = dataset.save(
+        store, name, train=files if learned else side, test=side, classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings={}, inputs={}, made={},
+    )  # fmt: skip
     return weights.save(
         store, name, tensors={"output/bias": np.zeros(3, np.float32)}, history=[], classes=CLASSES,
-        image_spec=SPEC.to_dict(), settings={"architecture": "dense"}, dataset=learned, made={},
+        image_spec=SPEC.to_dict(), settings={"architecture": "dense"}, dataset=learned_from, made={},
     )  # fmt: skip
 
 
@@ -124,4 +131,5 @@ def served(
     settings: Settings, password: str | None = None, clock: Callable[[], float] = time.monotonic
 ) -> AbstractContextManager[str]:
     """The page's server, in a thread of this process: its URL."""
-    return serve(lambda port: guarded(make_app(settings, clock=clock), "127.0.0.1", port, password))
+    settings = settings.model_copy(update={"review_password": SecretStr(password) if password else None})
+    return serve(lambda port: guarded(make_app(settings, clock=clock), settings, port, clock))

@@ -1,15 +1,18 @@
 """pytest tests/test_audits.py: how good predictions are, by a random sample of them."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
-from reviewed import CLASSES, draw_folder, guesses, publish_table
+from reviewed import CLASSES, draw_folder, guesses, publish_table, publish_weights
 
 from artifacts import metrics, predictions
-from artifacts.audits import audits_of
+from artifacts.audits import Drawn, audits_of, read_audit, write_audit
+from artifacts.documents import seal, unseal
 from artifacts.labels import Labels, Statement
 from artifacts.refs import Ref
+from tasks.reports import audit as audit_report
 from tasks.reviewing.production import NothingToAudit, draw_audit, in_production
 from tasks.reviewing.rows import Place, draw, read
 from tasks.vision.auditing import allocate, estimate
@@ -97,14 +100,15 @@ def test_each_row_of_a_class_is_as_likely_as_the_others(night):
     assert count[circles].max() < 2 * expected
 
 
-def label(store, audit, verdicts):
+def label(store, sample, verdicts, **more):
     """Say of each picture of a sample what `verdicts` gives for its class: a label, none or bad."""
     log = Labels(store.disk, "night")
-    for number, each in enumerate(audit.pictures):
+    part_of = {"chosen": "audit", "table": sample.table, "audit": sample.number, **more}
+    for number, each in enumerate(sample.pictures):
         if (said := verdicts(each, number)) is not None:
             verdict = said if said in ("none", "bad") else "class"
-            said = [Statement(each.sha256, verdict, said if verdict == "class" else None, chosen="audit")]
-            log.say(f"label-{audit.number}-{number}", "ann", said)
+            said = [Statement(each.sha256, verdict, said if verdict == "class" else None, **part_of)]
+            log.say(f"label-{sample.number}-{number}", "ann", said)
 
 
 def test_an_audit_tells_how_good_a_table_is(store, night, lookbook):
@@ -135,12 +139,96 @@ def test_bad_pictures_do_not_count(store, night):
     assert (found.labelled, found.bad, found.accuracy.value, found.accuracy.items) == (40, 10, 1.0, 30)
 
 
-def test_a_part_of_an_audit_is_a_smaller_audit(store, night):
+def test_there_is_no_number_before_all_that_was_drawn_is_labelled(store, night, lookbook):
+    """Whoever looks meanwhile may stop where it pleases, and what was put off are the hard ones."""
     audit = draw_audit(store, night, 60, seed=0)
-    label(store, audit, lambda each, number: each.label if number < 12 else None)
+    label(store, audit, lambda each, number: each.label if number < 59 else None)
     found = in_production(store, night.artifact.ref)
-    assert (found.drawn, found.labelled) == (60, 12)
-    assert found.accuracy.low < 0.85
+    assert (found.drawn, found.labelled, found.accuracy, found.precision) == (60, 59, None, {})
+    assert "59 of 60" in audit_report.markdown(found)
+    said = lookbook("show", "predictions/night@latest", LOOKBOOK_STORE=str(store.disk.root)).stdout
+    assert "not known yet: 59 of 60" in said
+    assert "95 %" not in said
+    label(store, audit, lambda each, number: each.label if number == 59 else None)
+    assert in_production(store, night.artifact.ref).accuracy.value == 1.0
+
+
+def test_a_word_of_one_audit_says_nothing_in_another(store, night, tmp_path):
+    """Nor in one of a later table of the same pictures: their models have learned from that word."""
+    first = draw_audit(store, night, 40, seed=0)
+    label(store, first, lambda each, number: each.label)
+    again = draw_audit(store, night, 118, seed=1)
+    assert in_production(store, night.artifact.ref).labelled == 0
+    later = publish_table(store, tmp_path / "pictures", "night", guesses(120, seed=1))
+    draw_audit(store, predictions.load(store, later), 120, seed=0)
+    assert in_production(store, later).labelled == 0
+    label(store, again, lambda each, number: each.label)
+    assert in_production(store, night.artifact.ref).accuracy.value == 1.0
+    assert in_production(store, later).labelled == 0
+
+
+def test_words_of_an_earlier_lookbook_count_in_the_audit_of_their_table(store, night, tmp_path):
+    """They name no audit."""
+    audit = draw_audit(store, night, 40, seed=0)
+    label(store, audit, lambda each, number: each.label, audit=None)
+    assert in_production(store, night.artifact.ref).accuracy.value == 1.0
+    later = publish_table(store, tmp_path / "pictures", "night", guesses(120, seed=1))
+    draw_audit(store, predictions.load(store, later), 120, seed=0)
+    assert in_production(store, later).labelled == 0
+
+
+def test_a_later_word_from_elsewhere_changes_no_audit_and_one_that_is_taken_back_is_none(store, night):
+    audit = draw_audit(store, night, 10, seed=0)
+    label(store, audit, lambda each, number: each.label)
+    log = Labels(store.disk, "night")
+    log.say("from-elsewhere", "bob", [Statement(audit.pictures[0].sha256, "none", chosen="unsure")])
+    assert in_production(store, night.artifact.ref).accuracy.value == 1.0
+    log.undo("taken-back", "ann", 1)
+    found = in_production(store, night.artifact.ref)
+    assert (found.labelled, found.accuracy) == (9, None)
+
+
+def test_what_the_weights_have_learned_from_is_not_drawn_and_is_told(store, night, tmp_path):
+    """They name it rightly, as they know it by heart: here 80 of 120, where of the others they name half rightly."""
+    files = sorted((tmp_path / "pictures").iterdir())
+    contents = [hashlib.sha256(each.read_bytes()).hexdigest() for each in files]
+    made_by = publish_weights(store, learned=contents[:80])
+    said = guesses(120, seed=2)
+    said[[0, 100]] = np.nan
+    table = publish_table(store, tmp_path / "pictures", "night", said, parts=3, made_by=made_by)
+    audit = draw_audit(store, predictions.load(store, table), 100, seed=0)
+    assert {each.sha256 for each in audit.pictures} == set(contents[80:]) - {contents[100]}
+    assert sum(audit.rows.values()) == 39
+    label(store, audit, lambda each, number: each.label if number % 2 else "none")
+    found = in_production(store, table)
+    assert (found.drawn, found.learned) == (39, 79)
+    assert found.accuracy.value == pytest.approx(0.5, abs=0.02)
+    assert "79 more rows of pictures that its weights have learned from" in audit_report.markdown(found)
+    assert draw_audit(store, night, 10, seed=0).learned is None  # a dataset that names no files
+
+
+def test_a_table_of_nothing_but_learned_pictures_can_not_be_audited(store, tmp_path):
+    draw_folder(tmp_path / "pictures", 3)
+    contents = [hashlib.sha256(each.read_bytes()).hexdigest() for each in (tmp_path / "pictures").iterdir()]
+    ref = publish_table(
+        store, tmp_path / "pictures", "night", guesses(3), made_by=publish_weights(store, learned=contents)
+    )
+    with pytest.raises(NothingToAudit, match="that its weights have not learned from, found none"):
+        draw_audit(store, predictions.load(store, ref), 10, seed=0)
+
+
+def test_an_audit_of_an_earlier_lookbook_is_read_as_it_was(store, night):
+    """It says nothing of what was learned from."""
+    drawn = [Drawn(0, 0, "a" * 64, "000000.png", "circle")]
+    audit = write_audit(store.disk, "night", str(night.artifact.ref), {"circle": 1}, 0, drawn)
+    path = store.disk.root / "audits/night/00000001.json"
+    document = unseal(path.read_bytes(), path.name)
+    del document["learned"]
+    path.unlink()
+    path.write_bytes(seal(document))
+    assert read_audit(store.disk, "audits/night/00000001.json") == audit
+    label(store, audit, lambda each, number: each.label)
+    assert "may be among them" in audit_report.markdown(in_production(store, night.artifact.ref))
 
 
 def test_an_audit_of_another_table_says_nothing_of_this_one(store, night, tmp_path):
@@ -186,6 +274,6 @@ def test_what_was_labelled_because_the_model_was_unsure_does_not_bend_an_audit(s
     for number, each in enumerate(audit.pictures[:20]):
         log.say(f"unsure-{number:04d}", "ann", [Statement(each.sha256, "none", chosen="unsure")])
     assert in_production(store, night.artifact.ref).labelled == 0
-    label(store, audit, lambda each, number: each.label if number >= 10 else None)
+    label(store, audit, lambda each, number: each.label)
     found = in_production(store, night.artifact.ref)
-    assert (found.labelled, found.accuracy.value) == (30, 1.0)
+    assert (found.labelled, found.accuracy.value) == (40, 1.0)

@@ -206,6 +206,25 @@ def test_the_model_card(published, numbers):
     assert "| learning_rate | 0.1 |" in card
 
 
+@pytest.mark.parametrize(
+    ("validation", "temperature", "told", "limit"),
+    [
+        (0.1, 1.5, "10 % of each class held out to watch the training", ""),
+        (0.1, None, "10 % of each class held out", "no temperature was fitted on the images that were held out"),
+        (0.0, None, "Trained on 40 images of", "no images were held out to calibrate it on"),
+    ],
+)
+def test_the_model_card_says_what_was_held_out(tmp_path, validation, temperature, told, limit):
+    settings = TrainingSettings(validation=validation)
+    store, ref = publish(tmp_path, classes=["a", "b"], items=40, temperature=temperature, settings=settings)
+    card = store.open(ref).read("model-card.md").decode()
+    assert told in card
+    assert ("Confidence is as the network gives it" in card) == (temperature is None)
+    assert limit in card
+    assert ("no images were held out" in card) == (not validation)
+    assert ("held out to watch" in card) == bool(validation)
+
+
 def test_equal_runs_have_equal_metrics_and_a_report_is_drawn_once(published, tmp_path, monkeypatch):
     store, ref = published
     monkeypatch.setattr(evaluation, "draw", lambda *_: pytest.fail("drawn again"))

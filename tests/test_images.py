@@ -1,8 +1,11 @@
 """pytest tests/test_images.py"""
 
 import io
+import json
+import re
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from tasks.vision.errors import ImageError
 from tasks.vision.images import ImageSpec, Limits, _plain_png, decode
 
+ROOT = Path(__file__).parents[1]
 GREY = ImageSpec(height=4, width=4, channels=1)
 RGB = ImageSpec(height=4, width=4, channels=3)
 LIMITS = Limits(bytes=1 << 20, pixels=1 << 20)
@@ -293,3 +297,27 @@ def test_scaled_jpeg_decoding_stays_within_the_bound_that_its_docstring_tells():
             difference = np.abs(found.pixels.astype(int) - expected)
             assert difference.max() <= 6
             assert difference.mean() < 1
+
+
+@pytest.mark.parametrize("spec", [ImageSpec(28, 28, 1), ImageSpec(224, 160, 3)], ids=["28x28 grey", "160x224 colour"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "turned JPEG", "grey JPEG", "CMYK JPEG", "PNG", "grey PNG", "palette", "WEBP"]
+)
+def test_the_pages_pixels_are_ours(tmp_path, monkeypatch, spec, kind):
+    """The Pillow of docs/exporting.md, for those who have a graph and no Lookbook: the same pixels, to the last one."""
+    noise = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
+    picture, options = Image.fromarray(noise), {"format": kind.split()[-1] if kind != "palette" else "PNG"}
+    if kind == "turned JPEG":
+        options["exif"] = Image.Exif()
+        options["exif"][274] = 6
+    picture = {"palette": picture.quantize(50), "CMYK JPEG": picture.convert("CMYK")}.get(kind, picture)
+    picture = picture.convert("L") if kind.startswith("grey") else picture
+    (tmp_path / "fashion-mnist-onnx").mkdir()
+    (tmp_path / "fashion-mnist-onnx/lookbook.json").write_text(json.dumps({"image_spec": spec.to_dict()}))
+    picture.save(tmp_path / "shoe.png", **options)
+    pixels = re.findall(r"```python\n(.*?)```", (ROOT / "docs/exporting.md").read_text(), re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(pixels, found)
+    ours = decode((tmp_path / "shoe.png").read_bytes(), spec, Limits(1 << 24, 1 << 24)).pixels
+    np.testing.assert_array_equal(found["images"], ours[None])

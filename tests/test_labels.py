@@ -1,19 +1,23 @@
 """pytest tests/test_labels.py: what people said of pictures, in the store and as files."""
 
 import csv
+import hashlib
+import itertools
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from reviewed import CLASSES, draw_folder, guesses, publish_table
+from reviewed import CLASSES, draw, draw_folder, guesses, publish_table
 
 from artifacts.copying import copy
 from artifacts.errors import Corrupt, NotFound
 from artifacts.labels import Labels, Statement, label_names
 from artifacts.store import Store
 from tasks.shared.class_names import ClassNameError
-from tasks.shared.labels import LabelFileError, export, read_in, told_of
+from tasks.shared.labels import Imported, LabelFileError, export, read_in, told_of
 
 A, B = "a" * 64, "b" * 64
 
@@ -140,13 +144,95 @@ def test_labels_of_another_tool_come_in_by_path_and_by_content(store, night, tmp
         ("000004.png", "", "", "bad"),
         ("nowhere.png", "", "circle", ""),
     )
-    assert read_in(store, "night", file) == {"labels": 3, "unseen": 1, "unknown": ["nowhere.png"]}
+    assert read_in(store, "night", file) == Imported(labels=3, new=3, unchanged=0, unseen=1, unknown=["nowhere.png"])
     assert sorted(counts(store).values()) == ["bad", "line", "square"]
     [word] = [each for each in Labels(store.disk, "night").words().values() if each.statement.path == "000003.png"]
     assert word.statement.table == str(night)
     assert word.statement.predicted in CLASSES
-    assert read_in(store, "night", file)["labels"] == 3  # once more
+    again = read_in(store, "night", file)
+    assert again == Imported(labels=3, new=0, unchanged=3, unseen=1, unknown=["nowhere.png"])
     assert len(Labels(store.disk, "night").events) == 1
+
+
+def one(tmp_path, label, path="000001.png"):
+    """A file with one label."""
+    return write(tmp_path / f"{label}.csv", ("path", "label"), (path, label))
+
+
+def test_the_file_that_was_read_last_counts_also_when_it_was_read_before(store, night, tmp_path):
+    for label in ("line", "square", "line"):
+        read_in(store, "night", one(tmp_path, label))
+        assert list(counts(store).values()) == [label]
+    found = read_in(store, "night", one(tmp_path, "square"))
+    [conflict] = found.conflicting
+    assert (found.labels, found.new, found.unchanged) == (1, 0, 0)
+    assert (conflict.row, conflict.path, conflict.label, conflict.was) == (1, "000001.png", "square", "line")
+    assert conflict.by == Labels(store.disk, "night").events[-1].by
+
+
+def test_what_was_taken_back_can_be_read_in_again(store, night, tmp_path):
+    read_in(store, "night", one(tmp_path, "line"))
+    Labels(store.disk, "night").undo("an-undoing", "ann", 1)
+    assert counts(store) == {}
+    assert read_in(store, "night", one(tmp_path, "line")).new == 1
+    assert list(counts(store).values()) == ["line"]
+
+
+def test_whose_label_a_file_changes_is_told(store, night, tmp_path, lookbook):
+    sha256 = hashlib.sha256((tmp_path / "pictures/000001.png").read_bytes()).hexdigest()
+    Labels(store.disk, "night").say("one-of-ann", "ann", [said(sha256, verdict="bad")])
+    file = write(tmp_path / "in.csv", ("sha256", "label"), (sha256, "line"), (A, "circle"))
+    ran = lookbook("labels", "import", "night", file, "--json", LOOKBOOK_STORE=str(store.disk.root))
+    result = json.loads(ran.stdout.splitlines()[-1])
+    [conflict] = result["conflicting"]
+    assert (conflict["was"], conflict["by"], conflict["label"]) == ("bad", "ann", "line")
+    assert (result["labels"], result["new"]) == (2, 1)
+    Labels(store.disk, "night").say("two-of-ann", "ann", [said(sha256, "square")])
+    told = lookbook("labels", "import", "night", file, LOOKBOOK_STORE=str(store.disk.root)).stdout
+    assert "2 labels on record: 0 new, 1 as before, 1 where something else was said" in told
+    assert "000001.png: square (ann, " in told
+
+
+def test_one_content_in_two_rows(store, night, tmp_path):
+    """By its content and by its path, or by the paths of two copies."""
+    shutil.copy(tmp_path / "pictures/000001.png", tmp_path / "pictures/copy.png")
+    publish_table(store, tmp_path / "pictures", "night", guesses(21))
+    sha256 = hashlib.sha256((tmp_path / "pictures/000001.png").read_bytes()).hexdigest()
+    header = ("sha256", "path", "label")
+    rows = [("", "copy.png", "line"), (sha256, "", "line"), ("", "000001.png", "line"), (sha256, "copy.png", "line")]
+    for places in itertools.permutations(range(4), 3):
+        file = write(tmp_path / "in.csv", header, *(rows[place] for place in places))
+        found = read_in(store, "night", file)
+        assert (found.labels, found.unknown) == (3, [])
+    assert len(Labels(store.disk, "night").events) == 1
+    file = write(tmp_path / "in.csv", header, ("", "000002.png", "line"), *rows[1:3], ("", "copy.png", "square"))
+    with pytest.raises(
+        LabelFileError, match="expected one label for one content, found line in row 2 and square in row 4"
+    ):
+        read_in(store, "night", file)
+    assert len(Labels(store.disk, "night").events) == 1
+
+
+def test_a_content_that_was_read_in_before_anybody_saw_it_is_found_where_it_is(store, night, tmp_path):
+    """Without its place no retraining could read it."""
+    draw(tmp_path / "pictures/new.png", 99)
+    sha256 = hashlib.sha256((tmp_path / "pictures/new.png").read_bytes()).hexdigest()
+    file = write(tmp_path / "in.csv", ("sha256", "label"), (sha256, "line"))
+    assert read_in(store, "night", file).unseen == 1
+    publish_table(store, tmp_path / "pictures", "night", guesses(21))
+    for _ in range(2):
+        assert read_in(store, "night", file) == Imported(labels=1, new=0, unchanged=1)
+    assert Labels(store.disk, "night").words()[sha256].statement.path == "new.png"
+    assert len(Labels(store.disk, "night").events) == 2
+
+
+def test_odd_line_ends_in_a_path_are_a_part_of_it(store, tmp_path):
+    names = ["a\u2028b.png", "a\x0bb.png", "a\x85b.png", "a\nb.png", "a\rb.png"]
+    for number, name in enumerate(names):
+        draw(tmp_path / "pictures" / name, number)
+    publish_table(store, tmp_path / "pictures", "night", guesses(5))
+    file = write(tmp_path / "in.csv", ("path", "label"), *((name, "line") for name in names))
+    assert read_in(store, "night", file) == Imported(labels=5, new=5, unchanged=0)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +259,7 @@ def test_a_file_that_can_not_be_right_is_refused_whole(store, night, tmp_path, r
 
 def test_new_classes_need_a_word(store, night, tmp_path):
     file = write(tmp_path / "in.csv", ("path", "label"), ("000001.png", "oval"))
-    assert read_in(store, "night", file, new_classes=True)["labels"] == 1
+    assert read_in(store, "night", file, new_classes=True).new == 1
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -186,8 +272,69 @@ def test_what_is_written_out_comes_in_again(store, night, tmp_path, kind):
         assert set(pq.read_table(out).column("label").to_pylist()) == {"line", "circle"}
     other = Store(tmp_path / "other")
     other.prepare()
-    assert read_in(other, "night", out) == {"labels": 2, "unseen": 2, "unknown": []}
+    assert read_in(other, "night", out) == Imported(labels=2, new=2, unchanged=0, unseen=2)
     assert counts(other) == counts(store)
+
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_no_name_is_a_formula_in_a_spreadsheet_and_all_come_in_again_as_they_were(store, tmp_path, kind):
+    """A stranger names a file, a class, or herself."""
+    evil = '=HYPERLINK("http:evil.example","look")'
+    names = [
+        evil,
+        "-x",
+        "+1",
+        "@me",
+        "\ttab",
+        "\rreturn",
+        "\nline",
+        "'-x",
+        "''=x",
+        "'plain",
+        "plain",
+        "\uff1dwide",
+        'a"b,c\r\nd',
+    ]
+    classes = ["-x", evil, "'-x", "1"]
+    for number, name in enumerate(names):
+        draw(tmp_path / "pictures" / f"{name}.png", number)
+    publish_table(store, tmp_path / "pictures", "night", guesses(len(names), classes=4), classes=classes)
+    said = [(f"{name}.png", classes[number % 4]) for number, name in enumerate(names)]
+    file = str(tmp_path / "in.parquet")
+    pq.write_table(pa.table({"path": [path for path, _ in said], "label": [label for _, label in said]}), file)
+    assert read_in(store, "night", file).new == len(names)
+    mine = Labels(store.disk, "night").words()
+    Labels(store.disk, "night").say("one-of-evil", evil, [next(iter(mine.values())).statement])
+    out = str(tmp_path / f"out.{kind}")
+    assert export(store, "night", out) == len(names)
+    if kind == "csv":
+        with open(out, newline="") as written:
+            cells = [cell for row in csv.reader(written) for cell in row]
+        assert len(cells) == 11 * (1 + len(names))
+        assert [cell for cell in cells if cell.startswith(FORMULAS)] == []
+        assert f"'{evil}" in cells
+    other = Store(tmp_path / "other")
+    publish_table(other, tmp_path / "pictures", "night", guesses(len(names), classes=4), classes=classes)
+    assert read_in(other, "night", out) == Imported(labels=len(names), new=len(names), unchanged=0)
+    theirs = Labels(other.disk, "night").words()
+    assert sorted((each.statement.path, each.statement.label) for each in theirs.values()) == sorted(said)
+    if kind == "csv":  # and by their paths alone
+        with open(out, newline="") as written:
+            rows = [(row["path"], row["label"]) for row in csv.DictReader(written)]
+        by_path = write(tmp_path / "paths.csv", ("path", "label"), *rows)
+        assert read_in(other, "night", by_path) == Imported(labels=len(names), new=0, unchanged=len(names))
+
+
+def test_names_of_other_tools_are_what_they_look_like(store, tmp_path):
+    """They escape nothing."""
+    for number, name in enumerate(("=x.png", "-y.png", "'z.png")):
+        draw(tmp_path / "pictures" / name, number)
+    publish_table(store, tmp_path / "pictures", "night", guesses(3), classes=["-x", "b", "c"])
+    file = write(tmp_path / "in.csv", ("path", "label"), ("=x.png", "-x"), ("-y.png", "b"), ("'z.png", "c"))
+    assert read_in(store, "night", file) == Imported(labels=3, new=3, unchanged=0)
 
 
 def test_the_history_of_a_picture(store, night, tmp_path, lookbook):
@@ -211,8 +358,8 @@ def test_the_history_of_a_picture(store, night, tmp_path, lookbook):
 
 def test_a_file_that_was_read_before_brings_what_it_could_not_then(store, night, tmp_path):
     file = write(tmp_path / "in.csv", ("path", "label"), ("000001.png", "line"), ("000025.png", "circle"))
-    assert read_in(store, "night", file)["unknown"] == ["000025.png"]
+    assert read_in(store, "night", file).unknown == ["000025.png"]
     draw_folder(tmp_path / "pictures", 30)
     publish_table(store, tmp_path / "pictures", "night", guesses(30))
-    assert read_in(store, "night", file) == {"labels": 2, "unseen": 0, "unknown": []}
+    assert read_in(store, "night", file) == Imported(labels=2, new=1, unchanged=1)
     assert sorted(counts(store).values()) == ["circle", "line"]

@@ -97,10 +97,10 @@ def test_what_teaches_most_is_uncertain_and_no_two_look_alike(store, on_backbone
     said[10:] = [0.55, 0.3, 0.15]
     ref = publish_table(store, tmp_path / "night", "night", said, made_by=on_backbone)
     review = Review(store, Settings(), "night")
-    table, before = review.to_label("unsure", 15)
-    assert sorted(each.path for each in before) == [f"{number:03d}.png" for number in range(15)]
-    table.reordering.join()  # its process goes behind all others that want a processor, and has 5 minutes
-    now = [each.place for each in review.to_label("unsure", 15)[1]]
+    before = review.to_label("unsure", 15)
+    assert sorted(each.path for each in before.rows) == [f"{number:03d}.png" for number in range(15)]
+    before.table.reordering.join()  # its process goes behind all others that want a processor, and has 5 minutes
+    now = [each.place for each in review.to_label("unsure", 15).rows]
     review.close()
     assert sum(place.row < 10 for place in now[:4]) == 1
     contents = [hashlib.sha256(noise(seed).tobytes()).digest() for seed in range(2)]

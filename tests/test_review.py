@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from proxied import documented, proxied
 from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
 
 from artifacts.labels import Labels
@@ -31,7 +32,7 @@ class Page:
 
     def __init__(self, url):
         self.http = httpx.Client(base_url=url, timeout=30)
-        self.token = self.http.get("/api/session").json()["token"]
+        self.token = self.http.post("/api/session").json()["token"]
         self.count = 0
 
     def table(self, mode="unsure", count=100, name="night"):
@@ -48,7 +49,7 @@ class Page:
             f"/api/tables/night/{what}", json=body, headers={"X-Lookbook-Token": self.token, **headers}
         )
 
-    def say(self, *said, chosen="unsure", version=None, id=None):
+    def say(self, *said, chosen="unsure", version=None, id=None, **more):
         """said: (item, verdict or label)."""
         self.count += 1
         rows = []
@@ -65,7 +66,7 @@ class Page:
                 }
             )
         version = version or self.table().json()["version"]
-        body = {"id": id or f"a-page-{self.count}", "version": version, "chosen": chosen, "said": rows}
+        body = {"id": id or f"a-page-{self.count}", "version": version, "chosen": chosen, "said": rows, **more}
         return self.post("labels", body)
 
 
@@ -269,10 +270,53 @@ def test_an_audit_is_shown_in_its_order_and_judged(asked, store, table):
     found = asked.table("audit").json()
     assert [each["path"] for each in found["items"]] == [each.path for each in audit.pictures]
     for item in found["items"][:10]:
-        answer = asked.say((item, item["label"]), chosen="audit").json()
+        answer = asked.say((item, item["label"]), chosen="audit", audit=item["audit"]).json()
     assert answer["production"]["labelled"] == 10
-    assert answer["production"]["accuracy"]["value"] == 1.0
-    assert len(asked.table("audit").json()["items"]) == 10
+    assert answer["production"]["accuracy"] is None
+    left = asked.table("audit").json()["items"]
+    assert len(left) == 10
+    answer = asked.say(*((item, item["label"]) for item in left), chosen="audit", audit=1).json()
+    assert answer["production"]["accuracy"]["value"] == pytest.approx(1.0)
+    assert {word.statement.audit for word in Labels(store.disk, "night").words().values()} == {1}
+
+
+def test_only_rows_that_an_audit_drew_are_labelled_as_a_part_of_it(asked, store, table, clock):
+    """Such labels decide what a model is tested with."""
+    from artifacts import predictions
+
+    items = asked.table().json()["items"]
+    answer = asked.say((items[0], "square"), chosen="audit")
+    assert answer.status_code == 422
+    assert "expected an audit of predictions/night@" in answer.json()["detail"]
+    audit = draw_audit(store, predictions.load(store, table), 20, seed=1)
+    drawn = {each.path for each in audit.pictures}
+    [other, *_] = (each for each in items if each["path"] not in drawn)
+    [one, *_] = (each for each in items if each["path"] in drawn)
+    for said in ([(other, "square")], [(one, "square"), (other, "square")]):
+        answer = asked.say(*said, chosen="audit", audit=1)
+        assert answer.status_code == 422
+        assert f"{other['path']} was not drawn by audit 1" in answer.json()["detail"]
+    assert asked.say((one, "square"), chosen="audit", audit=2).status_code == 422
+    assert asked.say((one, "square"), chosen="unsure", audit=1).status_code == 422
+    assert Labels(store.disk, "night").events == []
+    assert asked.say((one, "square"), chosen="audit").status_code == 200  # a page of an earlier Lookbook
+    [event] = Labels(store.disk, "night").events
+    assert event.statements[0].audit == 1
+
+
+def test_a_new_audit_of_the_same_table_shows_again_what_an_earlier_one_did(asked, store, table, clock):
+    from artifacts import predictions
+
+    draw_audit(store, predictions.load(store, table), 58, seed=1)
+    items = asked.table("audit").json()["items"]
+    asked.say(*((item, item["label"]) for item in items), chosen="audit", audit=1)
+    assert asked.table("audit").json()["items"] == []
+    draw_audit(store, predictions.load(store, table), 58, seed=2)
+    clock.ahead += LOOK_SECONDS
+    found = asked.table("audit").json()
+    assert len(found["items"]) == 58
+    assert {item["audit"] for item in found["items"]} == {2}
+    assert found["production"]["labelled"] == 0
 
 
 def test_an_audit_shows_again_what_was_labelled_before(asked, store, table, clock):
@@ -298,6 +342,14 @@ def test_a_table_that_is_not_the_newest_any_more_is_still_labelled(asked, store,
     assert asked.say((asked.table().json()["items"][0], "disc")).status_code == 200
 
 
+def test_what_is_said_of_a_table_that_was_removed_is_refused_for_good(asked, store, table):
+    """The page would send it again for ever."""
+    [item] = asked.table(count=1).json()["items"]
+    answer = asked.say((item, "square"), version="0" * 16)
+    assert answer.status_code == 422
+    assert "is not in the store any more" in answer.json()["detail"]
+
+
 def test_a_change_needs_the_token_and_the_pages_own_origin(asked, store):
     [item] = asked.table(count=1).json()["items"]
     body = {"id": "a-strange-page", "version": asked.table().json()["version"], "chosen": "unsure"}
@@ -310,8 +362,10 @@ def test_a_change_needs_the_token_and_the_pages_own_origin(asked, store):
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"},
         {"Host": "evil.example"},
     ):
-        assert asked.http.get("/api/session", headers=headers).status_code == 403
+        assert asked.http.post("/api/session", headers=headers).status_code == 403
+        assert asked.http.get("/api/names", headers=headers).status_code == 403
     assert Labels(store.disk, "night").events == []
+    assert asked.http.get("/api/session").json()["token"] == asked.token  # a page of an earlier Lookbook that is open
     assert asked.post("labels", body).status_code == 200
 
 
@@ -342,7 +396,7 @@ def test_with_a_password_the_name_that_is_given_is_on_record(settings, table, st
             header = {"Authorization": f"Basic {base64.b64encode(wrong.encode()).decode()}"}
             assert httpx.get(f"{url}/", headers=header).status_code == 401
         given = httpx.BasicAuth("ann", "open sesame")
-        token = httpx.get(f"{url}/api/session", auth=given).json()["token"]
+        token = httpx.post(f"{url}/api/session", auth=given).json()["token"]
         found = httpx.get(f"{url}/api/tables/night", auth=given).json()
         item = found["items"][0]
         body = {"id": "from-ann-1", "version": found["version"], "chosen": "unsure"}
@@ -351,6 +405,58 @@ def test_with_a_password_the_name_that_is_given_is_on_record(settings, table, st
         assert httpx.post(f"{url}/api/tables/night/labels", json=body, headers=headers, auth=given).status_code == 200
     [event] = Labels(store.disk, "night").events
     assert event.by == "ann"
+
+
+def test_behind_a_proxy_the_configured_address_is_the_pages_own(store, table):
+    """As docs/review.md has it: a proxy that says nothing of the name by which people reach it."""
+    known_as = "https://review.example"
+    password = {"auth": httpx.BasicAuth("ann", "open sesame")}
+    settings = Settings(store=str(store.disk.root), review_url=f"{known_as}/")
+    with served(settings, password="open sesame") as url, proxied(url, documented()) as through:
+        for origin, status in ((known_as, 200), ("https://evil.example", 403), (url, 200), ("null", 403)):
+            answer = httpx.post(f"{through}/api/session", headers={"Origin": origin}, **password)
+            assert answer.status_code == status
+        assert "open this page by" not in answer.text
+        page = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https", "Origin": "https://evil.example"}
+        assert httpx.post(f"{through}/api/session", headers=page, **password).status_code == 403
+    with served(Settings(store=str(store.disk.root)), "open sesame") as url, proxied(url, documented()) as through:
+        answer = httpx.post(f"{through}/api/session", headers={"Origin": known_as}, **password)
+        assert answer.status_code == 403
+        assert "set LOOKBOOK_REVIEW_URL to the address by which people open this page" in answer.text
+        assert "PREFECT" not in answer.text
+
+
+def test_a_page_for_others_has_a_password(store):
+    """Whoever reaches the proxy could label otherwise."""
+    with (
+        pytest.raises(ServerError, match="expected a password"),
+        listening(Settings(review_url="https://review.example")),
+    ):
+        pass
+    with listening(Settings(review_url="http://localhost:4201/", review_port=0)) as sockets:
+        assert address(Settings(review_url="http://localhost:4201/"), sockets) == "http://localhost:4201"
+
+
+def test_passwords_can_not_be_guessed_in_numbers(settings, table, clock):
+    with served(settings, password="open sesame", clock=clock) as url:
+        with httpx.Client(base_url=url) as known:
+            assert known.get("/", auth=("ann", "open sesame")).status_code == 200
+            answers = [httpx.get(f"{url}/", auth=("ann", f"guess {number}")) for number in range(40)]
+            statuses = [each.status_code for each in answers]
+            assert statuses == [401] * 10 + [429] * 30
+            assert 0 < int(answers[-1].headers["Retry-After"]) <= 6
+            assert "too many wrong passwords" in answers[-1].text
+            assert httpx.get(f"{url}/", auth=("bob", "open sesame")).status_code == 429  # or else it would be a guess
+            assert httpx.get(f"{url}/").status_code == 401  # a browser asks without one first
+            assert known.get("/", auth=("ann", "open sesame")).status_code == 200  # who was in before stays in
+            assert known.get("/", auth=("ann", "open sesame?")).status_code == 401
+        cookie = {"Cookie": "lookbook-review=guessed"}
+        assert httpx.get(f"{url}/", auth=("bob", "open sesame"), headers=cookie).status_code == 429
+        clock.ahead += 6.1
+        assert httpx.get(f"{url}/", auth=("bob", "one more guess")).status_code == 401
+        assert httpx.get(f"{url}/", auth=("bob", "another one")).status_code == 429
+        clock.ahead += 6.1
+        assert httpx.get(f"{url}/", auth=("bob", "open sesame")).status_code == 200
 
 
 def test_it_listens_elsewhere_only_with_a_password(store):

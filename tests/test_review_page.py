@@ -14,6 +14,7 @@ import pytest
 from browser import PATIENT, Browser
 from commands import COMMAND
 from playwright.sync_api import expect
+from proxied import documented, proxied
 from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
 from upheld import free_port
 
@@ -32,6 +33,17 @@ ALL_IS_SENT = """async patient => {
   while (Object.keys(localStorage).length) {
     if (Date.now() > until) throw new Error("not sent: " + JSON.stringify(localStorage))
     await new Promise(done => setTimeout(done, 20))
+  }
+}"""
+
+
+SHOWN = """async patient => {
+  const until = Date.now() + patient
+  for (;;) {
+    const path = document.querySelector("#what").innerText
+    if (path && document.querySelector("figure img")?.alt === path) return path
+    if (Date.now() > until) throw new Error(`no picture of ${path}: ${document.querySelector("figure").innerText}`)
+    await new Promise(done => setTimeout(done, 5))
   }
 }"""
 
@@ -107,11 +119,8 @@ def night(store, folder):
 
 
 def shown(page):
-    """The path of the picture on the screen, once it is there."""
-    expect(page.locator("#what")).not_to_be_empty()
-    path = page.locator("#what").inner_text()
-    expect(page.locator("figure img")).to_have_attribute("alt", path)
-    return path
+    """The path of the picture on the screen, once it is there: looked at at once, as a new table may come meanwhile."""
+    return page.evaluate(SHOWN, PATIENT)
 
 
 def press(page, key):
@@ -237,6 +246,32 @@ def test_a_new_table_under_an_open_page_is_shown_and_undo_keeps_to_its_own(label
         assert recorded(store) == {first: "square"}
 
 
+def test_a_grid_is_of_one_table(labelling, store, night, folder, clock):
+    """Under an open page comes a new one, and what was said of the one before is taken back."""
+    with labelling() as page:
+        for _ in range(2):
+            press(page, "1")
+        new = publish_table(store, folder, "night", guesses(120, seed=5))
+        clock.ahead += 2.1  # by then the server has looked for a newer table
+        while new.version not in page.locator("#table").inner_text():  # until the page asks for more
+            press(page, "2")
+        said = int(page.locator("#done").inner_text().split(", ")[1].split()[0])
+        for _ in range(5):  # one of them may be of the new table already
+            page.keyboard.press("u")
+        wait_for(page, f"{said - 5} labelled")
+        page.keyboard.press("g")
+        pictures = page.locator("#pictures button")
+        expect(pictures.first).to_be_visible()
+        count = pictures.count()
+        assert count <= 5
+        expect(pictures.locator("img")).to_have_count(count)
+        page.keyboard.press("Enter")
+        wait_for(page, f"{said - 5 + count} labelled")
+        accepted = Labels(store.disk, "night").events[-1].statements
+        assert [each.table for each in accepted] == [str(night)] * count
+        assert all(each.label == each.predicted for each in accepted)
+
+
 def test_a_new_class_by_the_mouse_and_an_old_one_found_by_its_name(labelling, store, night):
     with labelling() as page:
         first = shown(page)
@@ -316,6 +351,40 @@ def test_a_damaged_log_is_told_on_the_page(labelling, store, night):
         expect(page.locator("#problem")).to_contain_text("labels/night/00000001.json is damaged")
 
 
+def test_a_page_that_may_not_write_says_so_before_anybody_labels(store, browser, night):
+    """Behind a proxy whose address nobody has configured."""
+    settings = Settings(store=str(store.disk.root))
+    with (
+        served(settings) as url,
+        proxied(url, documented()) as through,
+        browser.open_page(f"{through}/review/night", through) as page,
+    ):
+        expect(page.locator("#problem")).to_contain_text("refused: expected this server's own page")
+        expect(page.locator("#problem")).to_contain_text("set LOOKBOOK_REVIEW_URL")
+        expect(page.locator("#one")).to_be_hidden()
+
+
+def test_a_page_behind_a_proxy_labels(store, browser, night):
+    """At the address that is configured; and what is refused meanwhile is told, kept, and sent when it is not."""
+    port = free_port()
+    settings = Settings(store=str(store.disk.root), review_url=f"http://127.0.0.1:{port}")
+    with (
+        served(settings) as url,
+        proxied(url, documented(), port) as through,
+        browser.open_page(f"{through}/review/night", through) as page,
+    ):
+        first = press(page, "2")
+        wait_for(page, "1 labelled")
+        refusal = {"status": 403, "content_type": "text/plain", "body": "refused: for this test\n"}
+        page.route("**/labels", lambda route: route.fulfill(**refusal))
+        second = press(page, "3")
+        expect(page.locator("#problem")).to_contain_text("Refused, so it is not on record: refused: for this test")
+        page.unroute("**/labels")
+        wait_for(page, "2 labelled")
+        expect(page.locator("#problem")).to_be_hidden()
+        assert recorded(store) == {first: "square", second: "line"}
+
+
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -355,8 +424,10 @@ def test_an_audit_from_the_command_to_the_answer(store, browser, night):
         started(store, "--audit", "12") as process,
         browser.open_page(f"{process.url}/review/night?mode=audit", process.url) as page,
     ):
-        for _ in range(12):
+        for _ in range(11):
             press(page, "Enter")
+        expect(page.locator("#audit")).to_contain_text("11 of 12 labelled; how many are right is told when all are")
+        press(page, "Enter")
         wait_for(page, "12 labelled")
         expect(page.locator("#audit")).to_contain_text("100.0 % right (95 % interval")
         expect(page.locator("#audit")).to_contain_text("12 of 12 labelled")

@@ -5,14 +5,17 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from reviewed import draw
 
 from artifacts import dataset as datasets
 from artifacts.errors import NotFound
 from artifacts.labels import Labels, Statement
+from artifacts.metrics import LESSONS
 from artifacts.settings import Settings
 from artifacts.store import Store
+from tasks.judging.lessons import lessons
 from tasks.prepare import prepare_folder
 from tasks.requests import PictureSettings
 from tasks.shared.deadline import Deadline
@@ -41,6 +44,12 @@ class Shop:
 
     def say_of_night(self, path, label, **more):
         self.say(self.night[path], label, path=path, **more)
+
+    def prepare_plain(self):
+        """Without anybody's word."""
+        asked = PictureSettings(image_size=8)
+        ref = prepare_folder(self.store, self.settings, "root:shop", asked, "shop", Deadline.after(1))
+        return datasets.load(self.store, ref)
 
     def prepare(self, **more):
         asked = PictureSettings(image_size=8, labels="night", **more)
@@ -238,3 +247,49 @@ def test_a_folder_with_an_odd_name_is_read_where_it_was_allowed(shop, tmp_path_f
     shop.say(sha256, "boot", path="1.png", folder=where)
     allow_place(where)
     assert uses(shop.prepare()) == {"labels:night/1.png": "added"}
+
+
+def test_a_picture_that_was_tested_with_is_not_learned_from_when_its_file_is_gone(shop):
+    """People labelled it elsewhere, because a model was unsure of it."""
+    before = sides(shop.prepare_plain())
+    tested = sorted(source for source, (side, _) in before.items() if side == "test")
+    kinds = [(f"{number}.png", source) for number, source in enumerate(tested, start=100)]
+    for path, source in kinds:
+        shutil.copy(shop.top / "shop" / source, shop.top / "night" / path)
+        shop.say(shop.sha[source], before[source][1], path=path)
+    shop.say_of_night("1.png", "boot")
+    first, second, third = kinds[:3]
+    (shop.top / "shop" / first[1]).unlink()  # before a retraining has heard of the label
+    assert sides(shop.prepare())[f"labels:night/{first[0]}"] == ("test", before[first[1]][1])
+    (shop.top / "shop" / second[1]).unlink()  # after it
+    shop.prepare_plain()  # and one without labels between
+    for path, _ in (first, third):
+        (shop.top / "night" / path).unlink()
+    (shop.top / "shop" / third[1]).unlink()
+    made = shop.prepare()
+    found = sides(made)
+    for path, source in (first, second, third):
+        assert found[f"labels:night/{path}"] == ("test", before[source][1])
+    assert found["labels:night/1.png"] == ("train", "boot")
+    assert "moved" not in {each["check"] for each in made.findings}
+    seed = made.artifact.identity["settings"]["split_seed"] + 1
+    assert sides(shop.prepare(split_seed=seed))[f"labels:night/{first[0]}"][0] == "train"  # another split, as asked for
+
+
+def test_what_nobody_drew_at_random_is_told_apart_from_audits(shop):
+    """With new classes, pictures that a model was unsure of are tested with."""
+    for number in range(12):
+        shop.say_of_night(f"{number}.png", "sandal", chosen="import")
+    for number in range(12, 30):
+        shop.say_of_night(f"{number}.png", "boot", chosen="audit")
+    data = shop.prepare(new_classes=True)
+    tested = [source for source, (side, _) in sides(data).items() if side == "test" and source.startswith("labels:")]
+    drawn = [source for source in tested if sides(data)[source][1] == "boot"]
+    assert 0 < len(drawn) < len(tested)
+    right = np.eye(3, dtype=np.float32)[data.test.labels]
+    found = json.loads(lessons(data, right, lambda images: right[: len(images)])[LESSONS])["tested"]
+    assert {part: each["items"] for part, each in found.items()} == {
+        "folder": len(data.test.labels) - len(tested),
+        "audits": len(drawn),
+        "others": len(tested) - len(drawn),
+    }

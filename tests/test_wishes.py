@@ -115,7 +115,7 @@ def test_so_many_new_labels_are_a_wish(store, server, tmp_path):
     try:
         http = httpx.Client(base_url=f"http://127.0.0.1:{listening_on.getsockname()[1]}", timeout=60)
         with http:
-            token = http.get("/api/session").json()["token"]
+            token = http.post("/api/session").json()["token"]
             found = http.get("/api/tables/labelled").json()
             for number, item in enumerate(found["items"][:9]):
                 body = {"id": f"a-word-{number}", "version": found["version"], "chosen": "unsure"}
@@ -202,7 +202,7 @@ def test_the_automation_sleeps_until_somebody_wakes_it_and_says_why_it_started(u
 def wish(up, which):
     """Label five more pictures on the page."""
     with httpx.Client(base_url=up.review, timeout=60) as http:
-        token = http.get("/api/session").json()["token"]
+        token = http.post("/api/session").json()["token"]
         found = http.get("/api/tables/wished").json()
         for number, item in enumerate(found["items"][:5]):
             said = [{"part": item["part"], "row": item["row"], "verdict": "class", "label": item["label"]}]

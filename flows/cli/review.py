@@ -1,6 +1,7 @@
 """Verbs about what people say of pictures: review, labels."""
 
 import secrets
+from dataclasses import asdict
 
 import click
 
@@ -15,8 +16,9 @@ def review(name: str | None, audit: int | None, seed: int | None) -> Result:
     """Open a page where people label what a model was least sure of, until Ctrl-C.
 
     NAME is the name of a table of predictions that `lookbook score` made. The labels are in the store at once, and a
-    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead. The page and
-    `lookbook show predictions/NAME@latest` then tell how good the predictions are.
+    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead, of pictures
+    that the model has not learned from. When all of it is labelled, the page and `lookbook show
+    predictions/NAME@latest` tell how good the predictions are.
 
     \b
     Example:
@@ -38,6 +40,8 @@ def review(name: str | None, audit: int | None, seed: int | None) -> Result:
         if audit:
             drawn = draw_audit(store, table, audit, secrets.randbelow(2**31) if seed is None else seed)
             say(f"drew {len(drawn.pictures):,} rows of {drawn.table}")
+            if drawn.learned:
+                say(f"left out: {drawn.learned:,} rows of pictures that its weights have learned from")
             page += "?mode=audit"
     with listening(settings) as sockets:
         yield {"url": address(settings, sockets) + page}
@@ -80,8 +84,9 @@ def import_labels(name: str, file: str, new_classes: bool) -> Result:
     """Read labels from another tool in FILE: .csv or .parquet.
 
     FILE has a column `label`, and a column `sha256` (of the picture's file) or `path` (as in the newest table called
-    NAME). It may have a column `verdict`: class, none (of these classes) or bad (a bad picture). Reading the same file
-    again changes nothing.
+    NAME). It may have a column `verdict`: class, none (of these classes) or bad (a bad picture). What the file says
+    counts from now on. The result tells of each row whether it is new, counted already, changes what somebody said
+    before, or names a path that the table does not have. A file with two labels for one content is refused.
 
     \b
     Example:
@@ -90,7 +95,7 @@ def import_labels(name: str, file: str, new_classes: bool) -> Result:
     from tasks.shared.labels import read_in
 
     _, store = open_store()
-    return read_in(store, name, file, new_classes=new_classes)
+    return asdict(read_in(store, name, file, new_classes=new_classes))
 
 
 @verb(show="labelling.events", name="history")

@@ -52,12 +52,25 @@ async function answerOf(url, options) {
   }
 }
 
-async function json(url) {
-  const answer = await answerOf(url);
-  const found = await answer.json();
-  if (!answer.ok) throw new Error(typeof found.detail === "string" ? found.detail : JSON.stringify(found.detail));
-  return found;
+async function json(url, options) {
+  const answer = await answerOf(url, options);
+  if (!answer.ok) throw new Error(await reasonOf(answer));
+  return answer.json();
 }
+
+async function reasonOf(answer) {
+  // Of the page's server, or of what stands before it: a guard, or a proxy with pages of its own.
+  const text = await answer.text().catch(() => ""), kind = answer.headers.get("content-type") || "";
+  if (kind.startsWith("text/plain") && text) return text.trim();
+  try {
+    const { detail } = JSON.parse(text);
+    return typeof detail === "string" ? detail : JSON.stringify(detail);
+  } catch {
+    return `the answer is ${answer.status} ${answer.statusText}`.trim();
+  }
+}
+
+const askForSession = () => json("/api/session", { method: "POST" });
 
 // --- the outbox
 
@@ -79,25 +92,31 @@ let flushing = false;
 async function flush() {
   if (flushing) return;
   flushing = true;
+  let troubled = false;
   try {
     for (let key = outbox()[0]; key; key = outbox()[0]) {
       const first = JSON.parse(localStorage.getItem(key));
       const headers = { "Content-Type": "application/json", "X-Lookbook-Token": token };
       const url = `/api/tables/${encodeURIComponent(name)}/${first.kind}`;
       const answer = await answerOf(url, { method: "POST", headers, body: JSON.stringify(first.body) });
-      const found = await answer.json().catch(() => ({ detail: answer.statusText }));
-      if (answer.status === 403 && found.detail === "stale token") {
-        token = (await json("/api/session")).token;
-        continue;
-      }
-      const why = typeof found.detail === "string" ? found.detail : JSON.stringify(found.detail);
+      const why = answer.ok ? "" : await reasonOf(answer);
+      const stale = answer.status === 403 && why === "stale token";
       if (!answer.ok && answer.status !== 422) {  // it may pass: the message stays until it is on record, or refused
-        complain(`Not on record yet: ${why}`);
-        await wait(TROUBLE_MS);
+        const trouble = stale ? await renewToken() : why;
+        if (trouble) {
+          complain(answer.status === 403 && !stale
+            ? `Refused, so it is not on record: ${why}. This browser keeps what you said, and sends it when that is mended.`
+            : `Not on record yet: ${trouble}`);
+          troubled = true;
+          await wait(TROUBLE_MS);
+        }
         continue;
       }
+      if (troubled) complain("");
+      troubled = false;
       localStorage.removeItem(key);
       toSend.delete(key);
+      const found = await answer.json().catch(() => ({}));
       if (!answer.ok) {
         refused(first, why);
       } else if (found.progress) {
@@ -108,6 +127,14 @@ async function flush() {
     }
   } finally {
     flushing = false;
+  }
+}
+
+async function renewToken() {
+  try {
+    token = (await askForSession()).token;
+  } catch (error) {
+    return error.message;
   }
 }
 
@@ -132,7 +159,7 @@ async function load() {
   const unheard = outbox().flatMap(key => JSON.parse(localStorage.getItem(key)).body.said || []).length;
   const count = Math.min(100 + skipped.size + unheard, 1000);
   const found = await json(`/api/tables/${encodeURIComponent(name)}?mode=${encodeURIComponent(mode)}&count=${count}`);
-  const isNew = !state || state.version !== found.version;
+  const isNew = !state || state.version !== found.version || state.audit !== found.audit;
   if (isNew) queue = [];
   state = found;
   if (isNew) {
@@ -176,7 +203,7 @@ async function fetched(item, size, key) {
     try {
       if (!answer.ok) {
         setTimeout(() => pictures.delete(key), TROUBLE_MS);  // its folder may come back
-        return element("p", (await answer.json()).detail);
+        return element("p", await reasonOf(answer));
       }
       const image = new Image(), source = URL.createObjectURL(await answer.blob());
       image.alt = item.path;
@@ -228,7 +255,8 @@ function showOne() {
 }
 
 function showGrid() {
-  const items = queue.filter(each => each.label).slice(0, GRID);
+  // What was taken back may be of an earlier table, or audit: one message is about one of them.
+  const items = queue.filter(each => each.label && each.version === queue[0].version && each.audit === queue[0].audit).slice(0, GRID);
   drawn = items.map(item => ({ item, seen: false }));
   place("pictures").replaceChildren(...drawn.map(entry => {
     const { item } = entry;
@@ -282,10 +310,19 @@ function tell() {
   place("done").textContent = `${labelled} labelled, ${times.length} of them now${minutes ? `, ${Math.round(recent.length / minutes)} a minute` : ""}${unsent > 3 ? `; ${unsent} not sent yet` : ""}`;
   place("next").textContent = `The next retraining with --labels ${name} has ${right} that the model named rightly, ${corrected} corrected; ${none + bad} are left out${new_classes.length ? `; new classes: ${new_classes.join(", ")}` : ""}.`;
   const found = state.production;
-  place("audit").textContent = found && found.accuracy
-    ? `Audit of ${found.table}: ${percent(found.accuracy.value)} right (95 % interval ${percent(found.accuracy.low)} to ${percent(found.accuracy.high)}), ${found.labelled} of ${found.drawn} labelled${found.test_accuracy === null ? "" : `; on the test images ${percent(found.test_accuracy)}`}.`
-    : "";
+  place("audit").textContent = found ? `Audit of ${found.table}: ${judgement(found)}.` : "";
   place("table").textContent = `${state.table}, ${state.rows.toLocaleString("en")} rows, of ${state.folder}`;
+}
+
+function judgement(found) {
+  const { accuracy, learned, test_accuracy } = found;
+  if (!accuracy) return `${found.labelled} of ${found.drawn} labelled; how many are right is told when all are`;
+  return [
+    `${percent(accuracy.value)} right (95 % interval ${percent(accuracy.low)} to ${percent(accuracy.high)}), ${found.labelled} of ${found.drawn} labelled`,
+    ...(learned === null ? ["pictures that the model has learned from may be among them"] : []),
+    ...(learned ? [`not counted: ${learned} more rows of pictures that the model has learned from`] : []),
+    ...(test_accuracy === null ? [] : [`on the test images ${percent(test_accuracy)}`]),
+  ].join("; ");
 }
 
 // --- what a person says
@@ -306,7 +343,7 @@ function write(items, rows) {
     times.push(Date.now());
   }
   said.push({ id, items });
-  send("labels", { id, version: items[0].version, chosen: kindOfMode(), said: rows });
+  send("labels", { id, version: items[0].version, chosen: kindOfMode(), audit: items[0].audit, said: rows });
   complain("");
   show();
 }
@@ -423,7 +460,7 @@ async function start() {
     return;
   }
   document.title = `${name}: review`;
-  const session = await json("/api/session");
+  const session = await askForSession();
   token = session.token;
   OUTBOX = `lookbook-outbox-${session.store}-${name}-`;
   for (const key of inOutbox()) {

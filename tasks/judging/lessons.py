@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from artifacts.dataset import LABELLED, Dataset
+from artifacts.dataset import LABELLED, Dataset, Split
 from artifacts.documents import canonical
 from artifacts.metrics import LESSONS, LESSONS_CHART
 from tasks.reports.pictures import mistakes
@@ -46,7 +46,7 @@ def lessons(data: Dataset, probabilities: np.ndarray, predict: Callable[[np.ndar
     ]
     right = [each for each, label in zip(wrong, now, strict=True) if label == each.label]
     hits = probabilities.argmax(axis=1) == data.test.labels
-    audited = np.array([str(each).startswith(LABELLED) for each in data.test.sources], bool)
+    parts = np.array(_parts(data.test, rows))
     found: dict[str, Any] = {
         "name": data.artifact.identity["settings"]["labels"],
         "uses": dict(sorted(Counter(str(row["use"]) for row in rows).items())),
@@ -54,8 +54,8 @@ def lessons(data: Dataset, probabilities: np.ndarray, predict: Callable[[np.ndar
         "right_now": len(right),
         "learned": sum(each.learned for each in wrong),
         "tested": {
-            part: {"items": int(which.sum()), "right": int(hits[which].sum())}
-            for part, which in (("folder", ~audited), ("audits", audited))
+            part: {"items": int((parts == part).sum()), "right": int(hits[parts == part].sum())}
+            for part in ("folder", "audits", "others")
         },
         "examples": [
             {"source": each.source, "predicted": each.predicted, "label": each.label} for each in right[:_EXAMPLES]
@@ -66,6 +66,17 @@ def lessons(data: Dataset, probabilities: np.ndarray, predict: Callable[[np.ndar
         captions = [(f"was {each.predicted}", f"now {each.label}") for each in right[:_EXAMPLES]]
         drawn[LESSONS_CHART] = mistakes([each.image for each in right[:_EXAMPLES]], captions)
     return drawn
+
+
+def _parts(test: Split, rows: list[dict[str, Any]]) -> list[str]:
+    """What each test picture is: of the folder, drawn at random (audits), or another one that people labelled, of a
+    class that the folder has not or whose file is gone."""
+    contents = test.sha256 if test.sha256 is not None else [None] * len(test.labels)
+    drawn = {row["sha256"] for row in rows if row["chosen"] == "audit"}
+    return [
+        "folder" if not str(source).startswith(LABELLED) else "audits" if str(sha256) in drawn else "others"
+        for source, sha256 in zip(test.sources, contents, strict=True)
+    ]
 
 
 def _pictures(data: Dataset, rows: list[dict[str, Any]]) -> list[_Picture]:

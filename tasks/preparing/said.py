@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from artifacts import aliases
-from artifacts.dataset import LABELLED
+from artifacts.dataset import LABELLED, Dataset, Split
 from artifacts.decoded import Decoded, Place
 from artifacts.documents import digest
 from artifacts.errors import NotFound
@@ -73,16 +73,18 @@ def teach(
     spec: ImageSpec,
     new_classes: bool,
     known: Mapping[str, Place],
+    sides_before: Mapping[str, SideName],
     decoded_of: Callable[[str], Decoded],
     on_rows: OnRows,
 ) -> Taught:
     """Let people's words count: they beat the folder's labels, and bring in pictures that the folder has not.
 
     What was shown because the model was unsure is only trained on, as it would bend the measure: to test with are the
-    folder's own pictures, and of those from elsewhere the ones that were drawn at random (an audit), and those of
-    classes that the folder has not.
+    folder's own pictures, also when their files are gone, and of those from elsewhere the ones that were drawn at
+    random (an audit), and those of classes that the folder has not.
 
     known: SHA-256 -> pixels that are there already.
+    sides_before: SHA-256 -> the side on which an earlier version has it.
     decoded_of: where to keep what is decoded of another folder.
     """
     classes, rows = labelled.classes, []
@@ -107,9 +109,7 @@ def teach(
     for word, source, file in more:
         rows.append(_row(word, source, None, _kind(file.bad) if file.bad else "added"))
     added = [(word, source, file) for word, source, file in more if not file.bad]
-    sides: list[SideName | None] = [
-        None if word.first.chosen == "audit" or word.statement.label not in classes else "train" for word, _, _ in added
-    ]
+    sides = [_side(word, classes, sides_before) for word, _, _ in added]
     together = replace(
         labelled,
         entries=labelled.entries + [Entry(to_bytes(source), 0, 0, True) for _, source, _ in added],
@@ -126,6 +126,21 @@ def teach(
     reasons = {sha256: why for sha256, why in usable.items() if why}
     reasons |= {word.statement.sha256: file.bad for word, _, file in more if file.bad}
     return Taught(together, FilesRead(files, {**known, **places}, read.decoded + count), rows, reasons, decoded)
+
+
+def _side(word: Word, classes: Sequence[str], before: Mapping[str, SideName]) -> SideName | None:
+    """Of a picture that the folder has not; None where its content decides."""
+    if word.statement.label not in classes:
+        return None
+    return before.get(word.statement.sha256) or (None if word.first.chosen == "audit" else "train")
+
+
+def sides_in(dataset: Dataset | None, seed: int) -> dict[str, SideName]:
+    """SHA-256 (hex) of a file -> the side on which a version has it; nothing where another seed has drawn it."""
+    if dataset is None or dataset.artifact.identity["settings"].get("split_seed") != seed:
+        return {}
+    sides: tuple[tuple[SideName, Split], ...] = (("train", dataset.train), ("test", dataset.test))
+    return {str(sha256): name for name, side in sides for sha256 in side.sha256 or ()}
 
 
 def source_of(name: str, path: str) -> str:

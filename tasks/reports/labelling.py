@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.text import Text
 
+from tasks.reports.audit import learned_sentence
 from tasks.reports.numbers import many
 from tasks.reports.terminal import print_out, table_of, text_of
 
@@ -20,11 +21,22 @@ def written(result: dict[str, Any]) -> None:
 
 
 def read(result: dict[str, Any]) -> None:
-    print_out(text_of(f"{many(result['labels'], 'label')} on record"))
+    conflicting = result["conflicting"]
+    print_out(
+        text_of(
+            f"{many(result['labels'], 'label')} on record: {result['new']:,} new, {result['unchanged']:,} as before, "
+            f"{len(conflicting):,} where something else was said"
+        )
+    )
+    for each in conflicting[:_SHOWN]:
+        shown = each["path"] or each["sha256"][:12]
+        print_out(text_of(f"  {shown}: {each['was']} ({each['by']}, {each['at']}) is {each['label']} now"))
+    if len(conflicting) > _SHOWN:
+        print_out(text_of(f"  ... and {len(conflicting) - _SHOWN:,} more (--json tells all)"))
     if result["unseen"]:
         print_out(
             text_of(
-                f"{many(result['unseen'], 'content')} of them in no row of the newest table: they count where a "
+                f"{result['unseen']:,} of them of contents in no row of the newest table: they count where a "
                 "picture with that content is learned from"
             )
         )
@@ -39,7 +51,7 @@ def production_facts(production: Mapping[str, Any]) -> dict[str, str]:
     accuracy, tested = production["accuracy"], production["test_accuracy"]
     if accuracy is None:
         return {"accuracy here": f"not known yet: {labelled}"}
-    facts = {"accuracy here": f"{_interval(accuracy)}; {labelled}"}
+    facts = {"accuracy here": f"{_interval(accuracy)}; {labelled}. {learned_sentence(production['learned'])}"}
     if tested is not None:
         facts["on the test images"] = f"{tested:.2%}"
     lines = [f"{name}: right in {_interval(share)}" for name, share in production["precision"].items()]

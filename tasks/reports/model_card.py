@@ -8,6 +8,7 @@ from artifacts.metrics import Numbers
 from artifacts.weights import Weights
 from tasks.reports.numbers import CLASSES, shown, weakest, without_copies
 from tasks.reports.tables import cell, table
+from tasks.vision.metrics import MISTAKES_TO_FIT
 
 _SMALL_SUPPORT, _FEW_SHOWN = 30, 100
 
@@ -56,8 +57,11 @@ def _data(weights: Weights, learned_from: Dataset | None, source: str, dataset: 
     trained = learned_from.artifact.facts["counts"]["train"] if learned_from else {"items": None, "per_class": {}}
     trained_on = f"Trained on `{cell(source)}`, which is not in the store any more."
     if learned_from:
+        share = weights.settings.get("validation")
+        held_out = f", {100 * share:.3g} % of each class held out to watch the training" if share else ""
         trained_on = (
-            f"Trained on {trained['items']:,} images of `{source}`; {len(learned_from.bad):,} files were left out."
+            f"Trained on {trained['items']:,} images of `{source}`{held_out}; "
+            f"{len(learned_from.bad):,} files were left out."
         )
     return [
         trained_on,
@@ -115,5 +119,9 @@ def _limits(weights: Weights, numbers: Numbers) -> list[str]:
         limits.append(f"- Fewer than {_SMALL_SUPPORT} test images of {cell(named)}: their numbers say little.")
     limits.append("- Nothing was measured on pictures from elsewhere, by group, or under attack.")
     if weights.temperature is None:
-        limits.append("- Confidence is as the network gives it: no images were held out to calibrate it on.")
+        why = "no images were held out to calibrate it on"
+        if weights.settings.get("validation"):
+            takes = f"that takes {MISTAKES_TO_FIT} mistakes at least"
+            why = f"no temperature was fitted on the images that were held out, as {takes}"
+        limits.append(f"- Confidence is as the network gives it: {why}.")
     return ["\n".join(limits)]

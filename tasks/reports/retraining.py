@@ -17,6 +17,11 @@ from tasks.results import Retrained
 from tasks.reviewing.production import last_audit
 
 _WORST = 5
+_TESTED = {
+    "folder": "the folder's own",
+    "audits": "drawn at random (audits)",
+    "others": "labelled, but not drawn at random",
+}
 
 
 def markdown(store: Store, result: Retrained, because: str | None) -> str:
@@ -72,8 +77,11 @@ def _lessons(store: Store, measured: metrics.Metrics) -> list[str]:
     if found is None:
         return []
     parts = ["## What people's labels changed", lessons_sentence(found)]
-    tested = {"the folder's own": found["tested"]["folder"], "drawn at random (audits)": found["tested"]["audits"]}
-    rows = [(part, f"{each['items']:,}", shown(_share(each))) for part, each in tested.items() if each["items"]]
+    rows = [
+        (told, f"{each['items']:,}", shown(_share(each)))
+        for part, told in _TESTED.items()
+        if (each := found["tested"].get(part)) and each["items"]
+    ]
     parts.append(table(("test images", "how many", "accuracy"), rows))
     if metrics.LESSONS_CHART in measured.artifact.files:
         parts += ["Right now, and wrong when somebody looked:", _chart(measured, metrics.LESSONS_CHART)]

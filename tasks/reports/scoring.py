@@ -211,7 +211,11 @@ def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
 def opening(name: str, result: Scored, review: str | None) -> str:
     """What this run did, above the short form of the table. review: the address of the page where pictures are
     labelled, if there is one."""
-    label = f"[Label what it was least sure of]({review}/review/{name})" if review else f"`lookbook review {name}`"
+    label = (
+        f"[Label what it was least sure of]({review.rstrip('/')}/review/{name})"
+        if review
+        else f"`lookbook review {name}`"
+    )
     return "\n\n".join(
         [
             f"**{result.images:,}** entries of {cell(name)}: **{result.predicted:,}** scored now, "

@@ -7,30 +7,35 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from artifacts import metrics
+from artifacts import dataset, metrics
 from artifacts.audits import Audit, Drawn, audits_of, write_audit
 from artifacts.errors import Corrupt, LookbookError, NotFound
-from artifacts.labels import Labels, Word
+from artifacts.labels import Labels, Statement
 from artifacts.predictions import Predictions
 from artifacts.refs import Ref
 from artifacts.store import Store
-from tasks.reviewing.rows import draw, read
+from tasks.reviewing.rows import NOTHING, draw, read, rows_by_class
 from tasks.vision.auditing import Share, allocate, estimate
+
+AUDIT = "audit"  # why a picture is shown
 
 
 class NothingToAudit(LookbookError):
-    """A table without a prediction."""
+    """A table without a prediction of a picture that its weights have not learned from."""
 
 
 @dataclass(frozen=True)
 class Production:
-    """The accuracy of a table.
+    """The accuracy of a table, on pictures that its weights have not learned from.
 
-    audit: the sample's number; drawn: how many rows it has; labelled: of how many of them people said what they show;
-    bad: how many of those were bad pictures, which do not count.
-    accuracy: of all predictions, with its 95 % interval; None before anything is labelled.
-    precision: class -> how often it is right when the model says so.
+    audit: the sample's number; drawn: how many rows it has; labelled: of how many of them people said in this audit
+    what they show; bad: how many of those were bad pictures, which do not count.
+    learned: how many more rows of the table show pictures that the weights have learned from; None where nobody knows,
+    and such rows may be among those drawn.
+    accuracy: of all predictions but those, with its 95 % interval; None until all that was drawn is labelled.
+    precision: class -> how often it is right when the model says so; empty until then.
     test_accuracy: of the same weights on their own test split; None where that is not in the store.
     """
 
@@ -39,6 +44,7 @@ class Production:
     drawn: int
     labelled: int
     bad: int
+    learned: int | None
     accuracy: Share | None
     precision: dict[str, Share]
     test_accuracy: float | None
@@ -48,13 +54,32 @@ class Production:
 
 
 def draw_audit(store: Store, table: Predictions, size: int, seed: int) -> Audit:
-    """Draw rows of a table in proportion to what the model said, and put them on record. Raises NothingToAudit."""
-    ref, rows = table.artifact.ref, table.artifact.facts["labels"]
-    if not rows:
+    """Draw rows of a table in proportion to what the model said, and put them on record: none whose picture the
+    table's weights have learned from, as they know it by heart. Raises NothingToAudit."""
+    ref, predicted = table.artifact.ref, sum(table.artifact.facts["labels"].values())
+    if not predicted:
         raise NothingToAudit(f"expected predictions in {ref}, found none: every row is an error; see its report")
-    seen = read(table, draw(table, allocate(rows, size), seed))
+    learned = _learned_from(store, table)
+    but = NOTHING if learned is None else learned
+    rows = rows_by_class(table, but)
+    if not rows:
+        raise NothingToAudit(
+            f"expected predictions in {ref} of pictures that its weights have not learned from, found none among "
+            f"{predicted:,}; score other pictures"
+        )
+    seen = read(table, draw(table, allocate(rows, size), seed, but))
     drawn = [Drawn(*each.place, str(each.sha256), each.path, str(each.label)) for each in seen]
-    return write_audit(store.disk, ref.name, str(ref), rows, seed, drawn)
+    left_out = None if learned is None else predicted - sum(rows.values())
+    return write_audit(store.disk, ref.name, str(ref), rows, seed, drawn, left_out)
+
+
+def _learned_from(store: Store, table: Predictions) -> pa.Array | None:
+    """SHA-256 (hex) of the files that a table's weights were trained on; None where nobody knows: the dataset can't be
+    read, or its images are no files."""
+    with suppress(NotFound, Corrupt):
+        trained_on = dataset.load(store, Ref.parse(table.artifact.identity["inputs"]["dataset"])).train.sha256
+        return None if trained_on is None else pa.array(map(str, trained_on), pa.string())
+    return None
 
 
 def newest_audit(store: Store, name: str, table: Ref | None = None) -> Audit | None:
@@ -69,42 +94,60 @@ def in_production(store: Store, table: Ref) -> Production | None:
 
 
 def last_audit(store: Store, name: str) -> Production | None:
-    """What the newest audit of the tables called `name` says by now; None without a labelled one. Raises Corrupt."""
+    """What the newest audit of the tables called `name` says by now; None without one. Raises Corrupt."""
     audit = newest_audit(store, name)
-    found = _by_now(store, audit) if audit else None
-    return found if found and found.accuracy else None
+    return _by_now(store, audit) if audit else None
 
 
 def _by_now(store: Store, audit: Audit) -> Production:
     table = Ref.parse(audit.table)
-    return judged(audit, Labels(store.disk, table.name).words(), test_accuracy(store, table))
+    return judged(audit, said_in(audit, Labels(store.disk, table.name)), test_accuracy(store, table))
 
 
-def judged(audit: Audit, words: Mapping[str, Word], tested: float | None) -> Production:
-    """What an audit says, with these words about contents. tested: the `test_accuracy` of its table."""
+def said_in(audit: Audit, log: Labels) -> dict[str, Statement]:
+    """SHA-256 (hex) -> the newest word that was said of it in this audit, of what it drew.
+
+    What was said elsewhere, or in another audit, does not count: those are the hard ones, or what a later model has
+    learned from. A statement of an earlier Lookbook names no audit: it was said in that of its table which was drawn
+    before it.
+    """
+    drawn = {each.sha256 for each in audit.pictures}
+    return {
+        statement.sha256: statement
+        for event in log.standing()
+        for statement in event.statements
+        if statement.chosen == AUDIT and statement.sha256 in drawn
+        if statement.audit == audit.number
+        or (statement.audit is None and statement.table == audit.table and event.at >= audit.at)
+    }
+
+
+def judged(audit: Audit, said: Mapping[str, Statement], tested: float | None) -> Production:
+    """What an audit says. said: what `said_in` found; tested: the `test_accuracy` of its table."""
     drawn, labelled, right = Counter[str](), Counter[str](), Counter[str]()
     bad = 0
     for each in audit.pictures:
-        # What was labelled elsewhere are the hard ones: they count once they were met in an audit.
-        if (word := words.get(each.sha256)) and word.audited:
+        if statement := said.get(each.sha256):
             drawn[each.label] += 1
-            if word.statement.verdict == "bad":
+            if statement.verdict == "bad":
                 bad += 1
                 continue
             labelled[each.label] += 1
-            right[each.label] += word.statement.label == each.label
+            right[each.label] += statement.label == each.label
+    complete = sum(drawn.values()) == len(audit.pictures)
     # of a class's rows as many are bad as of its sample, so far as that is known
     rows = {
         name: round(count * labelled[name] / drawn[name]) if drawn[name] else count
         for name, count in audit.rows.items()
     }
-    names = [name for name, count in rows.items() if count]
+    names = [name for name, count in rows.items() if count] if complete else []
     return Production(
         audit.table,
         audit.number,
         len(audit.pictures),
         sum(drawn.values()),
         bad,
+        audit.learned,
         _estimated(names, rows, labelled, right),
         {name: share for name in names if (share := _estimated([name], rows, labelled, right))},
         tested,

@@ -1,4 +1,4 @@
-"""What the page of one name shows, and what it writes down: the newest table's rows, by what teaches most."""
+"""What the page of one name shows, and what it writes down."""
 
 import math
 import threading
@@ -6,33 +6,24 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-import numpy as np
-
-from artifacts import aliases, predictions
-from artifacts.audits import Audit
-from artifacts.errors import LookbookError, NotFound
+from artifacts import aliases
+from artifacts.audits import Audit, audits_of
+from artifacts.errors import NotFound
 from artifacts.labels import LabelEvent, Labels, Statement, Verdict, Word
-from artifacts.predictions import Predictions
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.reviewing.looks import LOOKED_AT, order_by_looks
-from tasks.reviewing.pictures import Pictures, Size
-from tasks.reviewing.production import Production, judged, newest_audit, test_accuracy
-from tasks.reviewing.rows import Place, Seen, Wanted, pick, read
+from tasks.reviewing.pictures import Size
+from tasks.reviewing.production import AUDIT, Production, judged, newest_audit, said_in, test_accuracy
+from tasks.reviewing.rows import Place, Seen
+from tasks.reviewing.table import ReviewError, Table
 from tasks.shared.class_names import known_class
-from tasks.shared.looks import stands_on_backbone
-from tasks.vision.teaching import spread_over_classes
 
-AUDIT = "audit"
 _LOOK_SECONDS = 2.0  # so often it is looked whether there is a newer table, or audit
-_MODES, _TABLES = 16, 3  # that are kept: queues of a table, and tables with their open folders
-
-
-class ReviewError(LookbookError):
-    """Something that the page was asked for, and that can't be."""
+_TABLES = 3  # that are kept, with their open folders
 
 
 @dataclass(frozen=True)
@@ -43,6 +34,15 @@ class Said:
     verdict: Verdict
     label: str | None = None
     new: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows. audit: the number of the sample that the rows are of; None where they are of none."""
+
+    table: Table
+    rows: list[Seen]
+    audit: int | None
 
 
 @dataclass(frozen=True)
@@ -60,71 +60,6 @@ class Progress:
     bad: int
     classes: dict[str, int]
     new_classes: list[str]
-
-
-class Table:
-    """One published table, with the folder that it is of. Close it at the end."""
-
-    def __init__(self, store: Store, settings: Settings, ref: Ref) -> None:
-        """Raises NotFound and Corrupt."""
-        self.ref, self._store = ref, store
-        self.predictions: Predictions = predictions.load(store, ref)
-        self.where = str(self.predictions.artifact.manifest["provenance"]["folder"])
-        self.classes: list[str] = self.predictions.artifact.facts["classes"]
-        self.pictures = Pictures(settings, self.where)
-        self.has_looks = stands_on_backbone(store, self.predictions.artifact.identity["inputs"]["weights"])
-        self._rows: dict[Place, Seen] = {}
-        self._queues: OrderedDict[str, list[Place]] = OrderedDict()
-        self.reordering: threading.Thread | None = None  # the newest one
-        self._turn = threading.Lock()
-
-    def row(self, place: Place) -> Seen:
-        """Raises ReviewError for a row that is not there."""
-        if place not in self._rows:
-            try:
-                [self._rows[place]] = read(self.predictions, [place])
-            except IndexError:
-                raise ReviewError(f"{self.ref} has no row {place.row} in part {place.part}") from None
-        return self._rows[place]
-
-    def queue(self, mode: str) -> list[Seen]:
-        """The rows of a mode (`Wanted.parse`), what teaches most first. Raises SettingsError."""
-        with self._turn:
-            if mode not in self._queues:
-                wanted = Wanted.parse(mode)
-                rows = read(self.predictions, pick(self.predictions, wanted))
-                self._rows.update({each.place: each for each in rows})
-                if wanted.kind != "error":
-                    rows = [rows[place] for place in self._spread(rows)]
-                self._queues[mode] = [each.place for each in rows]
-                if len(self._queues) > _MODES:
-                    self._queues.popitem(last=False)
-                if self.has_looks and wanted.kind != "error" and rows:
-                    self.reordering = threading.Thread(target=self._reorder, args=[mode], daemon=True)
-                    self.reordering.start()
-            return [self._rows[place] for place in self._queues[mode]]
-
-    def audit_rows(self, audit: Audit) -> list[Seen]:
-        """The rows of a sample, in its order."""
-        missing = [Place(each.part, each.row) for each in audit.pictures]
-        missing = [each for each in missing if each not in self._rows]
-        self._rows.update(zip(missing, read(self.predictions, missing), strict=True))
-        return [self._rows[Place(each.part, each.row)] for each in audit.pictures]
-
-    def _spread(self, rows: Sequence[Seen]) -> list[int]:
-        margins = np.array([each.margin for each in rows], np.float32)
-        _, labels = np.unique([str(each.label) for each in rows], return_inverse=True)
-        return [int(place) for place in spread_over_classes(margins, labels.astype(np.int64))]
-
-    def _reorder(self, mode: str) -> None:
-        """By what the pictures look like, once that is known; what is left over stays behind it."""
-        places = self._queues.get(mode, [])
-        least = sorted(places, key=lambda place: self._rows[place].margin)
-        if order := order_by_looks(self.ref, least[:LOOKED_AT]):
-            ahead = set(order)
-            with self._turn:
-                if mode in self._queues:
-                    self._queues[mode] = order + [place for place in places if place not in ahead]
 
 
 class Review:
@@ -181,48 +116,55 @@ class Review:
         self._look()
         return self._audit
 
-    def to_label(self, mode: str, most: int) -> tuple[Table, list[Seen]]:
+    def to_label(self, mode: str, most: int) -> Shown:
         """The table, and of its rows the first `most` whose contents nobody has labelled, each content once. Of an
-        audit those that nobody has labelled as a part of one: otherwise the hard ones would be known first. Raises
+        audit those that nobody has labelled as a part of it: otherwise the hard ones would be known first. Raises
         SettingsError and ReviewError."""
-        table, rows = self._rows_of(mode)
-        with self._turn:
-            self._labels.refresh()
-            words = self._labels.words()
-            known = {sha256 for sha256, word in words.items() if word.audited or mode != AUDIT}
+        audit = self._shown_audit() if mode == AUDIT else None
+        table = self.table(Ref.parse(audit.table).version) if audit else self.newest()
+        known = set(self._said_in(audit) if audit else self.words())
         found: list[Seen] = []
-        for row in rows:
+        for row in table.audit_rows(audit) if audit else table.queue(mode):
             if len(found) == most:
                 break
             if row.sha256 is not None and row.sha256 not in known:
                 known.add(row.sha256)
                 found.append(row)
-        return table, found
+        return Shown(table, found, audit.number if audit else None)
 
-    def _rows_of(self, mode: str) -> tuple[Table, list[Seen]]:
-        if mode != AUDIT:
-            table = self.newest()
-            return table, table.queue(mode)
-        audit = self.audit()
-        if audit is None:
-            raise ReviewError(
-                f"expected an audit of {self.name}, found none; draw one: lookbook review {self.name} --audit 200"
-            )
-        table = self.table(Ref.parse(audit.table).version)
-        return table, table.audit_rows(audit)
+    def _shown_audit(self) -> Audit:
+        if audit := self.audit():
+            return audit
+        raise ReviewError(
+            f"expected an audit of {self.name}, found none; draw one: lookbook review {self.name} --audit 200"
+        )
 
     def classes(self) -> list[str]:
         """The classes of the newest table's weights, then those that people have added."""
         return list(dict.fromkeys([*self.newest().classes, *sorted(_named(self.words()))]))
 
-    def say(self, event_id: str, by: str, version: str, given: Sequence[Said], chosen: str) -> LabelEvent:
+    def say(
+        self, event_id: str, by: str, version: str, given: Sequence[Said], chosen: str, audit: int | None = None
+    ) -> LabelEvent:
         """Write down what a person said of rows of a table. Under an `event_id` that is on record nothing is written.
+
+        chosen: why the rows were shown; audit: of which sample, by its number, where they are part of one. A page of an
+        earlier Lookbook does not say that: then it is the newest one of the table.
 
         Raises ClassNameError for a class that nobody knows, unless it is meant to be new, and ReviewError.
         """
-        table = self.table(version)
+        try:
+            table = self.table(version)
+        except NotFound:
+            raise ReviewError(
+                f"predictions/{self.name}@{version} is not in the store any more, so nothing can be said of its rows"
+            ) from None
+        if chosen == AUDIT:
+            audit = self._drawn_by(table, audit, given)
+        elif audit is not None:
+            raise ReviewError(f"expected no audit with what is shown as {chosen}, found audit {audit}")
         classes = list(dict.fromkeys([*table.classes, *self.classes()]))
-        statements = tuple(self._statement(table, each, classes, chosen) for each in given)
+        statements = tuple(self._statement(table, each, classes, chosen, audit) for each in given)
         with self._turn:
             return self._labels.say(event_id, by, statements)
 
@@ -262,7 +204,29 @@ class Review:
             return None
         if audit.table not in self._tested:
             self._tested[audit.table] = test_accuracy(self._store, Ref.parse(audit.table))
-        return judged(audit, self.words(), self._tested[audit.table])
+        return judged(audit, self._said_in(audit), self._tested[audit.table])
+
+    def _said_in(self, audit: Audit) -> dict[str, Statement]:
+        with self._turn:
+            self._labels.refresh()
+            return said_in(audit, self._labels)
+
+    def _drawn_by(self, table: Table, number: int | None, given: Sequence[Said]) -> int:
+        """The number of the table's sample that has drawn these rows: `number`, or else the newest. Raises
+        ReviewError."""
+        newest = self.audit()
+        for audit in chain([newest] if newest else [], audits_of(self._store.disk, self.name)):
+            if audit.table == str(table.ref) and number in (None, audit.number):
+                break
+        else:
+            which = "" if number is None else f" with the number {number}"
+            raise ReviewError(f"expected an audit of {table.ref}{which}, found none")
+        drawn = {(each.part, each.row) for each in audit.pictures}
+        for each in given:
+            if each.place not in drawn:
+                path = table.row(each.place).path
+                raise ReviewError(f"expected a row that was drawn, but {path} was not drawn by audit {audit.number}")
+        return audit.number
 
     def words(self) -> Mapping[str, Word]:
         """SHA-256 (hex) -> what counts of that content."""
@@ -275,7 +239,7 @@ class Review:
         table = self.table(version)
         return table.pictures.jpeg(table.row(place), size)
 
-    def _statement(self, table: Table, said: Said, classes: Sequence[str], chosen: str) -> Statement:
+    def _statement(self, table: Table, said: Said, classes: Sequence[str], chosen: str, audit: int | None) -> Statement:
         row = table.row(said.place)
         if row.sha256 is None:
             raise ReviewError(f"{row.path} could not be read when it was scored: there is no content to label")
@@ -292,6 +256,7 @@ class Review:
             row.label,
             row.confidence,
             chosen,
+            audit,
         )
 
 

@@ -2,7 +2,7 @@
 decides how long that takes, and not the memory."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from artifacts.predictions import Predictions
 from tasks.vision.errors import SettingsError
 
+NOTHING = pa.array([], pa.string())
 PICKED = 2000  # rows among which the page chooses what it shows: the least certain ones of those that are wanted
 
 Kind = Literal["unsure", "class", "error", "confidence"]
@@ -118,10 +119,19 @@ def read(table: Predictions, places: Sequence[Place]) -> list[Seen]:
     return [found[each] for each in places]
 
 
-def draw(table: Predictions, per_class: dict[str, int], seed: int) -> list[Place]:
-    """So many rows of each class, drawn at random and in random order. The same seed draws the same ones."""
+def rows_by_class(table: Predictions, but: pa.Array = NOTHING) -> dict[str, int]:
+    """class -> how many rows the model gave it, without those of the contents `but` (SHA-256, hex)."""
+    found: Counter[str] = Counter()
+    for part in range(len(table.parts)):
+        found.update(_labels(table, part, but).drop_null().to_pylist())
+    return dict(sorted(found.items()))
+
+
+def draw(table: Predictions, per_class: Mapping[str, int], seed: int, but: pa.Array = NOTHING) -> list[Place]:
+    """So many rows of each class, drawn at random and in random order; none of the contents `but` (SHA-256, hex). The
+    same seed draws the same ones."""
     random = np.random.default_rng(seed)
-    rows_of = Counter(dict(table.artifact.facts["labels"]))
+    rows_of = rows_by_class(table, but)
     ranks = {
         name: np.sort(random.choice(rows_of[name], size=wanted, replace=False))
         for name, wanted in sorted(per_class.items())
@@ -130,13 +140,19 @@ def draw(table: Predictions, per_class: dict[str, int], seed: int) -> list[Place
     met: Counter[str] = Counter()
     drawn: list[Place] = []
     for part in range(len(table.parts)):
-        labels = _text(table.read(part, ["label"]), "label").to_numpy(zero_copy_only=False)
+        labels = _labels(table, part, but).to_numpy(zero_copy_only=False)
         for name, wanted in ranks.items():
             mine = np.flatnonzero(labels == name)
             of_these = wanted[(wanted >= met[name]) & (wanted < met[name] + len(mine))] - met[name]
             drawn += [Place(part, int(row)) for row in mine[of_these]]
             met[name] += len(mine)
     return [drawn[place] for place in random.permutation(len(drawn))]
+
+
+def _labels(table: Predictions, part: int, but: pa.Array) -> pa.ChunkedArray:
+    """What the model said of each row; null where it said nothing, and for the contents `but`."""
+    rows = table.read(part, ["label", "sha256"])
+    return pc.if_else(pc.is_in(rows.column("sha256"), value_set=but), None, _text(rows, "label"))
 
 
 _COLUMNS = ["path", "sha256", "bytes", "mtime_ns", "label", "confidence", "probabilities", "error", "detail"]

@@ -1,18 +1,19 @@
 """Labels as files: written out, and read in from other tools."""
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from artifacts import aliases, predictions
-from artifacts.documents import digest
 from artifacts.errors import LookbookError, NotFound
 from artifacts.labels import LabelEvent, Labels, Statement, label_names
 from artifacts.predictions import Predictions
@@ -21,7 +22,7 @@ from artifacts.store import Store
 from tasks.shared.class_names import known_class
 
 _AT_ONCE = 1000  # statements of an event
-_SHOWN = 5
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # begins what spreadsheets compute
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERDICTS = ("class", "none", "bad")
 _EXPORTED = pa.schema(
@@ -39,8 +40,12 @@ class LabelFileError(LookbookError):
 
 
 def export(store: Store, name: str, file: str) -> int:
-    """Write what counts of each content, sorted by content, as CSV or Parquet. Returns how many there are. Raises
-    NotFound, Corrupt and LabelFileError."""
+    """Write what counts of each content, sorted by content, as CSV or Parquet. Returns how many there are.
+
+    In CSV a text that a spreadsheet would take for a formula has an apostrophe before it, which `read_in` takes away.
+
+    Raises NotFound, Corrupt and LabelFileError.
+    """
     words = sorted(_labels(store, name).words().items())
     rows = [{**asdict(word.statement), "at": word.event.at, "by": word.event.by} for _, word in words]
     table = pa.Table.from_pylist(rows, _EXPORTED)
@@ -48,7 +53,8 @@ def export(store: Store, name: str, file: str) -> int:
         if file.lower().endswith(".parquet"):
             pq.write_table(table, file, compression="zstd")
         elif file.lower().endswith(".csv"):
-            pyarrow.csv.write_csv(table, file)
+            texts = [{name: _as_text(value) for name, value in row.items()} for row in rows]
+            pyarrow.csv.write_csv(pa.Table.from_pylist(texts, _EXPORTED), file)
         else:
             raise LabelFileError(f"expected a file .csv or .parquet, found {file}")
     except OSError as error:
@@ -56,16 +62,57 @@ def export(store: Store, name: str, file: str) -> int:
     return len(rows)
 
 
-def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) -> dict[str, Any]:
-    """Put the labels of a file on record: all of them, or, where one can't be right, none.
+@dataclass(frozen=True)
+class Conflict:
+    """A row of a file that says something else than what counted before it was read.
 
-    Returns how many there are (labels), how many of their contents no row of the newest table has (unseen), and the
-    paths that it has not, which are left out (unknown).
+    row: its number, from 1; path: where the picture was seen, None where nobody has seen it.
+    label, was: a class, none or bad: what it says, and what counted; by, at: who had said that, and when.
+    """
+
+    row: int
+    sha256: str
+    path: str | None
+    label: str
+    was: str
+    by: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of each row of a file. Rows of one content after the first one are unchanged.
+
+    labels: how many are on record now: new, unchanged (it counted already) or conflicting (the file's counts now).
+    unseen: how many of them are of contents that no row of the newest table has.
+    unknown: the paths that it has not, which are left out.
+    """
+
+    labels: int
+    new: int
+    unchanged: int
+    unseen: int = 0
+    conflicting: list[Conflict] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def _as_text(value: Any) -> Any:
+    """A value as no spreadsheet computes it. One that looks so already has one apostrophe more."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _as_it_was(cell: str) -> str:
+    """What `_as_text` has made this cell of; itself where another tool wrote it."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) -> Imported:
+    """Put the labels of a file on record: all of them, or, where one can't be right, none. What counts already is not
+    written again, but for where the newest table has seen it.
 
     Raises LabelFileError, ClassNameError and Corrupt.
     """
-    content = Path(file).read_bytes()
-    rows = list(_rows(content, file))
+    rows = list(_rows(Path(file).read_bytes(), file))
     table = _newest(store, name)
     classes = (
         list(table.artifact.facts["classes"]) if table else sorted({str(each.label) for each in rows if each.label})
@@ -73,22 +120,48 @@ def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) ->
     checked = [
         replace(each, label=known_class(each.label, classes, new=new_classes)) if each.label else each for each in rows
     ]
-    seen = _seen_of(table, checked)
-    given, unknown, unseen = [], [], 0
-    for each in checked:
-        row = seen.get(each.sha256 or str(each.path))
-        if row:
-            given.append(replace(each, **row))
-        elif each.sha256:
-            unseen += 1
-            given.append(each)
-        else:
+    seen = _Seen(table, checked)
+    given: dict[str, tuple[int, Statement]] = {}
+    unknown, repeated, unseen = [], 0, 0
+    for number, each in enumerate(map(seen.placed, checked), start=1):
+        before, first = given.get(each.sha256, (number, each))
+        if not each.sha256:
             unknown.append(str(each.path))
+        elif not _same(first, each):
+            raise LabelFileError(
+                f"expected one label for one content, found {_said(first)} in row {before} and {_said(each)} in row "
+                f"{number} of {file} ({each.path or each.sha256}); leave one of them"
+            )
+        else:
+            unseen += each.table is None
+            repeated += each.sha256 in given
+            given.setdefault(each.sha256, (number, each))
     log = Labels(store.disk, name)
-    for start in range(0, len(given), _AT_ONCE):
-        some = given[start : start + _AT_ONCE]
-        log.say(f"import-{digest([asdict(each) for each in some])}", user_at_host(), some)
-    return {"labels": len(given), "unseen": unseen, "unknown": unknown}
+    words = log.words()
+    written, new, conflicting = [], 0, []
+    for number, each in given.values():
+        word = words.get(each.sha256)
+        if word is None:
+            new += 1
+        elif not _same(word.statement, each):
+            was, event = word.statement, word.event
+            path = each.path or was.path
+            conflicting.append(Conflict(number, each.sha256, path, _said(each), _said(was), event.by, event.at))
+        elif each.folder in (None, word.statement.folder):
+            continue
+        written.append(each)
+    for start in range(0, len(written), _AT_ONCE):
+        log.say(f"import-{uuid4().hex}", user_at_host(), written[start : start + _AT_ONCE])
+    labels = len(given) + repeated
+    return Imported(labels, new, labels - new - len(conflicting), unseen, conflicting, unknown)
+
+
+def _same(one: Statement, other: Statement) -> bool:
+    return (one.verdict, one.label) == (other.verdict, other.label)
+
+
+def _said(statement: Statement) -> str:
+    return statement.label or statement.verdict
 
 
 def told_of(store: Store, name: str, picture: str) -> list[dict[str, Any]]:
@@ -157,8 +230,11 @@ def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
                 table.select(known).cast(pa.schema([(name, pa.string()) for name in known])).to_pylist()
             )
         else:
-            lines = content.decode("utf-8-sig").splitlines(keepends=True)
-            rows = list(csv.DictReader(lines, restkey="", restval="", strict=True))
+            lines = io.StringIO(content.decode("utf-8-sig"), newline="")  # a path may have other line ends in it
+            rows = [
+                {name: _as_it_was(cell) for name, cell in row.items() if name}
+                for row in csv.DictReader(lines, restkey="", restval="", strict=True)
+            ]
     except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise LabelFileError(f"expected labels in {file} (.csv or .parquet), found: {error}") from None
     columns = set(rows[0]) if rows else set()
@@ -168,25 +244,27 @@ def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
     return rows
 
 
-def _seen_of(table: Predictions | None, statements: Sequence[Statement]) -> dict[str, dict[str, Any]]:
-    """SHA-256, or a path -> what the newest table has of it, as fields of a Statement."""
-    if table is None:
-        return {}
-    wanted = {each.sha256 for each in statements if each.sha256}
-    paths = {str(each.path) for each in statements if not each.sha256}
-    where = str(table.artifact.manifest["provenance"]["folder"])
-    found: dict[str, dict[str, Any]] = {}
-    for part in range(len(table.parts)):
-        rows = table.read(part, ["path", "sha256", "label", "confidence"])
-        for path, sha256, label, confidence in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-            key = sha256 if sha256 in wanted else path if path in paths and sha256 else None
-            if key:
-                found[key] = {
-                    "sha256": sha256,
-                    "path": path,
-                    "folder": where,
-                    "table": str(table.artifact.ref),
-                    "predicted": label,
-                    "confidence": confidence,
-                }
-    return found
+class _Seen:
+    """Where the newest table has the pictures of a file's rows."""
+
+    def __init__(self, table: Predictions | None, wanted: Sequence[Statement]) -> None:
+        self._by_path: dict[str, dict[str, Any]] = {}
+        self._by_content: dict[str, dict[str, Any]] = {}
+        if table is None:
+            return
+        paths, contents = {each.path for each in wanted}, {each.sha256 for each in wanted}
+        place = {"folder": str(table.artifact.manifest["provenance"]["folder"]), "table": str(table.artifact.ref)}
+        for part in range(len(table.parts)):
+            rows = table.read(part, ["path", "sha256", "label", "confidence"])
+            for path, sha256, label, confidence in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+                if sha256 and (path in paths or sha256 in contents):
+                    row = {"path": path, "sha256": sha256, "predicted": label, "confidence": confidence, **place}
+                    self._by_path[path] = row
+                    self._by_content.setdefault(sha256, row)
+
+    def placed(self, given: Statement) -> Statement:
+        """A row with what the table has of it; as it was where that is nothing."""
+        row = self._by_path.get(str(given.path))
+        if given.sha256 and (row is None or row["sha256"] != given.sha256):
+            row = self._by_content.get(given.sha256)
+        return replace(given, **row) if row else given
