@@ -74,7 +74,9 @@ class Numbers:
 
     accuracy, loss: 0 to 1 and nats, None where the predictions are not numbers.
     accuracy_interval: of 95 % confidence.
-    items: how many test images were counted; copies: how many more are copies of these, and were not.
+    items: how many test images were counted.
+    copies: how many more are copies of others, and were not.
+    learned: how many more were not, as the model has learned from the same pixels or from nearly the same.
     per_class: by class.
     confusion_matrix: rows are what items are, columns what they are called; None with many classes.
     most_confused: the largest numbers beside its diagonal.
@@ -91,6 +93,7 @@ class Numbers:
     most_confused: list[Confusion]
     accuracy_interval: tuple[float, float] | None
     copies: int
+    learned: int
     brier: float | None
     top_k: dict[str, float]
     calibration: dict[str, Any] | None
@@ -115,6 +118,7 @@ class Numbers:
             ],
             accuracy_interval=(interval[0], interval[1]) if interval else None,
             copies=document.get("copies", 0),
+            learned=document.get("learned", 0),
             brier=document.get("brier"),
             top_k=document.get("top_k", {}),
             calibration=document.get("calibration"),

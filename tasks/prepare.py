@@ -23,9 +23,10 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
-from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, places_in, read_files
+from tasks.preparing.pictures import check_bad, places_in, read_files
 from tasks.preparing.remote import read_on_cluster
 from tasks.preparing.said import LEFT_OUT, findings, teach, words_of
+from tasks.preparing.sides import SIDES_BY, TEST_SHARE, assign, check_sides
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
 from tasks.requests import Color, Data, PictureSettings, RunOn
 from tasks.shared.deadline import Deadline
@@ -87,7 +88,7 @@ def prepare_folder(
     check_name(name)
     labelled = list_labelled(settings, images)
     said = words_of(store, pictures.labels, pictures.new_classes) if pictures.labels else None
-    listed = digest([labelled.digest, said.digest]) if said else labelled.digest
+    listed = digest([SIDES_BY, labelled.digest, *([said.digest] if said else [])])
     check_bad(settings, images, labelled.bad, len(labelled.entries), pictures.max_bad)  # before hours of work
     size = pictures.image_size or IMAGE_SIZE
     spec = ImageSpec(size, size, CHANNELS[pictures.color])

@@ -29,13 +29,15 @@ class Compared:
 class LeftOut:
     """The test images that do not count.
 
-    copies: images that have the content of another one; seen: contents that one of the models has learned from;
-    unknown: datasets of the models that can't be read, so that nobody knows what was learned from them.
+    copies: images that have the content of another one; seen: contents that one of the models has learned from; near:
+    those that are nearly the same as one of these; unknown: datasets of the models that can't be read, so that nobody
+    knows what was learned from them.
     """
 
     copies: int
     seen: int
     unknown: list[str]
+    near: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ _FLAT = ("metrics", "accuracy", "loss", "items", "test_split", "decisions")
 
 
 def _part(kind: Any, numbers: Mapping[str, Any]) -> Any:
-    return kind(**{field.name: numbers[field.name] for field in fields(kind)})
+    return kind(**{field.name: numbers[field.name] for field in fields(kind) if field.name in numbers})
 
 
 @dataclass(frozen=True)

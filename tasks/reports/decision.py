@@ -68,6 +68,12 @@ def _left_out(left_out: LeftOut | None, compared: Compared) -> Iterator[str]:
     if left_out and left_out.seen:
         verb = "is" if left_out.seen == 1 else "are"
         yield f"One of the models has learned from {many(left_out.seen, 'test image')}, which {verb} left out."
+    if left_out and left_out.near:
+        verb = "is" if left_out.near == 1 else "are"
+        yield (
+            f"{many(left_out.near, 'test image')} {verb} nearly the same as a picture that one of the models has "
+            f"learned from, and {verb} left out."
+        )
     if compared.uncompared:
         names = cell(", ".join(compared.uncompared))
         yield f"**No test image is left of {names}:** look at what the challenger says of some."

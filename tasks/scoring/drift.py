@@ -18,8 +18,9 @@ from artifacts.shards import Part
 from artifacts.store import Artifact, Store
 from tasks.reports.scoring import Summary, read_part
 from tasks.scoring.job import Job
-from tasks.shared.embedding import Embedding, contents_of
+from tasks.shared.embedding import Embedding
 from tasks.shared.looks import Picture, embedding_of, features_of, stands_on_backbone
+from tasks.vision.duplicates import contents_of
 from tasks.vision.lite0 import FEATURES
 from tasks.vision.stability import Shift
 

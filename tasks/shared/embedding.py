@@ -1,9 +1,6 @@
 """Pictures -> features of a backbone: those on record are taken over, and the others embedded and put on record."""
 
-import hashlib
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +14,7 @@ from artifacts.features import Features
 from artifacts.store import Store
 from tasks.shared.backbones import backbone_for
 from tasks.shared.watching import OnRows
+from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import FEATURES, fold
 from tasks.vision.processor import Precision, precision
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from tasks.vision.backbone import Embedder
 
 EMBEDDING = 1  # raise it when the same pixels and backbone give other features: all is then embedded anew
-_HASHED = 256  # pictures that a thread hashes in one go
 
 
 class View(NamedTuple):
@@ -123,13 +120,3 @@ def missing_features(store: Store, embedding: Embedding, images: np.ndarray, mir
 def _missing(features: Features, contents: list[bytes]) -> np.ndarray:
     first = {content: item for item, content in reversed(list(enumerate(contents)))}
     return np.array(sorted(item for content, item in first.items() if content not in features), np.int64)
-
-
-def contents_of(images: np.ndarray) -> list[bytes]:
-    """The SHA-256 of each picture's pixels."""
-
-    def hashes(start: int) -> list[bytes]:
-        return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images[start : start + _HASHED]]
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return [each for part in threads.map(hashes, range(0, len(images), _HASHED)) for each in part]

@@ -19,8 +19,9 @@ from artifacts.store import Store
 from tasks.cluster.actor import Receipt
 from tasks.cluster.conducting import carry_out
 from tasks.cluster.sharing import shared_document
-from tasks.shared.embedding import Embedding, View, contents_of
+from tasks.shared.embedding import Embedding, View
 from tasks.shared.watching import OnRows, Watch
+from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import FEATURES
 
