@@ -546,3 +546,35 @@ def test_another_runtime_gives_the_same_answers(trained, tmp_path, file_format):
     assert exported.max_difference <= 1e-5
     about = json.loads((tmp_path / "graph/lookbook.json").read_text())
     assert about["input"]["shape"] == [None, 64, 64, 3]
+
+
+def with_bfloat16(monkeypatch):
+    """What a processor with instructions for it computes in; others compute the same more slowly."""
+    monkeypatch.setattr("tasks.vision.processor._cpu_info", lambda wanted: "avx512_bf16")
+
+
+@pytest.mark.slow
+def test_an_export_is_compared_with_what_predict_answers(store, tmp_path, monkeypatch):
+    with_bfloat16(monkeypatch)
+    sides = []
+    for items, seed in ((40, 0), (60, 1)):  # noise, of which no model can be sure
+        noise = np.random.default_rng(seed).integers(0, 255, (items, 64, 64, 3), dtype=np.uint8)
+        sides.append(dataclasses.replace(draw(items, seed), images=noise))
+    drawn = publish(store, *sides)
+    ref = train(store, drawn, dataclasses.replace(TRAINING, precision="auto"))
+    assert weights.load(store, ref).precision == "bfloat16"
+    exported = export(store, ref, "saved-model", tmp_path / "graph")
+    images = np.asarray(datasets.load(store, drawn).test.images)
+    answered = model.load(store, ref).predict(images)
+    graph = tf.saved_model.load(str(tmp_path / "graph")).signatures["serving_default"]
+    found = graph(images=tf.constant(images))["probabilities"].numpy()
+    assert exported.max_difference == pytest.approx(np.abs(found - answered).max(), abs=1e-5)
+    assert exported.max_difference > 1e-3
+    assert exported.other_labels == (found.argmax(1) != answered.argmax(1)).sum()
+    checked = json.loads((tmp_path / "graph/lookbook.json").read_text())["checked"]
+    assert checked["max_difference"] == exported.max_difference
+    assert checked["other_labels"] == exported.other_labels
+    assert checked["why"] == exported.why
+    assert exported.why.startswith(
+        "predict computes the pretrained network in bfloat16 on this processor, the graph in float32; computed alike"
+    )

@@ -239,12 +239,13 @@ def copied(result: dict[str, Any]) -> None:
 
 
 def export(result: dict[str, Any]) -> None:
+    others = f"{result['other_labels']:,} other labels" if result["other_labels"] else "the same labels"
     facts = {
         "weights": result["weights"],
         "graph": text_of(result["path"]),
         "beside it": "labels.txt, lookbook.json",
-        "checked": f"{result['images']:,} test images: the same labels, probabilities differ by at most "
-        f"{result['max_difference']:.1e}",
+        "checked": f"{result['images']:,} test images: {others}, probabilities differ from those of predict by at most "
+        f"{result['max_difference']:.1e}" + (f" ({result['why']})" if result["why"] else ""),
         "size": f"{result['bytes']:,} bytes",
         "seconds": f"{result['seconds']:.1f}",
     }
