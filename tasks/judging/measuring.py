@@ -59,6 +59,7 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
             **evaluation.draw(measured, learned_from, data, Numbers.from_document(numbers), probabilities, counted),
             **lessons(data, probabilities, predict),
         },
+        counted=fair.counted if learned else None,
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
 
