@@ -31,8 +31,10 @@ from tasks.shared import model
 from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.shared.embedding import Embedding, embed
 from tasks.train import train_weights
+from tasks.vision import processor
 from tasks.vision.backbone import Embedder, features
 from tasks.vision.device import tf
+from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import CLASSIFIER, FEATURES, FOLDED, fold
 from tasks.vision.recipes import fine_tuning, settings_for
@@ -578,3 +580,26 @@ def test_an_export_is_compared_with_what_predict_answers(store, tmp_path, monkey
     assert exported.why.startswith(
         "predict computes the pretrained network in bfloat16 on this processor, the graph in float32; computed alike"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["by an older Lookbook", "by another processor", "by another TensorFlow"])
+def test_features_whose_bits_may_be_others_are_not_learned_from(store, drawn, trained, monkeypatch, made):
+    """Whatever is on record: the same data, settings, seed and machine give the same weights."""
+    backbone = backbones.load(store, pretrained.add_package(store))
+    embedding = Embedding(backbone, SPEC, "float32", "/CPU:0")
+    images = datasets.load(store, drawn).train.images
+    found = embedding.embedder(images) * np.float32(1.01)  # so that it shows
+    with monkeypatch.context() as elsewhere:
+        if made == "by another processor":
+            elsewhere.setattr(processor, "instructions", lambda: "avx2")
+        elif made == "by another TensorFlow":
+            elsewhere.setattr(processor, "version", lambda package: "2.30.0")
+        machine = {} if made == "by an older Lookbook" else {"computed_by": embedding.computed_by}
+        with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES, **machine) as features:
+            features.add_pictures(contents_of(images), found)
+    counted = Counted(monkeypatch)
+    assert train(store, drawn) == trained.ref
+    assert counted.pictures == 40
+    assert train(store, drawn) == trained.ref
+    assert counted.pictures == 40, "its own are taken over"

@@ -238,7 +238,7 @@ def _test_split(store: Store, weights: Ref, dataset: str) -> np.ndarray | None:
     """The weights' probabilities of what counts of their own test split, float32 [items, classes]."""
     with suppress(Corrupt):  # a report is no reason to fail; `lookbook verify` tells
         if found := metrics.find(store, weights, dataset):
-            return found.probabilities()[found.counted()]
+            return np.asarray(found.probabilities()[found.counted()])
     return None
 
 

@@ -89,7 +89,8 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
 
 
 def _on_record(store: Store, embedding: Embedding, images: np.ndarray) -> np.ndarray:
-    """Features of some of a side's pictures, the same ones each time: float32 [some, FEATURES]."""
+    """Features of some of a side's pictures, the same ones each time: float32 [some, FEATURES]. Whichever machine made
+    them: a distance has no use for their last bits."""
     items = np.sort(np.random.default_rng(0).permutation(len(images))[:_LEARNED_FROM])
     contents = contents_of(images[items])
     with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES) as features:

@@ -10,6 +10,7 @@ import numpy as np
 from artifacts import backbones
 from artifacts.backbones import Backbone
 from artifacts.dataset import Dataset
+from artifacts.disk import Disk
 from artifacts.features import Features
 from artifacts.store import Store
 from tasks.shared.backbones import backbone_for
@@ -17,7 +18,7 @@ from tasks.shared.watching import OnRows
 from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import FEATURES, fold
-from tasks.vision.processor import Precision, precision
+from tasks.vision.processor import Precision, arithmetic, precision
 from tasks.vision.recipes import Device, TrainingSettings
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Embedding:
         return Embedder(fold(self.backbone.tensors), self.precision, self.place, self.processors)
 
     def decided_by(self, mirrored: bool) -> dict[str, Any]:
-        """All that decides features, beside the pixels."""
+        """What decides features, beside the pixels and but for their last bits."""
         return {
             "backbone": str(self.backbone.ref),
             "image": [self.spec.height, self.spec.width, self.spec.channels],
@@ -66,6 +67,18 @@ class Embedding:
             "view": "mirrored" if mirrored else "plain",
             "embedding": EMBEDDING,
         }
+
+    @property
+    def computed_by(self) -> dict[str, Any]:
+        """What decides the last bits of features that are made here."""
+        from tasks.vision import device as devices
+
+        place = self.place if self.place == "/CPU:0" else devices.describe(self.place)
+        return {"device": place, **arithmetic()}
+
+    def kept(self, disk: Disk, mirrored: bool, *, earlier: bool = True) -> Features:
+        """The features on record that have the bits that this machine gives. earlier: as Features has it."""
+        return Features(disk, self.decided_by(mirrored), FEATURES, computed_by=self.computed_by, earlier=earlier)
 
 
 def embedding_for(
@@ -98,7 +111,7 @@ def embed(
     Raises StoreError when the disk refuses.
     """
     contents = contents_of(images)
-    with Features(store.disk, embedding.decided_by(mirrored), FEATURES) as features:
+    with embedding.kept(store.disk, mirrored) as features:
         missing = _missing(features, contents)
         on_pictures(len(images) - len(missing), 0, len(images) - len(missing))
         if len(missing):
@@ -113,7 +126,7 @@ def embed(
 
 def missing_features(store: Store, embedding: Embedding, images: np.ndarray, mirrored: bool) -> np.ndarray:
     """Which of the pictures have no features on record, each content once: int64."""
-    with Features(store.disk, embedding.decided_by(mirrored), FEATURES) as features:
+    with embedding.kept(store.disk, mirrored) as features:
         return _missing(features, contents_of(images))
 
 
