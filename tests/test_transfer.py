@@ -21,6 +21,7 @@ from artifacts.features import Features
 from artifacts.lineage import lineage
 from artifacts.settings import Settings
 from artifacts.store import Store
+from flows.retrain import _trained_so
 from tasks.embed import embed_dataset
 from tasks.export import export
 from tasks.judging.measuring import evaluate_weights
@@ -471,6 +472,7 @@ import resource, sys
 from pathlib import Path
 from artifacts.refs import Ref
 from artifacts.store import Store
+from flows.retrain import _trained_so
 from tasks.embed import embed_dataset
 from tasks.export import export
 from tasks.shared.deadline import Deadline
@@ -603,3 +605,17 @@ def test_features_whose_bits_may_be_others_are_not_learned_from(store, drawn, tr
     assert counted.pictures == 40
     assert train(store, drawn) == trained.ref
     assert counted.pictures == 40, "its own are taken over"
+
+
+@pytest.mark.slow
+def test_a_training_on_another_backbone_repeats_none(trained, backbone, tmp_path):
+    """So `if_unchanged: stop` does not stop it."""
+    from safetensors.numpy import save_file
+
+    asked = (trained.store, trained.ref, str(trained.dataset), TRAINING)
+    assert _trained_so(*asked)
+    save_file(dict(backbone.tensors), tmp_path / "mine.safetensors")
+    pretrained.add_backbone(trained.store, str(tmp_path / "mine.safetensors"))
+    assert not _trained_so(*asked)
+    pretrained.add_backbone(trained.store, "efficientnet-lite0")
+    assert _trained_so(*asked)

@@ -262,9 +262,10 @@ def backbones(result: list[dict[str, Any]]) -> None:
     if not result:
         print_out("no pretrained network yet; [bold]lookbook backbone add efficientnet-lite0[/] takes one over")
         return
-    table = table_of("backbone", "licence", "source")
+    table = table_of("backbone", "for new weights", "licence", "source")
     for each in result:
-        table.add_row(each["ref"], text_of(each["licence"]), text_of(each["source"]))
+        chosen = "yes" if each["chosen"] else ""
+        table.add_row(each["ref"], chosen, text_of(each["licence"]), text_of(each["source"]))
     print_out(table)
 
 
