@@ -81,7 +81,7 @@ def decide_promotion(store: Store, challenger: Ref, gate: Gate, run: str | None 
             )
         if unfair := withdrawn(store, events, weights) or differing(store, champion, weights):
             return _keep(champion, weights, unfair, grounds)
-        fair = fair_test(store, test, (champion, weights))
+        fair = fair_test(store, dataset, (champion, weights))
         grounds = replace(grounds, left_out=LeftOut(fair.copies, fair.seen, fair.unknown, fair.near))
         if not fair.enough:
             return _keep(champion, weights, too_few(fair, weights), grounds)

@@ -2,7 +2,8 @@
 nearly so, and each content once."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -49,23 +50,43 @@ class FairTest:
         return self.items if len(self.items) else self.every
 
 
-def fair_test(store: Store, test: Split, models: Iterable[Ref]) -> FairTest:
-    """What of a test split the weights `models` have not learned from. Raises NotFound and Corrupt for the weights."""
+def fair_test(store: Store, dataset: Ref, models: Iterable[Ref]) -> FairTest:
+    """What of a dataset's test split the weights `models` have not learned from. Raises NotFound and Corrupt for the
+    dataset and the weights."""
+    test = datasets.load(store, dataset).test
     known, alike = (np.zeros(len(test.labels), bool) for _ in range(2))
     unknown: list[str] = []
-    for dataset in sorted({str(store.open(model).identity["inputs"]["dataset"]) for model in models}):
+    for learned in sorted({str(store.open(model).identity["inputs"]["dataset"]) for model in models}):
         try:
-            learned = datasets.load(store, Ref.parse(dataset)).train
+            same, near = _in_common(_Pair(dataset, Ref.parse(learned), store))
         except (NotFound, Corrupt):
-            unknown.append(dataset)
+            unknown.append(learned)
             continue
-        known |= _among(test, learned)
-        alike |= _nearly_among(test, learned)
+        known |= same
+        alike |= near
     first = firsts(test.images, test.labels)
     every = np.unique(first)
     seen = np.isin(every, first[known])
-    near = np.isin(every, first[alike]) & ~seen
-    return FairTest(every[~seen & ~near], len(first) - len(every), int(seen.sum()), int(near.sum()), unknown, every)
+    close = np.isin(every, first[alike]) & ~seen
+    return FairTest(every[~seen & ~close], len(first) - len(every), int(seen.sum()), int(close.sum()), unknown, every)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two datasets: whose test split is measured on, and what was learned from. They are equal by what they hold."""
+
+    measured_on: Ref
+    learned_from: Ref
+    store: Store = field(compare=False)
+
+
+@lru_cache(maxsize=8)
+def _in_common(pair: _Pair) -> tuple[np.ndarray, np.ndarray]:
+    """bool [items], twice: which test images were learned from, and which ones nearly. An evaluation and the gate ask
+    for the same in one run, and of thousands of photographs it takes seconds. Raises NotFound and Corrupt."""
+    test = datasets.load(pair.store, pair.measured_on).test
+    learned = datasets.load(pair.store, pair.learned_from).train
+    return _among(test, learned), _nearly_among(test, learned)
 
 
 def _among(test: Split, learned: Split) -> np.ndarray:

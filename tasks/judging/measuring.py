@@ -42,7 +42,7 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
     learned_from = _learned_from(store, measured)
     predict = model.load(store, weights).predict_kept
     probabilities = predict(data.test.images)
-    fair = fair_test(store, data.test, [weights])
+    fair = fair_test(store, dataset, [weights])
     learned = fair.seen + fair.near if len(fair.items) else 0
     counted = fair.counted if len(fair.counted) < len(data.test.labels) else None
     numbers = evaluate(probabilities, data.test.labels, measured.classes, measured.temperature, counted, learned)
