@@ -140,6 +140,9 @@ def prepare_folder(
             labelled, read, rows, reasons = taught.labelled, taught.read, taught.rows, taught.reasons
             kept += taught.decoded
     sides = assign(labelled, read, spec, pictures.split_seed)
+    for row in rows or ():
+        if row["use"] == "added" and (why := sides.bad.get(row["source"])):
+            row["use"], reasons[row["sha256"]] = why.partition(":")[0], why
     items = len(sides.train.labels) + len(sides.test.labels)
     check_bad(settings, images, _not_said(sides.bad), items, pictures.max_bad)
     check_sides(labelled.classes, sides.train, sides.test)
@@ -219,8 +222,12 @@ def _reasons(dataset: Dataset) -> Iterator[str]:
 
 
 def _not_said(bad: Mapping[str, str]) -> dict[str, str]:
-    """Without the files that people's words keep out."""
-    return {path: why for path, why in bad.items() if not why.startswith(f"{LEFT_OUT}:")}
+    """Without the files that people's words keep out, and without labelled pictures that are not the folder's."""
+    return {
+        path: why
+        for path, why in bad.items()
+        if not why.startswith(f"{LEFT_OUT}:") and not path.startswith(datasets.LABELLED)
+    }
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:

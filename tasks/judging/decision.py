@@ -44,7 +44,7 @@ class LeftOut:
 class Grounds:
     """What a decision was made by.
 
-    metrics: the ref of the challenger's evaluation; accuracy, loss, items: its numbers on the whole test split.
+    metrics: the ref of the challenger's evaluation; accuracy, loss, items: its numbers on what counts of the split.
     gate: what was asked of the challenger.
     test_split: some contents of the split, by which it is known again; decisions: how many it has made before.
     run: the id of the flow run that asked.

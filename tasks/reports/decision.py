@@ -51,7 +51,7 @@ def _compared(store: Store, grounds: Grounds, compared: Compared) -> list[str]:
     gains, losses = on_same.gains or 0, on_same.losses or 0
     return [
         table((f"on the same {on_same.items:,} test images", "challenger", "champion before"), [accuracies, *recalls]),
-        table(("on the whole test split", "challenger", "champion before"), whole),
+        table(("on all test images that it has not learned from", "challenger", "champion before"), whole),
         *_left_out(grounds.left_out, compared),
         f"Exactly one of the two is right on {many(gains + losses, 'image')}: the challenger on {gains:,}, the "
         f"champion on {losses:,}. If both were equally good, the challenger would be the right one on as many or more "
