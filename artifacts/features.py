@@ -1,9 +1,11 @@
 """Features of pictures: what a backbone makes of them, kept so that no picture is embedded twice.
 
-    features/<digest>/<sha256>.arrow     a row a picture: the SHA-256 of its pixels, and its features
+    features/<digest>/<machine>/<sha256>.arrow     a row a picture: the SHA-256 of its pixels, and its features
 
-The digest is of all that decides the numbers beside the pixels: backbone, view, precision. So every dataset that holds
-a picture finds its features, whoever embedded it. What is damaged is embedded again.
+The digest is of what decides the numbers beside the pixels: backbone, view, precision. The machine is a digest of what
+decides their last bits: TensorFlow, the processor. So every dataset that holds a picture finds its features, whoever
+embedded it, and a training learns from the same bits whatever else is there. An older Lookbook kept them without a
+machine, directly below the digest: nobody knows which bits these have. What is damaged is embedded again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +29,22 @@ class Features(Segments):
     added is committed.
 
     width: how many features a picture has.
+    computed_by: what decides their last bits; None for features of whatever machine, which are only looked at.
     earlier: whether those on record are taken over, or only added to.
     """
 
-    def __init__(self, disk: Disk, decided_by: Mapping[str, Any], width: int, *, earlier: bool = True) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        decided_by: Mapping[str, Any],
+        width: int,
+        *,
+        computed_by: Mapping[str, Any] | None = None,
+        earlier: bool = True,
+    ) -> None:
         folder = f"{_FOLDER}/{digest(dict(decided_by))}"
+        if computed_by is not None:
+            folder += f"/{digest(dict(computed_by))}"
         schema = pa.schema({"content": pa.binary(_DIGEST_BYTES), "features": pa.list_(pa.float32(), width)})
         super().__init__(disk, folder, schema)
         self._width = width

@@ -74,7 +74,9 @@ class Numbers:
 
     accuracy, loss: 0 to 1 and nats, None where the predictions are not numbers.
     accuracy_interval: of 95 % confidence.
-    items: how many test images were counted; copies: how many more are copies of these, and were not.
+    items: how many test images were counted.
+    copies: how many more are copies of others, and were not.
+    learned: how many more were not, as the model has learned from the same pixels or from nearly the same.
     per_class: by class.
     confusion_matrix: rows are what items are, columns what they are called; None with many classes.
     most_confused: the largest numbers beside its diagonal.
@@ -91,6 +93,7 @@ class Numbers:
     most_confused: list[Confusion]
     accuracy_interval: tuple[float, float] | None
     copies: int
+    learned: int
     brier: float | None
     top_k: dict[str, float]
     calibration: dict[str, Any] | None
@@ -115,6 +118,7 @@ class Numbers:
             ],
             accuracy_interval=(interval[0], interval[1]) if interval else None,
             copies=document.get("copies", 0),
+            learned=document.get("learned", 0),
             brier=document.get("brier"),
             top_k=document.get("top_k", {}),
             calibration=document.get("calibration"),
@@ -162,6 +166,13 @@ class Metrics:
         """bool [items], in the order of the test split: whether the most probable class is the label."""
         return np.asarray(self.probabilities().argmax(axis=1) == self.labels())
 
+    def counted(self) -> np.ndarray:
+        """bool [items], in the order of the test split: what the numbers count. All of it where the model has learned
+        from none, copies too."""
+        if "counted" not in self._items.column_names:
+            return np.ones(len(self._items), bool)
+        return np.asarray(self._items.column("counted").to_numpy())
+
     def labels(self) -> np.ndarray:
         """int32 [items], in the order of the test split."""
         return np.asarray(self._items.column("label").to_numpy())
@@ -183,11 +194,13 @@ def save(
     dataset: Ref,
     report: Callable[[], Mapping[str, bytes]],
     made: Mapping[str, Any],
+    counted: np.ndarray | None = None,
 ) -> Ref:
     """Publish an evaluation of `weights` on the test split of `dataset`.
 
     labels: int32 [items]; probabilities: float32 [items, classes]; report: draws pages and pictures, where the version
-    is not there yet.
+    is not there yet; counted: int64, the places of the items that the numbers count, where others say nothing, as the
+    model has learned from them.
     """
     table = pa.table(
         {
@@ -196,6 +209,8 @@ def save(
             "probabilities": pa.FixedSizeListArray.from_arrays(probabilities.ravel(), probabilities.shape[1]),
         }
     )
+    if counted is not None:
+        table = table.append_column("counted", pa.array(np.isin(np.arange(len(labels)), counted)))
     parquet = io.BytesIO()
     pq.write_table(table, parquet, compression="zstd")
     return store.publish(

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-RetrainWhen = Literal["low_confidence", "class_shift", "confidence_shift", "distance", "errors", "labels"]
+RetrainWhen = Literal[
+    "low_confidence", "low_confidence_rise", "class_shift", "confidence_shift", "distance", "errors", "labels"
+]
 RETRAIN_WHEN: dict[RetrainWhen, float] = {
-    "low_confidence": 0.3,
+    "low_confidence_rise": 0.1,
     "class_shift": 0.25,
     "confidence_shift": 0.25,
     "distance": 1.5,
@@ -79,8 +81,8 @@ class Settings(BaseSettings):
     retrain_when: Annotated[
         dict[RetrainWhen, Annotated[float, Field(ge=0)]],
         Field(
-            description="Above what a retraining is wished for, as JSON: low_confidence, class_shift, "
-            "confidence_shift, distance, errors (of two nights), labels (new ones)."
+            description="Above what a retraining is wished for, as JSON: low_confidence_rise, low_confidence, "
+            "class_shift, confidence_shift, distance, errors (of two tables in a row), labels (new ones)."
         ),
     ] = RETRAIN_WHEN
     notify_url: Annotated[

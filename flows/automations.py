@@ -106,7 +106,7 @@ def _wished(deployment: UUID) -> AutomationCore:
     """Off until somebody switches it on: a retraining costs time, and what it promotes predicts."""
     return AutomationCore(
         name=_RETRAIN,
-        description="Predictions beyond LOOKBOOK_RETRAIN_WHEN two nights, or so many new labels; once a day at most.",
+        description="Two tables in a row beyond LOOKBOOK_RETRAIN_WHEN, or so many new labels; once a day at most.",
         enabled=False,
         trigger=EventTrigger(expect={WISHED}, posture=Posture.Reactive, threshold=1),
         actions=[

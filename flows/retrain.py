@@ -35,6 +35,7 @@ from tasks.reports import retraining
 from tasks.reports.progress import report_key
 from tasks.requests import Data, Gate, RetrainRequest
 from tasks.results import Retrained
+from tasks.shared.backbones import chosen_backbone
 from tasks.shared.deadline import Deadline
 from tasks.shared.folders import check_folder
 from tasks.shared.listing import default_name
@@ -210,9 +211,12 @@ def _trained_before(store: Store, dataset: str, settings: TrainingSettings) -> s
 
 
 def _trained_so(store: Store, weights: Ref, dataset: str, settings: TrainingSettings) -> bool:
+    """Whether a training now would have the data, the settings and the pretrained network that these weights had."""
     with suppress(NotFound, Corrupt):
         identity = store.open(weights).identity
-        return bool(identity["inputs"]["dataset"] == dataset and identity["settings"] == settings.to_dict())
+        inputs = identity["inputs"]
+        stands_so = "backbone" not in inputs or inputs["backbone"] == str(chosen_backbone(store))
+        return bool(inputs["dataset"] == dataset and identity["settings"] == settings.to_dict() and stands_so)
     return False
 
 

@@ -1,13 +1,13 @@
-"""A retraining that is wished for: because what is scored has drifted for two nights, or because people have labelled
-much. Prefect hears it as an event; the automation that then starts `retrain/weekly` is off until somebody switches it
-on.
+"""A retraining that is wished for: because what is scored has drifted in two tables in a row, or because people have
+labelled much. Prefect hears it as an event; the automation that then starts `retrain/weekly` is off until somebody
+switches it on.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from artifacts import aliases
@@ -22,9 +22,9 @@ from tasks.scoring.drift import exceeded, numbers_of
 
 SCORED = "lookbook.scored"
 WISHED = "lookbook.retraining.wished"
-_NIGHTS = timedelta(days=3)  # a night that was left out is none between
 _IN_WORDS = {
     "low_confidence": "share of predictions below 50 % confidence",
+    "low_confidence_rise": "rise of the share of predictions below 50 % confidence",
     "class_shift": "shift of the classes",
     "confidence_shift": "shift of the confidences",
     "distance": "distance from the training pictures",
@@ -33,7 +33,8 @@ _IN_WORDS = {
 
 
 def tell_of_scoring(store: Store, settings: Settings, published: Predictions) -> None:
-    """Emit a table's numbers, and a wish where they are beyond their limits for the second night."""
+    """Emit a table's numbers, and a wish where they are beyond their limits for the second time
+    in a row."""
     from prefect.events import emit_event
 
     ref = published.artifact.ref
@@ -41,10 +42,10 @@ def tell_of_scoring(store: Store, settings: Settings, published: Predictions) ->
     emit_event(event=SCORED, resource=_resource(ref.name), payload={"table": str(ref), **numbers})
     limits = {str(name): limit for name, limit in settings.retrain_when.items()}
     now = exceeded(numbers, limits)
-    before = exceeded(_night_before(store, ref), limits) if now else {}
+    before = exceeded(_table_before(store, ref), limits) if now else {}
     if both := [name for name in now if name in before]:
         figures = ", ".join(f"{_IN_WORDS[name]} {before[name]:g} and {now[name]:g}" for name in both)
-        _wish(store, ref.name, f"{ref.name} drifted two nights: {figures}")
+        _wish(store, ref.name, f"{ref.name} drifted in two tables in a row: {figures}")
 
 
 def wish_for_labels(settings: Settings) -> Callable[[str, int], None]:
@@ -66,14 +67,15 @@ def wish_for_labels(settings: Settings) -> Callable[[str, int], None]:
     return heard
 
 
-def _night_before(store: Store, ref: Ref) -> Mapping[str, float | None]:
-    """The numbers of the newest table of an earlier day; none where it is too long ago."""
+def _table_before(store: Store, ref: Ref) -> Mapping[str, float | None]:
+    """The numbers of the newest other table of an earlier day, however long ago: what is scored again on one day, or
+    found unchanged, is no second sign. None where there is no such table, or it can't be read."""
     today = datetime.now(UTC).date()
     for event in reversed(aliases.history(store.disk, "predictions", ref.name, "latest")):
         day = datetime.fromisoformat(event.at).date()
-        if event.action != "keep" and day < today:
+        if event.action != "keep" and day < today and event.ref != str(ref):
             with suppress(NotFound, Corrupt):
-                return numbers_of(store.open(Ref.parse(event.ref))) if today - day <= _NIGHTS else {}
+                return numbers_of(store.open(Ref.parse(event.ref)))
             return {}
     return {}
 

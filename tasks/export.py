@@ -20,9 +20,11 @@ from artifacts.errors import LookbookError
 from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.shared import model
+from tasks.shared.model import Model
 
 if TYPE_CHECKING:
     from tasks.vision.exporting import Format
+    from tasks.vision.network import Network
 
 CHECKED, CHECKED_BYTES = 1000, 256 << 20  # test images that a graph is compared on, and their bytes at most
 NEEDED = {"saved-model": (), "tflite": (), "onnx": ("onnx", "onnxruntime", "tf2onnx")}  # packages beside TensorFlow
@@ -42,7 +44,9 @@ class Exported:
     folder: where the graph is, with `labels.txt` and `lookbook.json`.
     weights: the ref of the weights.
     images: how many test images the graph was compared on.
-    max_difference: the largest absolute difference of a probability from `predict`.
+    max_difference: the largest absolute difference of a probability from what `predict` answers on this machine.
+    other_labels: for how many of these images `predict` answers another label.
+    why: why they differ, where `predict` computes in another precision than the graph.
     bytes: the size of all files.
     seconds: how long the export took.
     """
@@ -53,6 +57,8 @@ class Exported:
     weights: str
     images: int
     max_difference: float
+    other_labels: int
+    why: str | None
     bytes: int
     seconds: float
 
@@ -63,7 +69,9 @@ class Exported:
 def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Exported:
     """Write the graph of these weights, `labels.txt` and `lookbook.json` to the folder `output`, whole or not at all.
 
-    The graph is loaded back and compared with `predict` on images of the dataset's test split.
+    The graph is loaded back and compared with `predict` on images of the dataset's test split. It computes in float32:
+    where `predict` does so, too, both must agree. Where a pretrained network computes in bfloat16, the graph must agree
+    with that network in float32, and how far it is from `predict` is told.
 
     Raises NotFound, Corrupt, WeightsError, OutputError (before anything is computed where it can be known then), and
     ExportError when the graph's numbers are others.
@@ -74,7 +82,6 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Expor
         dataset = Ref.parse(store.open(ref).identity["inputs"]["dataset"])
         images = _spread(datasets.load(store, dataset).test.images)
         from tasks.vision import device, exporting
-        from tasks.vision.inference import Predictor
 
         device.use_processor()
         device.use_threads(1)
@@ -85,8 +92,9 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Expor
             "lookbook.classes": json.dumps(published.classes),
             "lookbook.image_spec": json.dumps(published.image_spec),
         }
-        exporting.write(network, file_format, folder, notes)
-        largest = exporting.difference(Predictor(network), exporting.load(file_format, folder), images)
+        temperature = published.temperature
+        exporting.write(network, file_format, folder, notes, temperature)
+        checked = _check_graph(network, temperature, model.load(store, ref, device="cpu"), images, file_format, folder)
         _write_beside(
             folder,
             weights=str(ref),
@@ -97,7 +105,8 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Expor
             output={"name": exporting.OUTPUT, "dtype": "float32", "shape": [None, len(published.classes)]},
             classes=published.classes,
             image_spec=published.image_spec,
-            checked={"images": len(images), "max_difference": largest},
+            **_calibrated(temperature, len(published.classes)),
+            checked=asdict(checked),
             versions={name: version(name) for name in ("lookbook", "tensorflow", *NEEDED[file_format])},
         )
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -106,11 +115,66 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Expor
         path=str(target / exporting.FILES[file_format]),
         folder=str(target),
         weights=str(ref),
-        images=len(images),
-        max_difference=largest,
+        images=checked.images,
+        max_difference=checked.max_difference,
+        other_labels=checked.other_labels,
+        why=checked.why,
         bytes=size,
         seconds=round(time.perf_counter() - started, 3),
     )
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What a comparison with `predict` found: the fields of Exported."""
+
+    images: int
+    max_difference: float
+    other_labels: int
+    why: str | None
+
+
+def _check_graph(
+    network: "Network",
+    temperature: float | None,
+    answering: Model,
+    images: np.ndarray,
+    file_format: "Format",
+    folder: Path,
+) -> _Checked:
+    """Compare the graph that was written with what `answering` answers. Raises ExportError.
+
+    network: what was written, in float32; images: uint8 [items, height, width, channels].
+    """
+    from tasks.vision import exporting
+    from tasks.vision.inference import Predictor
+
+    alike = Predictor(network)
+    given = exporting.run(exporting.load(file_format, folder), images, alike.batch)
+    found, answers, why = given[exporting.OUTPUT], answering.predict(images), None
+    if answering.precision == "float32":
+        exporting.difference(answers, found)
+    else:
+        rounding = exporting.difference(alike(images), found)
+        why = (
+            f"predict computes the pretrained network in {answering.precision} on this processor, the graph in "
+            f"float32; computed alike, probabilities differ by at most {rounding:.1e}"
+        )
+    if temperature is not None:  # of the same logits: a batch of them tells
+        some = images[: alike.batch]
+        exporting.difference(Predictor(network, temperature)(some), given[exporting.CALIBRATED][: len(some)])
+    other_labels = np.count_nonzero(answers.argmax(1) != found.argmax(1))
+    return _Checked(len(images), float(np.abs(answers - found).max()), int(other_labels), why)
+
+
+def _calibrated(temperature: float | None, classes: int) -> dict[str, Any]:
+    """What is told of the second output, where there is one."""
+    from tasks.vision.exporting import CALIBRATED
+
+    if temperature is None:
+        return {}
+    of = {"name": CALIBRATED, "dtype": "float32", "shape": [None, classes], "temperature": temperature}
+    return {"calibrated": of}
 
 
 def _write_beside(folder: Path, **about: Any) -> None:

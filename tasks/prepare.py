@@ -23,9 +23,10 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
-from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, places_in, read_files
+from tasks.preparing.pictures import check_bad, places_in, read_files
 from tasks.preparing.remote import read_on_cluster
 from tasks.preparing.said import LEFT_OUT, findings, sides_in, teach, words_of
+from tasks.preparing.sides import SIDES_BY, TEST_SHARE, assign, check_sides
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
 from tasks.requests import Color, Data, PictureSettings, RunOn
 from tasks.shared.deadline import Deadline
@@ -87,7 +88,7 @@ def prepare_folder(
     check_name(name)
     labelled = list_labelled(settings, images)
     said = words_of(store, pictures.labels, pictures.new_classes) if pictures.labels else None
-    listed = digest([labelled.digest, said.digest]) if said else labelled.digest
+    listed = digest([SIDES_BY, labelled.digest, *([said.digest] if said else [])])
     check_bad(settings, images, labelled.bad, len(labelled.entries), pictures.max_bad)  # before hours of work
     size = pictures.image_size or IMAGE_SIZE
     spec = ImageSpec(size, size, CHANNELS[pictures.color])
@@ -144,6 +145,9 @@ def prepare_folder(
             labelled, read, rows, reasons = taught.labelled, taught.read, taught.rows, taught.reasons
             kept += taught.decoded
     sides = assign(labelled, read, spec, pictures.split_seed)
+    for row in rows or ():
+        if row["use"] == "added" and (why := sides.bad.get(row["source"])):
+            row["use"], reasons[row["sha256"]] = why.partition(":")[0], why
     items = len(sides.train.labels) + len(sides.test.labels)
     check_bad(settings, images, _not_said(sides.bad), items, pictures.max_bad)
     check_sides(labelled.classes, sides.train, sides.test)
@@ -222,8 +226,12 @@ def _reasons(dataset: Dataset) -> Iterator[str]:
 
 
 def _not_said(bad: Mapping[str, str]) -> dict[str, str]:
-    """Without the files that people's words keep out."""
-    return {path: why for path, why in bad.items() if not why.startswith(f"{LEFT_OUT}:")}
+    """Without the files that people's words keep out, and without labelled pictures that are not the folder's."""
+    return {
+        path: why
+        for path, why in bad.items()
+        if not why.startswith(f"{LEFT_OUT}:") and not path.startswith(datasets.LABELLED)
+    }
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:

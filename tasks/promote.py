@@ -81,9 +81,9 @@ def decide_promotion(store: Store, challenger: Ref, gate: Gate, run: str | None 
             )
         if unfair := withdrawn(store, events, weights) or differing(store, champion, weights):
             return _keep(champion, weights, unfair, grounds)
-        fair = fair_test(store, test, (champion, weights))
-        grounds = replace(grounds, left_out=LeftOut(fair.copies, fair.seen, fair.unknown))
-        if 2 * len(fair.items) < fair.contents:
+        fair = fair_test(store, dataset, (champion, weights))
+        grounds = replace(grounds, left_out=LeftOut(fair.copies, fair.seen, fair.unknown, fair.near))
+        if not fair.enough:
             return _keep(champion, weights, too_few(fair, weights), grounds)
         if champion not in evaluated:
             evaluated[champion] = metrics.load(store, evaluate_weights(store, champion, dataset))
@@ -136,6 +136,8 @@ def _beside(fair: FairTest, compared: Compared) -> str:
         parts.append(f"copies among the test images, which do not count: {fair.copies:,}")
     if fair.seen:
         parts.append(f"left out, as a model has learned from them: {fair.seen:,}")
+    if fair.near:
+        parts.append(f"left out, as a model has learned from nearly the same pictures: {fair.near:,}")
     if compared.uncompared:
         parts.append(f"no image is left of {', '.join(compared.uncompared)}: look at that yourself")
     if fair.unknown:

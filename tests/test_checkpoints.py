@@ -10,7 +10,7 @@ import pytest
 from commands import answer, complaint
 from safetensors.numpy import save_file
 
-from artifacts import backbones
+from artifacts import aliases, backbones
 from artifacts.errors import Corrupt
 from artifacts.store import Store
 from tasks.shared import backbones as pretrained
@@ -291,6 +291,8 @@ def test_the_commands(lookbook, tmp_path, ours):
     first, second = (backbones.load(store, ref).tensors for ref in store.refs("backbones"))
     for name in SHAPES:
         np.testing.assert_array_equal(first[name], second[name])
+    listed = answer(lookbook("backbone", "list", "--json"))
+    assert [each["chosen"] for each in listed] == [each["ref"] == mine["ref"] for each in listed]
     assert "Apache-2.0" in lookbook("backbone", "list").stdout
     assert answer(lookbook("show", added["ref"], "--json"))["identity"]["facts"]["features"] == 1280
     assert len(answer(lookbook("list", "backbones", "--json"))) == 2
@@ -317,3 +319,25 @@ def test_a_damaged_backbone_is_told(store):
     damage(store.disk.local_path(f"{ref.folder}/weights.safetensors"), b"damaged")
     with pytest.raises(Corrupt, match=r"weights\.safetensors is damaged"):
         backbones.load(store, ref)
+
+
+def test_new_weights_stand_on_what_was_added_last(store, tmp_path, ours):
+    save_file(theirs(ours, _TIMM), tmp_path / "mine.safetensors")
+    used = lambda: pretrained.backbone_for(store, lambda line: None)  # noqa: E731
+    package = pretrained.add_package(store)  # as a training does it, or an older Lookbook did
+    assert used() == package
+    mine = pretrained.add_backbone(store, str(tmp_path / "mine.safetensors"))
+    assert used() == mine
+    assert pretrained.add_backbone(store, "efficientnet-lite0") == package
+    assert used() == package
+    assert pretrained.add_backbone(store, "efficientnet-lite0") == package
+    events = aliases.history(store.disk, "backbones", "transfer", "chosen")
+    assert [event.ref for event in events] == [str(mine), str(package)], "to choose it again is no event"
+    assert store.verify().corrupt == []
+
+
+def test_a_file_that_was_added_first_needs_no_package(store, tmp_path, ours, monkeypatch):
+    save_file(theirs(ours, _TIMM), tmp_path / "mine.safetensors")
+    mine = pretrained.add_backbone(store, str(tmp_path / "mine.safetensors"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert pretrained.backbone_for(store, lambda line: None) == mine

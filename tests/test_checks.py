@@ -128,3 +128,21 @@ def test_fashion_mnist_has_nine_test_images_that_nearly_are_training_images(fash
     assert not {image.tobytes() for image in test.images} & {image.tobytes() for image in train.images}
     assert (len(pairs), len(np.unique(pairs[:, 0]))) == (14, 9)
     assert (train.labels[pairs[:, 1]] == test.labels[pairs[:, 0]]).all()
+
+
+def test_images_that_were_trained_on_before_in_another_file_are_told(store):
+    before = published(store, make(200, 1), make(40, 2))
+    test = make(40, 2)
+    test.images[5] = before.train.images[9]
+    told = found(make(200, 5), test, before=before)
+    assert told["moved"].startswith("1 image to test with that ")
+
+
+def test_images_are_the_same_only_where_all_their_pixels_are():
+    ours, theirs = make(30, 1).images, make(50, 2).images
+    theirs[:10] = ours[5:15]
+    theirs[10:20] = ours[15:25]
+    theirs[10:20, 7, 7] ^= 1  # a pixel of which the first look sees nothing
+    assert np.flatnonzero(duplicates.also_among(ours, theirs)).tolist() == list(range(5, 15))
+    assert not duplicates.also_among(ours, theirs[:, :8]).any()
+    assert not duplicates.also_among(ours, theirs[:0]).any()

@@ -70,6 +70,55 @@ def exported(trained, tmp_path_factory):
     }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_graph_has_the_calibrated_probabilities_beside_those_of_predict(trained, tmp_path, file_format):
+    store, like = trained.store, weights.load(trained.store, trained.refs["dense"])
+    ref = weights.save(
+        store, "fashion-mnist", tensors=like.tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings=like.settings, dataset=trained.dataset, temperature=2.5, made={},
+    )  # fmt: skip
+    result = export(store, ref, file_format, tmp_path / "graph")
+    for name, expected in (
+        ("probabilities", model.load(store, ref).predict(trained.images)),
+        ("probabilities_calibrated", model.load(store, ref, temperature=2.5).predict(trained.images)),
+    ):
+        found = OUTPUTS[file_format](result.path, trained.images)[name]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    about = json.loads((tmp_path / "graph/lookbook.json").read_text())
+    assert about["output"]["name"] == "probabilities"
+    assert about["calibrated"] == {
+        "name": "probabilities_calibrated", "dtype": "float32", "shape": [None, 10], "temperature": 2.5
+    }  # fmt: skip
+    if file_format == "saved-model":
+        found = run_saved_model(result.path, trained.images, tmp_path)
+        np.testing.assert_allclose(found, model.load(store, ref).predict(trained.images), rtol=0, atol=1e-5)
+
+
+def saved_model_outputs(path, images):
+    from tasks.vision.device import tf
+
+    found = tf.saved_model.load(path).signatures["serving_default"](images=tf.constant(images))
+    return {name: each.numpy() for name, each in found.items()}
+
+
+def tflite_outputs(path, images):
+    from ai_edge_litert.interpreter import Interpreter
+
+    return Interpreter(path).get_signature_runner("serving_default")(images=images)
+
+
+def onnx_outputs(path, images):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path)
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+OUTPUTS = {"saved-model": saved_model_outputs, "tflite": tflite_outputs, "onnx": onnx_outputs}
+
+
 def run_saved_model(path, images, top):
     np.save(top / "images.npy", images)
     program = [sys.executable, Path(__file__).with_name("c_api.py"), path, top / "images.npy", top / "found.npy"]
@@ -133,7 +182,10 @@ def test_what_is_beside_the_graph(exported, trained, architecture, file_format):
     assert about["dataset"] == str(trained.dataset)
     assert about["input"] == {"name": "images", "dtype": "uint8", "shape": [None, 28, 28, 1]}
     assert about["output"] == {"name": "probabilities", "dtype": "float32", "shape": [None, 10]}
-    assert about["checked"] == {"images": 1000, "max_difference": result.max_difference}
+    assert about["checked"] == {
+        "images": 1000, "max_difference": result.max_difference, "other_labels": 0, "why": None
+    }  # fmt: skip
+    assert "calibrated" not in about, "these weights have no temperature"
     assert folder / about["file"] == Path(result.path)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) == result.bytes
@@ -193,7 +245,8 @@ def test_colour_pictures_of_an_odd_size(tmp_path, architecture, file_format):
     network = make_network(architecture, ImageSpec(height=13, width=9, channels=3), 4, seed=1)
     images = np.random.default_rng(0).integers(0, 256, (70, 13, 9, 3), dtype=np.uint8)
     exporting.write(network, file_format, tmp_path, {})
-    assert exporting.difference(Predictor(network), exporting.load(file_format, tmp_path), images) <= 1e-6
+    found = exporting.run(exporting.load(file_format, tmp_path), images, batch=64)["probabilities"]
+    assert exporting.difference(Predictor(network)(images), found) <= 1e-6
     path = str(tmp_path / exporting.FILES[file_format])
     (tmp_path / "scratch").mkdir()
     found = RUNTIMES[file_format](path, images, tmp_path / "scratch")
@@ -249,21 +302,21 @@ def test_a_graph_whose_numbers_are_others_is_not_exported(trained, tmp_path, mon
 
 
 def test_what_counts_as_other_numbers():
-    from tasks.vision.exporting import compare
+    from tasks.vision.exporting import difference
 
     table = np.array([[0.25, 0.75], [0.5, 0.5]], np.float32)
-    assert compare(table, table) == 0
-    assert compare(table, table + np.float32(9e-6)) == pytest.approx(9e-6, rel=0.01)
+    assert difference(table, table) == 0
+    assert difference(table, table + np.float32(9e-6)) == pytest.approx(9e-6, rel=0.01)
     with pytest.raises(ExportError, match="difference of 2e-05 and 0 other labels among 2"):
-        compare(table, table + np.float32(2e-5))
+        difference(table, table + np.float32(2e-5))
     with pytest.raises(ExportError, match="and 1 other labels"):
-        compare(table, table + np.array([[0, 0], [0, 1e-6]], np.float32))
+        difference(table, table + np.array([[0, 0], [0, 1e-6]], np.float32))
     with pytest.raises(ExportError, match="difference of nan"):
-        compare(table, table * np.array([[1, 1], [1, np.nan]], np.float32))
+        difference(table, table * np.array([[1, 1], [1, np.nan]], np.float32))
     with pytest.raises(ExportError, match=r"expected probabilities float32 \[2, 2\].*found float32 \[2, 1\]"):
-        compare(table, table[:, :1])
+        difference(table, table[:, :1])
     with pytest.raises(ExportError, match="found float64"):
-        compare(table, table.astype(np.float64))
+        difference(table, table.astype(np.float64))
 
 
 def test_a_dataset_that_is_damaged_or_gone(store, shapes, shapes_dataset, tmp_path):

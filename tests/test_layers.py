@@ -60,7 +60,8 @@ ABSENT = {
     "tasks.vision.decoder": ("prefect", "tensorflow", "artifacts.store", "pyarrow", "pydantic"),
     "artifacts.lineage": ("prefect", "tensorflow", "pyarrow", "numpy"),
     "artifacts.dataset artifacts.weights artifacts.metrics tasks.shared.model tasks.predict tasks.export "
-    "tasks.preparing.labelled tasks.preparing.pictures tasks.preparing.checks": ("prefect", "tensorflow"),
+    "tasks.preparing.labelled tasks.preparing.pictures tasks.preparing.sides "
+    "tasks.preparing.checks": ("prefect", "tensorflow"),
     "tasks.reports.evaluation tasks.reports.decision": ("prefect", "tensorflow", "matplotlib"),
     "artifacts.dataset artifacts.weights": ("tasks",),
     " ".join(each for each in MODULES if each not in WITH_TENSORFLOW): ("tensorflow",),

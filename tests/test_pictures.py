@@ -1,6 +1,7 @@
 """pytest tests/test_pictures.py: labelled pictures become a dataset; they keep their side, and are read once."""
 
 import dataclasses
+import hashlib
 import os
 import shutil
 import subprocess
@@ -18,9 +19,11 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import prepare as stage
 from tasks.prepare import prepare_folder
+from tasks.preparing import sides as dealing
 from tasks.preparing.checks import BlankPictures
 from tasks.preparing.labelled import LabelError
-from tasks.preparing.pictures import TEST_SHARE, TooFewPictures, TooManyBad, lot
+from tasks.preparing.pictures import TooManyBad
+from tasks.preparing.sides import TEST_SHARE, TooFewPictures, lot
 from tasks.requests import PictureSettings
 from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.shared.listing import FolderError
@@ -143,7 +146,7 @@ def test_a_picture_keeps_its_side_when_others_arrive_and_equal_ones_share_it(sto
     for one, other in ((train, more_test), (test, more_train)):
         assert not {f"{path}.copy.png" for path in one} & set(other)
     [told] = [each["text"] for each in dataset.load(store, more).findings if each["check"] == "copies"]
-    assert told == "20 files have the content of another one; it is on the same side"
+    assert told == "20 files have the pixels of another one; they are on the same side"
 
 
 def test_another_seed_splits_otherwise_and_the_same_again_alike(store, folder, prepared):
@@ -411,3 +414,76 @@ def test_a_deadline_ends_the_reading(store, folder):
         prepare_folder(store, settings, "root:", PictureSettings(**SIZE), "pictures", Deadline(hours=1, until=0))
     assert list(store.refs()) == []
     assert not list(store.disk.list("staging/scratch"))
+
+
+def save_again(path, kind="bmp"):
+    """The same picture as another file: of the same pixels, or as `jpg` of nearly the same ones."""
+    again = path.with_suffix(f".{kind}")
+    Image.open(path).save(again, **({"quality": 90} if kind == "jpg" else {}))
+    return again
+
+
+def pixels_of(split):
+    return {image.tobytes() for image in split.images}
+
+
+def test_pictures_with_the_same_pixels_share_a_side_whatever_their_files_are(store, folder, prepared):
+    for path in [*folder.glob("*/*.png")]:
+        save_again(path)
+    data = dataset.load(store, prepare(store, folder))
+    train, test = pixels_of(data.train), pixels_of(data.test)
+    assert not train & test
+    assert 10 < len(test) < 50, "copies make the share that is tested with no larger"
+    assert (len(train) + len(test), len(data.train.labels) + len(data.test.labels)) == (200, 400)
+    [told] = [each["text"] for each in data.findings if each["check"] == "copies"]
+    assert told == "200 files have the pixels of another one; they are on the same side"
+
+
+def test_a_picture_keeps_its_side_unless_a_copy_decides(store, folder, prepared):
+    """Its copies' files decide together, the one with the smallest SHA-256: most pictures stay."""
+    before = dict.fromkeys(sides(store, prepared)[1], "test")
+    again = [save_again(path) for path in sorted(folder.glob("dark/*.png"))]
+    train, test = sides(store, prepare(store, folder))
+    light = {path for path in test if path.startswith("light")}
+    assert light == {path for path in before if path.startswith("light")}, "what has no copies stays"
+    for path in again:
+        files = [path.with_suffix(".png"), path]
+        digests = sorted(hashlib.sha256(each.read_bytes()).hexdigest() for each in files)
+        expected = test if lot(digests[0], 0) < TEST_SHARE else train
+        assert all(str(each.relative_to(folder)) in expected for each in files)
+
+
+def test_one_picture_under_two_labels_is_known_by_its_pixels(store, folder):
+    again = save_again(folder / "dark/000.png")
+    again.rename(folder / "light/again.bmp")
+    bad = dataset.load(store, prepare(store, folder)).bad
+    why = "conflicting: the same content is labelled dark and light"
+    assert bad == {"dark/000.png": why, "light/again.bmp": why}
+
+
+def test_a_copy_of_a_picture_that_is_tested_with_is_not_learned_from(store, drawn, tmp_path):
+    top = tmp_path / "given"
+    for side, chosen in (("train", range(80)), ("test", range(80, 100))):
+        for name in ("dark", "light"):
+            (top / side / name).mkdir(parents=True)
+            for index in chosen:
+                shutil.copy(drawn / name / f"{index:03d}.png", top / side / name)
+    save_again(top / "test/dark/085.png").rename(top / "train/dark/again.bmp")
+    data = dataset.load(store, prepare(store, top))
+    assert data.bad == {
+        "train/dark/again.bmp": "duplicate: test/dark/085.png, which is tested with, has the same content"
+    }
+
+
+def test_sides_that_were_dealt_by_files_are_dealt_anew_and_nothing_is_decoded(store, folder, monkeypatch):
+    """What an earlier Lookbook put on record is no answer any more: copies may be on both of its sides."""
+    for path in [*folder.glob("dark/*.png")]:
+        save_again(path)
+    with monkeypatch.context() as older:
+        older.setattr(dealing, "_contents", lambda read, items: {item: read.files[item].sha256 for item in items})
+        older.setattr(stage, "SIDES_BY", "files")
+        leaking = dataset.load(store, prepare(store, folder))
+    assert pixels_of(leaking.train) & pixels_of(leaking.test)
+    mended = dataset.load(store, prepare(store, folder))
+    assert not pixels_of(mended.train) & pixels_of(mended.test)
+    assert decoded(store, mended.artifact.ref) == 0

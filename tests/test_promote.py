@@ -478,3 +478,54 @@ def test_weights_are_only_measured_on_what_they_are_meant_for(store, shapes_data
     )  # fmt: skip
     with pytest.raises(Mismatch, match=r"tells 3 classes apart; .* has 3 \(differing: line, star\). Retrain, or name"):
         evaluate_weights(store, ref, data)
+
+
+def leaking(shapes, leaked, brighter):
+    """Splits of files whose first test images have a picture to train on, `brighter` by so much, in other files."""
+    train, test = numbered(shapes["train"], range(300)), numbered(shapes["test"], range(300, 360))
+    images = np.concatenate([train.images, np.minimum(test.images[:leaked], 255 - brighter) + np.uint8(brighter)])
+    labels = np.concatenate([train.labels, test.labels[:leaked]])
+    names = [*train.sources, *(f"again {place}" for place in range(leaked))]
+    return {"train": dataset.Split(images, labels, names, names), "test": test}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("brighter", "left_out"), [(0, "seen"), (2, "near")])
+def test_what_was_learned_from_in_another_file_counts_neither_in_accuracy_nor_in_the_gate(
+    store, shapes_dataset, shapes, brighter, left_out
+):
+    sound = publish(store, shapes_dataset, **leaking(shapes, 0, 0))
+    leaky = publish(store, shapes_dataset, **leaking(shapes, 25, brighter))
+    assert decide(store, save(store, sound, 0, weak=True), sound).action == "promote"
+    challenger = save(store, leaky, 1)
+    measured = metrics.load(store, evaluate_weights(store, challenger, leaky))
+    assert (measured.numbers.items, measured.numbers.learned) == (35, 25)
+    assert measured.numbers.accuracy == measured.hits()[25:].mean()
+    assert (
+        "(25 more are the same, or nearly, as training images, not counted)"
+        in measured.artifact.read("report.html").decode()
+    )
+    assert measured.counted().tolist() == [False] * 25 + [True] * 35
+    event = decide(store, challenger, leaky)
+    assert (event.numbers["items"], event.numbers[left_out]) == (35, 25)
+    told = "a model has learned from them: 25" if left_out == "seen" else "learned from nearly the same pictures: 25"
+    assert told in event.reason
+    assert "25 test images" in report(store, event)
+    clean = metrics.load(store, evaluate_weights(store, save(store, sound, 1), sound))
+    assert (clean.numbers.items, "learned" in clean.document, clean.counted().all()) == (60, False, True)
+
+
+@pytest.mark.slow
+def test_where_all_is_learned_from_a_number_is_told_and_nothing_promoted(store, shapes_dataset, shapes):
+    splits = leaking(shapes, 60, 2)
+    data = publish(store, shapes_dataset, **splits)
+    assert decide(store, save(store, data, 0, weak=True), data).numbers["items"] == 60, "the first is champion"
+    event = decide(store, save(store, data, 1), data)
+    assert event.action == "keep"
+    assert "from nearly the same pictures as 60, which leaves fewer than half" in event.reason
+
+
+def test_decisions_of_an_earlier_lookbook_are_read():
+    numbers = dict.fromkeys(("metrics", "accuracy", "loss", "items", "test_split", "decisions"), 0)
+    numbers |= {**dataclasses.asdict(Gate()), "copies": 1, "seen": 2, "unknown": []}
+    assert Grounds.from_numbers(numbers).left_out.near == 0

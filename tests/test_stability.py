@@ -6,7 +6,7 @@
 import numpy as np
 import pytest
 
-from tasks.vision.stability import LITTLE, MUCH, shift, stability_index
+from tasks.vision.stability import LITTLE, MUCH, median_ratio, rise, shift, stability_index
 
 HUNDRED = "a hundred classes, a few of them often"
 EQUAL = np.full(10, 0.1)
@@ -69,3 +69,28 @@ def main():
 
 if __name__ == "__main__":
     main()
+
+
+@pytest.mark.parametrize("size", [60, 1_000])
+@pytest.mark.parametrize(("tested", "unsure"), [(20, 0.31), (60, 0.4), (430, 0.48), (10_000, 0.02)])
+def test_a_share_of_a_small_or_hard_set_seldom_rises_without_a_reason(tested, unsure, size):
+    """One table in a hundred may; of 400 with the chance 0.01, more than 12 would be a rise in one of 10,000 tests."""
+    random = np.random.default_rng(tested + size)
+    pairs = [(int(random.binomial(tested, unsure)), int(random.binomial(size, unsure))) for _ in range(400)]
+    assert sum(rise((hits, tested), (found, size)) > 0 for hits, found in pairs) <= 12
+
+
+def test_a_share_that_rose_is_told_by_how_much():
+    assert rise((44, 430), (300, 1_000)) == pytest.approx(0.3 - 44 / 430)
+    assert rise((44, 430), (60, 1_000)) == 0, "it fell"
+    assert rise((1, 5), (3, 5)) == 0, "so few may be chance"
+    assert rise((20, 10_000), (2_000_000, 2_000_000_000)) == 0, "more than NumPy draws from"
+
+
+@pytest.mark.parametrize(("tested", "size"), [(10, 60), (60, 200), (430, 200)])
+def test_a_median_seldom_rises_without_a_reason(tested, size):
+    random = np.random.default_rng(tested)
+    samples = [(random.gamma(3, size=tested), random.gamma(3, size=size)) for _ in range(200)]
+    assert sum(median_ratio(*pair) > 1 for pair in samples) <= 8
+    far = [(random.gamma(3, size=tested), 2.5 * random.gamma(3, size=size)) for _ in range(20)]
+    assert sum(median_ratio(*pair) > 1.5 for pair in far) >= 18

@@ -21,6 +21,7 @@ from artifacts.features import Features
 from artifacts.lineage import lineage
 from artifacts.settings import Settings
 from artifacts.store import Store
+from flows.retrain import _trained_so
 from tasks.embed import embed_dataset
 from tasks.export import export
 from tasks.judging.measuring import evaluate_weights
@@ -31,8 +32,10 @@ from tasks.shared import model
 from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.shared.embedding import Embedding, embed
 from tasks.train import train_weights
+from tasks.vision import processor
 from tasks.vision.backbone import Embedder, features
 from tasks.vision.device import tf
+from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import CLASSIFIER, FEATURES, FOLDED, fold
 from tasks.vision.recipes import fine_tuning, settings_for
@@ -469,6 +472,7 @@ import resource, sys
 from pathlib import Path
 from artifacts.refs import Ref
 from artifacts.store import Store
+from flows.retrain import _trained_so
 from tasks.embed import embed_dataset
 from tasks.export import export
 from tasks.shared.deadline import Deadline
@@ -546,3 +550,72 @@ def test_another_runtime_gives_the_same_answers(trained, tmp_path, file_format):
     assert exported.max_difference <= 1e-5
     about = json.loads((tmp_path / "graph/lookbook.json").read_text())
     assert about["input"]["shape"] == [None, 64, 64, 3]
+
+
+def with_bfloat16(monkeypatch):
+    """What a processor with instructions for it computes in; others compute the same more slowly."""
+    monkeypatch.setattr("tasks.vision.processor._cpu_info", lambda wanted: "avx512_bf16")
+
+
+@pytest.mark.slow
+def test_an_export_is_compared_with_what_predict_answers(store, tmp_path, monkeypatch):
+    with_bfloat16(monkeypatch)
+    sides = []
+    for items, seed in ((40, 0), (60, 1)):  # noise, of which no model can be sure
+        noise = np.random.default_rng(seed).integers(0, 255, (items, 64, 64, 3), dtype=np.uint8)
+        sides.append(dataclasses.replace(draw(items, seed), images=noise))
+    drawn = publish(store, *sides)
+    ref = train(store, drawn, dataclasses.replace(TRAINING, precision="auto"))
+    assert weights.load(store, ref).precision == "bfloat16"
+    exported = export(store, ref, "saved-model", tmp_path / "graph")
+    images = np.asarray(datasets.load(store, drawn).test.images)
+    answered = model.load(store, ref).predict(images)
+    graph = tf.saved_model.load(str(tmp_path / "graph")).signatures["serving_default"]
+    found = graph(images=tf.constant(images))["probabilities"].numpy()
+    assert exported.max_difference == pytest.approx(np.abs(found - answered).max(), abs=1e-5)
+    assert exported.max_difference > 1e-3
+    assert exported.other_labels == (found.argmax(1) != answered.argmax(1)).sum()
+    checked = json.loads((tmp_path / "graph/lookbook.json").read_text())["checked"]
+    assert checked["max_difference"] == exported.max_difference
+    assert checked["other_labels"] == exported.other_labels
+    assert checked["why"] == exported.why
+    assert exported.why.startswith(
+        "predict computes the pretrained network in bfloat16 on this processor, the graph in float32; computed alike"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["by an older Lookbook", "by another processor", "by another TensorFlow"])
+def test_features_whose_bits_may_be_others_are_not_learned_from(store, drawn, trained, monkeypatch, made):
+    """Whatever is on record: the same data, settings, seed and machine give the same weights."""
+    backbone = backbones.load(store, pretrained.add_package(store))
+    embedding = Embedding(backbone, SPEC, "float32", "/CPU:0")
+    images = datasets.load(store, drawn).train.images
+    found = embedding.embedder(images) * np.float32(1.01)  # so that it shows
+    with monkeypatch.context() as elsewhere:
+        if made == "by another processor":
+            elsewhere.setattr(processor, "instructions", lambda: "avx2")
+        elif made == "by another TensorFlow":
+            elsewhere.setattr(processor, "version", lambda package: "2.30.0")
+        machine = {} if made == "by an older Lookbook" else {"computed_by": embedding.computed_by}
+        with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES, **machine) as features:
+            features.add_pictures(contents_of(images), found)
+    counted = Counted(monkeypatch)
+    assert train(store, drawn) == trained.ref
+    assert counted.pictures == 40
+    assert train(store, drawn) == trained.ref
+    assert counted.pictures == 40, "its own are taken over"
+
+
+@pytest.mark.slow
+def test_a_training_on_another_backbone_repeats_none(trained, backbone, tmp_path):
+    """So `if_unchanged: stop` does not stop it."""
+    from safetensors.numpy import save_file
+
+    asked = (trained.store, trained.ref, str(trained.dataset), TRAINING)
+    assert _trained_so(*asked)
+    save_file(dict(backbone.tensors), tmp_path / "mine.safetensors")
+    pretrained.add_backbone(trained.store, str(tmp_path / "mine.safetensors"))
+    assert not _trained_so(*asked)
+    pretrained.add_backbone(trained.store, "efficientnet-lite0")
+    assert _trained_so(*asked)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import uuid
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -18,14 +19,16 @@ from waiting import eventually
 
 from artifacts import aliases, predictions, runs
 from artifacts import dataset as datasets
-from artifacts.documents import seal, unseal
+from artifacts.documents import canonical, seal, unseal
 from artifacts.labels import Labels, Statement
 from artifacts.refs import Ref
+from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.ports import listen
 from flows.retrain import retrain
 from flows.review import command
 from flows.score import score
+from flows.wishes import tell_of_scoring
 from tasks.scoring.drift import exceeded, numbers_of
 
 
@@ -68,6 +71,59 @@ def test_a_number_is_exceeded_above_its_limit_alone():
     assert exceeded(numbers, {"low_confidence": 0.3, "class_shift": 0.1, "errors": 0.1}) == {"errors": 0.2}
 
 
+def test_a_share_of_unsure_predictions_counts_only_where_it_rose():
+    """A hard set has many of them on its own test split: what an earlier Lookbook told of a table says nothing."""
+    limits = {"low_confidence": 0.3, "low_confidence_rise": 0.1}
+    assert exceeded({"low_confidence": 0.45}, limits) == {}
+    assert exceeded({"low_confidence": 0.45, "low_confidence_rise": None}, limits) == {}
+    assert exceeded({"low_confidence": 0.45, "low_confidence_rise": 0.0}, limits) == {}
+    both = {"low_confidence": 0.45, "low_confidence_rise": 0.12}
+    assert exceeded(both, limits) == both
+
+
+class Emitted(list):
+    def __init__(self, monkeypatch):
+        monkeypatch.setattr("prefect.events.emit_event", lambda **event: self.append(event))
+
+    def wishes(self):
+        return [each["payload"]["because"] for each in self if each["event"] == "lookbook.retraining.wished"]
+
+
+def drifting_table(store, name, rows, days_ago, drifted=True, action="promote"):
+    """A table, as if it had been published some days ago."""
+    numbers = {"low_confidence": 0.6, "low_confidence_rise": 0.5 if drifted else 0.0}
+    ref = store.publish("predictions", name, {"numbers.json": canonical({**numbers, "rows": rows})},
+                        settings={}, inputs={}, facts={})  # fmt: skip
+    at = (datetime.now(UTC) - timedelta(days=days_ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    number = len(aliases.history(store.disk, "predictions", name, "latest")) + 1
+    event = {"number": number, "action": action, "ref": str(ref), "previous": None, "challenger": None,
+             "reason": "scored", "numbers": {}, "at": at, "by": "test"}  # fmt: skip
+    store.disk.create(aliases.event_key("predictions", name, "latest", number), seal(event))
+    return SimpleNamespace(artifact=store.open(ref))
+
+
+@pytest.mark.parametrize("days_ago", [1, 7, 31])
+def test_two_drifted_tables_in_a_row_are_a_wish_however_far_apart(store, monkeypatch, days_ago):
+    emitted = Emitted(monkeypatch)
+    drifting_table(store, "weekly", 1, days_ago)
+    tell_of_scoring(store, Settings(), drifting_table(store, "weekly", 2, 0))
+    assert emitted.wishes() == [
+        "weekly drifted in two tables in a row: rise of the share of predictions below 50 % confidence 0.5 and 0.5"
+    ]
+
+
+def test_what_is_no_second_table_in_a_row_is_no_wish(store, monkeypatch):
+    emitted = Emitted(monkeypatch)
+    drifting_table(store, "between", 1, 9)
+    drifting_table(store, "between", 2, 2, drifted=False)
+    tell_of_scoring(store, Settings(), drifting_table(store, "between", 3, 0))
+    drifting_table(store, "again", 1, 3)
+    tell_of_scoring(store, Settings(), drifting_table(store, "again", 1, 0))  # the same table once more
+    drifting_table(store, "today", 1, 0)
+    tell_of_scoring(store, Settings(), drifting_table(store, "today", 2, 0))  # one day's pictures
+    assert emitted.wishes() == []
+
+
 def test_a_limit_of_a_number_that_is_none_is_refused(lookbook):
     said = complaint(lookbook("list", LOOKBOOK_RETRAIN_WHEN='{"distanse": 2}'))
     assert "LOOKBOOK_RETRAIN_WHEN can't be 'distanse'" in said
@@ -97,7 +153,7 @@ def test_two_nights_of_drift_are_one_wish_a_day(lookbook, server, shared_environ
     a_day_earlier(store, "drifting")
     score(2)
     [wish] = all_events(server, "lookbook.retraining.wished", "drifting")
-    assert wish["payload"]["because"].startswith("drifting drifted two nights: shift of the confidences ")
+    assert wish["payload"]["because"].startswith("drifting drifted in two tables in a row: shift of the confidences")
     score(3)
     assert len(all_events(server, "lookbook.scored", "drifting")) == 3
     assert all_events(server, "lookbook.retraining.wished", "drifting") == [wish]

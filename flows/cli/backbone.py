@@ -23,8 +23,9 @@ def backbone() -> None:
 def add(what: str) -> Result:
     """Take over pretrained weights, checked: of the package that is installed for a NAME, or of a FILE.
 
-    The one NAME is efficientnet-lite0. `lookbook retrain` adds it by itself where it needs it. A FILE holds the tensors
-    of EfficientNet-Lite0 under timm's names, or under Lookbook's.
+    The one NAME is efficientnet-lite0. `lookbook retrain` adds it by itself where the store has none. A FILE holds the
+    tensors of EfficientNet-Lite0 under timm's names, or under Lookbook's. New weights stand on what was added last; to
+    go back, add the other one again. Weights that are there stay on theirs.
 
     \b
     Example:
@@ -39,14 +40,17 @@ def add(what: str) -> Result:
 
 @verb(show="backbones", name="list")
 def list_backbones() -> Result:
-    """List the pretrained networks in the store, with their licences.
+    """List the pretrained networks in the store, with their licences, and which one new weights stand on.
 
     \b
     Example:
       lookbook backbone list
     """
+    from tasks.shared.backbones import chosen_backbone
+
     _, store = open_store()
-    return [_told(store.open(ref)) for ref in store.refs("backbones")]
+    chosen = chosen_backbone(store)
+    return [{**_told(store.open(ref)), "chosen": ref == chosen} for ref in store.refs("backbones")]
 
 
 def _told(artifact: Any) -> dict[str, Any]:

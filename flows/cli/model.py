@@ -48,7 +48,8 @@ def export(ref: str, file_format: Any, output: Path) -> Result:
 
     REF is a ref of weights, a version's first digits, or champion. Beside the graph are labels.txt and lookbook.json:
     the class names, and how a picture becomes pixels. The graph is loaded back and compared with predict on test images
-    before the folder appears. ONNX needs packages of its own: pip install onnx onnxruntime tf2onnx.
+    before the folder appears. Weights with a temperature have calibrated probabilities as a second output. ONNX needs
+    packages of its own: pip install onnx onnxruntime tf2onnx.
 
     \b
     Example:

@@ -1,7 +1,6 @@
 """What decides pixels, numbers and files on a machine: two that differ in it can't write one table."""
 
 import hashlib
-import os
 import platform
 from collections.abc import Mapping
 from functools import cache
@@ -10,14 +9,12 @@ from pathlib import Path
 
 from PIL import features
 
-from tasks.vision.processor import instructions
+from tasks.vision.processor import arithmetic
 
 _ROOT = Path(__file__).absolute().parents[2]
 _CODE = ("artifacts", "tasks")
-_PACKAGES = {"TensorFlow": "tensorflow", "NumPy": "numpy", "Pillow": "pillow", "pyarrow": "pyarrow"}
+_PACKAGES = {"NumPy": "numpy", "Pillow": "pillow", "pyarrow": "pyarrow"}
 _LIBRARIES = {"libjpeg-turbo": "libjpeg_turbo", "zlib": "zlib", "libtiff": "libtiff", "libwebp": "webp"}
-_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS")
-_ONEDNN = ("ONEDNN_", "DNNL_")
 
 
 @cache
@@ -33,10 +30,7 @@ def likeness() -> Mapping[str, str]:
         except PackageNotFoundError:
             found[name] = "none"
     found |= {name: str(features.version(feature)) for name, feature in _LIBRARIES.items()}
-    found["the processor's instructions"] = instructions()
-    read = (name for name in os.environ if name in _VARIABLES or name.startswith(_ONEDNN))
-    found["TensorFlow's variables"] = " ".join(f"{name}={os.environ[name]}" for name in sorted(read))
-    return found
+    return found | arithmetic()
 
 
 def differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:

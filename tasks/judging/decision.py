@@ -29,20 +29,22 @@ class Compared:
 class LeftOut:
     """The test images that do not count.
 
-    copies: images that have the content of another one; seen: contents that one of the models has learned from;
-    unknown: datasets of the models that can't be read, so that nobody knows what was learned from them.
+    copies: images that have the content of another one; seen: contents that one of the models has learned from; near:
+    those that are nearly the same as one of these; unknown: datasets of the models that can't be read, so that nobody
+    knows what was learned from them.
     """
 
     copies: int
     seen: int
     unknown: list[str]
+    near: int = 0
 
 
 @dataclass(frozen=True)
 class Grounds:
     """What a decision was made by.
 
-    metrics: the ref of the challenger's evaluation; accuracy, loss, items: its numbers on the whole test split.
+    metrics: the ref of the challenger's evaluation; accuracy, loss, items: its numbers on what counts of the split.
     gate: what was asked of the challenger.
     test_split: some contents of the split, by which it is known again; decisions: how many it has made before.
     run: the id of the flow run that asked.
@@ -91,7 +93,7 @@ _FLAT = ("metrics", "accuracy", "loss", "items", "test_split", "decisions")
 
 
 def _part(kind: Any, numbers: Mapping[str, Any]) -> Any:
-    return kind(**{field.name: numbers[field.name] for field in fields(kind)})
+    return kind(**{field.name: numbers[field.name] for field in fields(kind) if field.name in numbers})
 
 
 @dataclass(frozen=True)

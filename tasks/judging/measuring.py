@@ -3,8 +3,6 @@
 import time
 from contextlib import suppress
 
-import numpy as np
-
 from artifacts import dataset as datasets
 from artifacts import metrics
 from artifacts import weights as published_weights
@@ -14,10 +12,10 @@ from artifacts.metrics import Numbers
 from artifacts.refs import Ref
 from artifacts.store import Store
 from artifacts.weights import Weights
+from tasks.judging.fairness import fair_test
 from tasks.judging.lessons import lessons
 from tasks.reports import evaluation
 from tasks.shared import model
-from tasks.vision.duplicates import firsts
 from tasks.vision.metrics import evaluate
 
 
@@ -27,7 +25,10 @@ class Mismatch(LookbookError):
 
 def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
     """Predict the test split now, and publish what came out: the probabilities of every image, and numbers in which
-    each content counts once. Raises NotFound, Corrupt, WeightsError and Mismatch."""
+    each content counts once, and none that the weights have learned from.
+
+    Raises NotFound, Corrupt, WeightsError and Mismatch.
+    """
     started = time.perf_counter()
     data = datasets.load(store, dataset)
     measured = published_weights.load(store, weights)
@@ -41,11 +42,10 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
     learned_from = _learned_from(store, measured)
     predict = model.load(store, weights).predict_kept
     probabilities = predict(data.test.images)
-    counted = np.unique(firsts(data.test.images, data.test.labels))
-    copies = len(counted) < len(data.test.labels)
-    numbers = evaluate(
-        probabilities, data.test.labels, measured.classes, measured.temperature, counted if copies else None
-    )
+    fair = fair_test(store, dataset, [weights])
+    learned = fair.seen + fair.near if len(fair.items) else 0
+    counted = fair.counted if len(fair.counted) < len(data.test.labels) else None
+    numbers = evaluate(probabilities, data.test.labels, measured.classes, measured.temperature, counted, learned)
     return metrics.save(
         store,
         dataset.name,
@@ -56,9 +56,10 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
         weights=weights,
         dataset=dataset,
         report=lambda: {
-            **evaluation.draw(measured, learned_from, data, Numbers.from_document(numbers), probabilities),
+            **evaluation.draw(measured, learned_from, data, Numbers.from_document(numbers), probabilities, counted),
             **lessons(data, probabilities, predict),
         },
+        counted=fair.counted if learned else None,
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
 

@@ -57,9 +57,10 @@ def differing(store: Store, champion: Ref, weights: Ref) -> str | None:
 
 def too_few(fair: FairTest, weights: Ref) -> str:
     """Half of the split must be left: the rest would be another split, and a smaller one than somebody chose."""
+    nearly = f", and from nearly the same pictures as {fair.near:,}" if fair.near else ""
     return (
-        f"the models have learned from {fair.seen:,} of the {fair.contents:,} test images, which leaves fewer than "
-        f"half to compare them on: {_by_hand(weights)}"
+        f"the models have learned from {fair.seen:,} of the {fair.contents:,} test images{nearly}, which leaves fewer "
+        f"than half to compare them on: {_by_hand(weights)}"
     )
 
 

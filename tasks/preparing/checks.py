@@ -15,7 +15,7 @@ from artifacts.dataset import Dataset, Split
 from artifacts.errors import LookbookError
 from tasks.reports.numbers import many
 from tasks.shared.class_names import folded
-from tasks.vision.duplicates import blank, near_duplicates
+from tasks.vision.duplicates import also_among, blank, near_duplicates
 from tasks.vision.stability import MUCH, shift
 
 IMBALANCE = 10  # times as many pictures of one class as of another
@@ -48,7 +48,7 @@ def check(
     before: Dataset | None = None,
     labels: Iterable[tuple[str, list[str]]] = (),
 ) -> list[dict[str, Any]]:
-    """All findings, as dicts. `bad`: files that are left out; `copies`: files with the content of another one on their
+    """All findings, as dicts. `bad`: files that are left out; `copies`: files with the pixels of another one on their
     side; `before`: the version of the dataset that was there before; `labels`: what is odd about people's labels, each
     with examples.
 
@@ -121,7 +121,8 @@ def _blank(train: Split, test: Split) -> Iterator[Finding]:
 
 def _copies(copies: int) -> Iterator[Finding]:
     if copies:
-        yield _finding("copies", f"{copies:,} files have the content of another one; it is on the same side")
+        have = "1 file has" if copies == 1 else f"{copies:,} files have"
+        yield _finding("copies", f"{have} the pixels of another one; they are on the same side")
 
 
 def _overlap(train: Split, test: Split) -> Iterator[Finding]:
@@ -166,8 +167,9 @@ def _changes(train: Split, test: Split, classes: Sequence[str], before: Dataset)
             )
     if before.train.sha256 is not None and test.sha256 is not None:
         learned = set(map(str, before.train.sha256))
-        seen = [path for path, sha256 in zip(test.sources, map(str, test.sha256), strict=True) if sha256 in learned]
-        if seen:
+        known = also_among(test.images, before.train.images)
+        files = zip(test.sources, map(str, test.sha256), known.tolist(), strict=True)
+        if seen := [path for path, sha256, same in files if same or sha256 in learned]:
             text = f"{many(len(seen), 'image')} to test with that {version} trained on: its models have seen them"
             yield _finding("moved", text, map(str, seen))
 

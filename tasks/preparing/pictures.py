@@ -1,33 +1,26 @@
-"""Labelled files -> the two sides of a dataset: decoded by the scoring path's pool, or taken over from before."""
+"""Labelled files -> pictures: decoded by the scoring path's pool, or taken over from before."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
-from artifacts.dataset import Dataset, Side
+from artifacts.dataset import Dataset
 from artifacts.decoded import Decoded, Place
 from artifacts.errors import LookbookError
 from artifacts.predictions import PASSING_ERRORS
 from artifacts.preparations import Read
 from artifacts.settings import Settings
-from tasks.preparing.labelled import SIDES, Labelled, SideName, split_table
+from tasks.preparing.labelled import Labelled, split_table
 from tasks.shared.folders import opened
-from tasks.shared.listing import Entry, folder_place, to_text
+from tasks.shared.listing import Entry, folder_place
 from tasks.shared.watching import OnRows
 from tasks.vision.decoding import DecoderPool, default_processes
 from tasks.vision.files import Files, cut
 from tasks.vision.images import ImageSpec, Limits
 
-TEST_SHARE = 1 / 7  # as Fashion-MNIST's
 _SHOWN = 5
 _NO_FILE = "unsupported: the entry is no regular file but a link, a pipe or a device"
-
-
-class TooFewPictures(LookbookError):
-    """A folder whose readable pictures are not enough to train on and to test with."""
 
 
 class TooManyBad(LookbookError):
@@ -46,23 +39,6 @@ class FilesRead:
     files: list[Read]
     places: Mapping[str, Place]
     decoded: int
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The sides of a dataset.
-
-    train, test: what is learned from, and what is tested with.
-    contents: SHA-256 (hex) over paths, labels and contents of what is on them.
-    bad: path -> why a file is on neither.
-    copies: how many files have the content of another one on their side.
-    """
-
-    train: Side
-    test: Side
-    contents: str
-    bad: dict[str, str]
-    copies: int
 
 
 def read_files(
@@ -175,92 +151,6 @@ class _Known:
         return found.sha256 if found and found.size == size and not found.bad else None
 
 
-class _Placed:
-    """Images that stay where they are until they are written."""
-
-    def __init__(self, places: Sequence[Place], spec: ImageSpec) -> None:
-        self._places = places
-        self.shape = (len(places), spec.height, spec.width, spec.channels)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (images[place] for images, place in self._places)
-
-
-def assign(labelled: Labelled, read: FilesRead, spec: ImageSpec, seed: int) -> Sides:
-    """Put every file that can be learned from on its side, in the order of the paths.
-
-    Unless folder or table say the side, a picture's content and the `seed` decide, so it stays there when others
-    arrive, and equal pictures are never on both. One content under several labels is learned from under none; one that
-    is on both of the sides that were given is only tested with.
-    """
-    bad = dict(labelled.bad)
-    paths = [to_text(each.path) for each in labelled.entries]
-    label_of: dict[str | None, str] = {}
-    conflicting: dict[str | None, set[str]] = {}
-    for path, label, file in zip(paths, labelled.labels, read.files, strict=True):
-        if file.bad:
-            bad[path] = file.bad
-        elif label_of.setdefault(file.sha256, label) != label:
-            conflicting.setdefault(file.sha256, {label_of[file.sha256]}).add(label)
-    good = [item for item, file in enumerate(read.files) if not file.bad]
-    for item in good:
-        if several := conflicting.get(read.files[item].sha256):
-            bad[paths[item]] = f"conflicting: the same content is labelled {' and '.join(sorted(several))}"
-    good = [item for item in good if read.files[item].sha256 not in conflicting]
-    side_of = _drawn(labelled, read, good, seed)
-    tested = {read.files[item].sha256: paths[item] for item in reversed(good) if side_of[item] == "test"}
-    chosen: dict[SideName, list[int]] = {side: [] for side in SIDES}
-    for item in good:
-        if side_of[item] == "train" and (other := tested.get(read.files[item].sha256)):
-            bad[paths[item]] = f"duplicate: {other}, which is tested with, has the same content"
-        else:
-            chosen[side_of[item]].append(item)
-    places = {name: place for place, name in enumerate(labelled.classes)}
-    labels = np.array([places[label] for label in labelled.labels], np.int32)
-    train, test = (
-        Side(
-            _Placed([read.places[str(read.files[item].sha256)] for item in items], spec),
-            labels[items],
-            [paths[item] for item in items],
-            [str(read.files[item].sha256) for item in items],
-        )
-        for items in chosen.values()
-    )
-    lines = (
-        f"{paths[item]}\0{labelled.labels[item]}\0{read.files[item].sha256}\n"
-        for item in sorted(chosen["train"] + chosen["test"])
-    )
-    contents = hashlib.sha256("".join(lines).encode()).hexdigest()
-    copies = sum(len(items) - len({read.files[item].sha256 for item in items}) for items in chosen.values())
-    return Sides(train, test, contents, dict(sorted(bad.items())), copies)
-
-
-def _drawn(labelled: Labelled, read: FilesRead, items: list[int], seed: int) -> dict[int, SideName]:
-    """The side of each item: as given, or drawn by its content.
-
-    A class none of whose contents was drawn for a side gives it the one that came closest: as more of them arrive, it
-    goes back where it was drawn for.
-    """
-    lots = {item: lot(str(read.files[item].sha256), seed) for item in items if not labelled.sides[item]}
-    sides = {item: labelled.sides[item] or ("test" if lots[item] < TEST_SHARE else "train") for item in items}
-    of_class: dict[str, list[int]] = {}
-    for item in items:
-        of_class.setdefault(labelled.labels[item], []).append(item)
-    for members in of_class.values():
-        mine = [item for item in members if item in lots]
-        contents = {read.files[item].sha256 for item in members}
-        for side, closest in (("test", min), ("train", max)):
-            if mine and len(contents) > 1 and all(sides[item] != side for item in members):
-                content = read.files[closest(mine, key=lots.__getitem__)].sha256
-                sides.update({item: cast(SideName, side) for item in mine if read.files[item].sha256 == content})
-    return sides
-
-
-def lot(sha256: str, seed: int) -> float:
-    """0 to 1, equally likely, by a content (its SHA-256, hex) and the seed: below TEST_SHARE it is for testing."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {sha256}".encode()).digest()[:6]) / (1 << 48)
-
-
 def check_bad(settings: Settings, images: str, bad: Mapping[str, str], items: int, most: float) -> None:
     """Raises TooManyBad when more than the share `most` of the files can't be learned from; `items`: how many can."""
     files = len(bad) + items
@@ -271,15 +161,3 @@ def check_bad(settings: Settings, images: str, bad: Mapping[str, str], items: in
             f"from (max_bad), found {len(bad):,} of {files:,}: {shown}{'; ...' if len(bad) > _SHOWN else ''}; mend or "
             "remove them, or let more pass (--max-bad)"
         )
-
-
-def check_sides(classes: Sequence[str], train: Side, test: Side) -> None:
-    """Raises TooFewPictures unless each class has pictures on both sides."""
-    for doing, side in (("train on", train), ("test with", test)):
-        counts = np.bincount(side.labels, minlength=len(classes))
-        if missing := [name for name, count in zip(classes, counts, strict=True) if not count]:
-            raise TooFewPictures(
-                f"expected pictures of every class to {doing}, none of {', '.join(missing)} found among "
-                f"{len(side.labels):,}; a class needs two of different content, one for each side: add more of them, "
-                "or remove the class"
-            )

@@ -51,7 +51,7 @@ def _compared(store: Store, grounds: Grounds, compared: Compared) -> list[str]:
     gains, losses = on_same.gains or 0, on_same.losses or 0
     return [
         table((f"on the same {on_same.items:,} test images", "challenger", "champion before"), [accuracies, *recalls]),
-        table(("on the whole test split", "challenger", "champion before"), whole),
+        table(("on all test images that it has not learned from", "challenger", "champion before"), whole),
         *_left_out(grounds.left_out, compared),
         f"Exactly one of the two is right on {many(gains + losses, 'image')}: the challenger on {gains:,}, the "
         f"champion on {losses:,}. If both were equally good, the challenger would be the right one on as many or more "
@@ -68,6 +68,12 @@ def _left_out(left_out: LeftOut | None, compared: Compared) -> Iterator[str]:
     if left_out and left_out.seen:
         verb = "is" if left_out.seen == 1 else "are"
         yield f"One of the models has learned from {many(left_out.seen, 'test image')}, which {verb} left out."
+    if left_out and left_out.near:
+        verb = "is" if left_out.near == 1 else "are"
+        yield (
+            f"{many(left_out.near, 'test image')} {verb} nearly the same as a picture that one of the models has "
+            f"learned from, and {verb} left out."
+        )
     if compared.uncompared:
         names = cell(", ".join(compared.uncompared))
         yield f"**No test image is left of {names}:** look at what the challenger says of some."

@@ -12,7 +12,6 @@ from tasks.reports.model_card import model_card
 from tasks.reports.numbers import shown, weakest, without_copies
 from tasks.reports.pages import gallery, page, rows, text
 from tasks.reports.pictures import confusion_matrix, data_uri, learning_curve, mistakes, reliability, thumbnail
-from tasks.vision.duplicates import firsts
 from tasks.vision.metrics import calibration, scale
 
 _CELLS = 100  # classes up to which the matrix is a table to click on
@@ -26,14 +25,16 @@ def draw(
     dataset: Dataset,
     numbers: Numbers,
     probabilities: np.ndarray,
+    counted: np.ndarray | None = None,
 ) -> dict[str, bytes]:
     """File name -> content: report.html, the pictures in it as PNG, and model-card.md.
 
     learned_from: what the weights were trained on, None when that is gone; dataset: whose test split they are measured
-    on; probabilities: float32 [items, classes] of the test split.
+    on; probabilities: float32 [items, classes] of the test split; counted: int64, ascending, its items that count,
+    None for all of them.
     """
     test = dataset.test
-    counted = np.unique(firsts(test.images, test.labels)) if numbers.copies else np.arange(len(test.labels))
+    counted = np.arange(len(test.labels)) if counted is None else counted
     made = weights.artifact.manifest["provenance"]
     pictures = {}
     if matrix := numbers.confusion_matrix:  # None with many hundred classes

@@ -48,6 +48,12 @@ def with_interval(numbers: "Numbers") -> str:
 
 
 def without_copies(numbers: "Numbers") -> str:
-    """What follows a number of test images in a sentence, where some of the split's images are copies of others."""
-    copies = numbers.copies
-    return f" ({copies:,} more {'is a copy' if copies == 1 else 'are copies'}, not counted)" if copies else ""
+    """What follows a number of test images in a sentence, where some of the split's images do not count: copies of
+    others, and those that the model has learned from."""
+    parts = []
+    if numbers.copies:
+        parts.append(f"{numbers.copies:,} more {'is a copy' if numbers.copies == 1 else 'are copies'}")
+    if numbers.learned:
+        is_ = "is" if numbers.learned == 1 else "are"
+        parts.append(f"{numbers.learned:,} more {is_} the same, or nearly, as training images")
+    return f" ({', and '.join(parts)}, not counted)" if parts else ""

@@ -27,13 +27,14 @@ from tasks.reports.tables import cell, table
 from tasks.results import Scored
 from tasks.vision.images import ImageSpec
 from tasks.vision.metrics import scale
-from tasks.vision.stability import LITTLE, MUCH, Shift, shift
+from tasks.vision.stability import LITTLE, MUCH, Shift, rise, shift
 
 THUMBNAIL = ImageSpec(height=64, width=64, channels=3, background=255)
 _A_CLASS, _ERRORS = 6, 5
 _SHOWN, _CLASSES = 30, 50  # thumbnails and classes of the short form
 _SAMPLES_BYTES = 150_000  # of its thumbnails: Prefect wants a report below 200 KB
 _BINS = np.linspace(0, 1, 11)
+UNSURE_BINS = 5  # of ten: a confidence below one half
 _COLUMNS = ["path", "sha256", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]
 
 
@@ -52,8 +53,9 @@ class Row:
 
 @dataclass
 class Summary:
-    """Counts and samples. `class_shift` and `confidence_shift` compare with the test split; they are None where its
-    predictions are not in the store, and where nothing was predicted."""
+    """Counts and samples. `class_shift`, `confidence_shift` and `low_confidence_rise` (by how much the share of the
+    confidences below 0.5 is higher, beyond chance) compare with the test split; they are None where its predictions are
+    not in the store, and where nothing was predicted."""
 
     rows: int = 0
     classes: dict[str, int] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Summary:
     temperature: float | None = None
     class_shift: Shift | None = None
     confidence_shift: Shift | None = None
+    low_confidence_rise: float | None = None
 
     def shown(self) -> list[Row]:
         """The rows that the page has pictures of."""
@@ -111,7 +114,10 @@ def summarize(
         expected = expected if temperature is None else scale(expected, temperature)
         counts = np.array(list(summary.classes.values()), np.int64)
         summary.class_shift = shift(np.bincount(expected.argmax(1), minlength=len(classes)), counts)
-        summary.confidence_shift = shift(np.histogram(expected.max(1), _BINS)[0], bins)
+        tested = np.histogram(expected.max(1), _BINS)[0]
+        summary.confidence_shift = shift(tested, bins)
+        unsure_tested, unsure_found = ((int(each[:UNSURE_BINS].sum()), int(each.sum())) for each in (tested, bins))
+        summary.low_confidence_rise = rise(unsure_tested, unsure_found)
     return summary
 
 
@@ -234,10 +240,10 @@ def _row(table: pa.Table, item: int) -> Row:
 
 
 def _test_split(store: Store, weights: Ref, dataset: str) -> np.ndarray | None:
-    """The weights' probabilities of their own test split, float32 [items, classes]."""
+    """The weights' probabilities of what counts of their own test split, float32 [items, classes]."""
     with suppress(Corrupt):  # a report is no reason to fail; `lookbook verify` tells
         if found := metrics.find(store, weights, dataset):
-            return found.probabilities()
+            return np.asarray(found.probabilities()[found.counted()])
     return None
 
 

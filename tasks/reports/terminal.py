@@ -239,12 +239,13 @@ def copied(result: dict[str, Any]) -> None:
 
 
 def export(result: dict[str, Any]) -> None:
+    others = f"{result['other_labels']:,} other labels" if result["other_labels"] else "the same labels"
     facts = {
         "weights": result["weights"],
         "graph": text_of(result["path"]),
         "beside it": "labels.txt, lookbook.json",
-        "checked": f"{result['images']:,} test images: the same labels, probabilities differ by at most "
-        f"{result['max_difference']:.1e}",
+        "checked": f"{result['images']:,} test images: {others}, probabilities differ from those of predict by at most "
+        f"{result['max_difference']:.1e}" + (f" ({result['why']})" if result["why"] else ""),
         "size": f"{result['bytes']:,} bytes",
         "seconds": f"{result['seconds']:.1f}",
     }
@@ -261,9 +262,10 @@ def backbones(result: list[dict[str, Any]]) -> None:
     if not result:
         print_out("no pretrained network yet; [bold]lookbook backbone add efficientnet-lite0[/] takes one over")
         return
-    table = table_of("backbone", "licence", "source")
+    table = table_of("backbone", "for new weights", "licence", "source")
     for each in result:
-        table.add_row(each["ref"], text_of(each["licence"]), text_of(each["source"]))
+        chosen = "yes" if each["chosen"] else ""
+        table.add_row(each["ref"], chosen, text_of(each["licence"]), text_of(each["source"]))
     print_out(table)
 
 

@@ -16,30 +16,33 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part
 from artifacts.store import Artifact, Store
-from tasks.reports.scoring import Summary, read_part
+from tasks.reports.scoring import UNSURE_BINS, Summary, read_part
 from tasks.scoring.job import Job
-from tasks.shared.embedding import Embedding, contents_of
+from tasks.shared.embedding import Embedding
 from tasks.shared.looks import Picture, embedding_of, features_of, stands_on_backbone
+from tasks.vision.duplicates import contents_of
 from tasks.vision.lite0 import FEATURES
-from tasks.vision.stability import Shift
+from tasks.vision.stability import Shift, median_ratio
 
 NUMBERS = "numbers.json"
-_UNSURE_BINS = 5  # of ten: a confidence below one half
 _LOOKED_AT, _LEARNED_FROM = 200, 5000  # pictures of the table, and of the training set
 
 
 def drift(store: Store, settings: Settings, job: Job, parts: Sequence[Part], summary: Summary) -> bytes:
-    """A document of a table. Each number is 0 where nothing is odd, and None where nothing is known.
+    """A document of a table. Each number is None where nothing is known. Those that compare with the weights' own test
+    split have its chance: without a reason they are above 0 (the distance: above 1) for one table in a hundred.
 
     low_confidence: share of the predictions with a confidence below 0.5.
-    class_shift, confidence_shift: the population stability index against the test split, where that is beyond chance.
+    low_confidence_rise: by how much that is above the share of the test split.
+    class_shift, confidence_shift: the population stability index against the test split.
     distance: how far pictures are from those that the weights learned from, 1 being as far as those of the test split.
     errors: share of the rows.
     """
     scored = sum(summary.confidence)
     return canonical(
         {
-            "low_confidence": _rounded(sum(summary.confidence[:_UNSURE_BINS]) / scored) if scored else None,
+            "low_confidence": _rounded(sum(summary.confidence[:UNSURE_BINS]) / scored) if scored else None,
+            "low_confidence_rise": _known(summary.low_confidence_rise),
             "class_shift": _beyond_chance(summary.class_shift),
             "confidence_shift": _beyond_chance(summary.confidence_shift),
             "distance": _distance(store, settings, job, parts) if scored else None,
@@ -49,12 +52,20 @@ def drift(store: Store, settings: Settings, job: Job, parts: Sequence[Part], sum
 
 
 def exceeded(numbers: Mapping[str, float | None], limits: Mapping[str, float]) -> dict[str, float]:
-    """The numbers that are above their limit."""
-    return {name: value for name, value in numbers.items() if value is not None and value > limits.get(name, np.inf)}
+    """The numbers that are above their limit. A share of unsure predictions counts only where it rose: on a hard set
+    many of the test split are unsure, too."""
+    above = {name: value for name, value in numbers.items() if value is not None and value > limits.get(name, np.inf)}
+    if not numbers.get("low_confidence_rise"):
+        above.pop("low_confidence", None)
+    return above
 
 
 def _beyond_chance(found: Shift | None) -> float | None:
     return None if found is None else _rounded(found.index) if found.index > found.chance else 0.0
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None else _rounded(value)
 
 
 def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part]) -> float | None:
@@ -74,12 +85,12 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
     found = [features for _, features in features_of(store, settings, job.request.folder, embedding, sample)]
     if not (len(learned) and len(tested) and found):
         return None
-    usual = float(np.median(_nearest(tested, learned)))
-    return _rounded(float(np.median(_nearest(np.concatenate(found), learned))) / max(usual, 1e-6))
+    return _rounded(median_ratio(_nearest(tested, learned), _nearest(np.concatenate(found), learned)))
 
 
 def _on_record(store: Store, embedding: Embedding, images: np.ndarray) -> np.ndarray:
-    """Features of some of a side's pictures, the same ones each time: float32 [some, FEATURES]."""
+    """Features of some of a side's pictures, the same ones each time: float32 [some, FEATURES]. Whichever machine made
+    them: a distance has no use for their last bits."""
     items = np.sort(np.random.default_rng(0).permutation(len(images))[:_LEARNED_FROM])
     contents = contents_of(images[items])
     with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES) as features:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from artifacts import backbones
+from artifacts import aliases, backbones
+from artifacts.aliases import Choice, Event
 from artifacts.refs import Ref, check_name
 from artifacts.store import Store
 from artifacts.tensors import from_bytes
@@ -18,6 +19,7 @@ from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import DIVIDE, FEATURES, SUBTRACT
 
 NAME = "efficientnet-lite0"
+_CHOSEN = ("backbones", "transfer", "chosen")  # the history of what people added for this architecture
 _SPEC = ImageSpec(height=224, width=224, channels=3)  # what it was trained with
 _SCALING = {"subtract": SUBTRACT, "divide": DIVIDE}
 _CITATION = (
@@ -54,14 +56,22 @@ PACKAGE = Package(
 )
 
 
+def chosen_backbone(store: Store) -> Ref | None:
+    """The backbone of the store that new weights stand on: what a person added last. Where nobody has, or an older
+    Lookbook did not write that down: the package's, or else the first. None where there is none. Raises Corrupt."""
+    if added := aliases.newest(store.disk, *_CHOSEN):
+        return Ref.parse(added.ref)
+    return backbones.made_from(store, PACKAGE.sha256) or next(store.refs("backbones"), None)
+
+
 def backbone_for(store: Store, tell: Callable[[str], None]) -> Ref:
-    """The backbone that new weights stand on: the package's, which is taken over when the store has none.
+    """The backbone that new weights stand on; the package's is taken over when the store has none.
 
     tell: is told of that, as a line.
 
     Raises CheckpointError when the store has none and the package is not installed.
     """
-    if (known := backbones.made_from(store, PACKAGE.sha256)) or (known := next(store.refs("backbones"), None)):
+    if known := chosen_backbone(store):
         return known
     added = add_package(store)
     tell(f"took over the pretrained network {NAME} ({PACKAGE.licence}) of {PACKAGE.name} as {added}")
@@ -69,12 +79,24 @@ def backbone_for(store: Store, tell: Callable[[str], None]) -> Ref:
 
 
 def add_backbone(store: Store, what: str) -> Ref:
-    """Publish a backbone. `what`: its name, or the path of a safetensors file. Raises CheckpointError."""
+    """Publish a backbone, on which new weights stand from now on. `what`: its name, or the path of a safetensors file.
+
+    Raises CheckpointError.
+    """
     if what == NAME:
-        return add_package(store)
-    if what.endswith(".safetensors"):
-        return add_file(store, Path(what))
-    raise CheckpointError(f"expected {NAME}, or a file that ends in .safetensors, found {what!r}")
+        added = add_package(store)
+    elif what.endswith(".safetensors"):
+        added = add_file(store, Path(what))
+    else:
+        raise CheckpointError(f"expected {NAME}, or a file that ends in .safetensors, found {what!r}")
+
+    def choose(events: list[Event]) -> Choice:
+        if events and events[-1].ref == str(added):
+            return events[-1]
+        return Choice("promote", str(added), challenger=str(added), reason="added by a person")
+
+    aliases.decide(store.disk, *_CHOSEN, choose)
+    return added
 
 
 def add_package(store: Store) -> Ref:

@@ -1,9 +1,6 @@
 """Pictures -> features of a backbone: those on record are taken over, and the others embedded and put on record."""
 
-import hashlib
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,20 +10,21 @@ import numpy as np
 from artifacts import backbones
 from artifacts.backbones import Backbone
 from artifacts.dataset import Dataset
+from artifacts.disk import Disk
 from artifacts.features import Features
 from artifacts.store import Store
 from tasks.shared.backbones import backbone_for
 from tasks.shared.watching import OnRows
+from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import FEATURES, fold
-from tasks.vision.processor import Precision, precision
+from tasks.vision.processor import Precision, arithmetic, precision
 from tasks.vision.recipes import Device, TrainingSettings
 
 if TYPE_CHECKING:
     from tasks.vision.backbone import Embedder
 
 EMBEDDING = 1  # raise it when the same pixels and backbone give other features: all is then embedded anew
-_HASHED = 256  # pictures that a thread hashes in one go
 
 
 class View(NamedTuple):
@@ -61,7 +59,7 @@ class Embedding:
         return Embedder(fold(self.backbone.tensors), self.precision, self.place, self.processors)
 
     def decided_by(self, mirrored: bool) -> dict[str, Any]:
-        """All that decides features, beside the pixels."""
+        """What decides features, beside the pixels and but for their last bits."""
         return {
             "backbone": str(self.backbone.ref),
             "image": [self.spec.height, self.spec.width, self.spec.channels],
@@ -69,6 +67,18 @@ class Embedding:
             "view": "mirrored" if mirrored else "plain",
             "embedding": EMBEDDING,
         }
+
+    @property
+    def computed_by(self) -> dict[str, Any]:
+        """What decides the last bits of features that are made here."""
+        from tasks.vision import device as devices
+
+        place = self.place if self.place == "/CPU:0" else devices.describe(self.place)
+        return {"device": place, **arithmetic()}
+
+    def kept(self, disk: Disk, mirrored: bool, *, earlier: bool = True) -> Features:
+        """The features on record that have the bits that this machine gives. earlier: as Features has it."""
+        return Features(disk, self.decided_by(mirrored), FEATURES, computed_by=self.computed_by, earlier=earlier)
 
 
 def embedding_for(
@@ -101,7 +111,7 @@ def embed(
     Raises StoreError when the disk refuses.
     """
     contents = contents_of(images)
-    with Features(store.disk, embedding.decided_by(mirrored), FEATURES) as features:
+    with embedding.kept(store.disk, mirrored) as features:
         missing = _missing(features, contents)
         on_pictures(len(images) - len(missing), 0, len(images) - len(missing))
         if len(missing):
@@ -116,20 +126,10 @@ def embed(
 
 def missing_features(store: Store, embedding: Embedding, images: np.ndarray, mirrored: bool) -> np.ndarray:
     """Which of the pictures have no features on record, each content once: int64."""
-    with Features(store.disk, embedding.decided_by(mirrored), FEATURES) as features:
+    with embedding.kept(store.disk, mirrored) as features:
         return _missing(features, contents_of(images))
 
 
 def _missing(features: Features, contents: list[bytes]) -> np.ndarray:
     first = {content: item for item, content in reversed(list(enumerate(contents)))}
     return np.array(sorted(item for content, item in first.items() if content not in features), np.int64)
-
-
-def contents_of(images: np.ndarray) -> list[bytes]:
-    """The SHA-256 of each picture's pixels."""
-
-    def hashes(start: int) -> list[bytes]:
-        return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images[start : start + _HASHED]]
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return [each for part in threads.map(hashes, range(0, len(images), _HASHED)) for each in part]

@@ -13,7 +13,8 @@ from artifacts.weights import Weights
 from tasks.shared.embedding import Embedding, embed
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import fold, parted
-from tasks.vision.processor import precision
+from tasks.vision.processor import Precision, precision
+from tasks.vision.recipes import Device
 
 if TYPE_CHECKING:
     from tasks.vision.network import Network
@@ -27,6 +28,7 @@ class Model:
 
     predict: uint8 [items, height, width, channels] -> probabilities float32 [items, classes].
     predict_kept: the same, for images of a dataset: of those that were embedded, the features are kept.
+    precision: what a pretrained network computes in here; float32 where there is none.
     """
 
     ref: Ref
@@ -34,20 +36,28 @@ class Model:
     spec: ImageSpec
     predict: Predict
     predict_kept: Predict
+    precision: Precision = "float32"
 
 
-def load(store: Store, ref: Ref, temperature: float | None = None, processors: int | None = None) -> Model:
+def load(
+    store: Store,
+    ref: Ref,
+    temperature: float | None = None,
+    processors: int | None = None,
+    device: Device = "auto",
+) -> Model:
     """The model of published weights; `temperature` scales its probabilities. Raises NotFound, Corrupt, WeightsError.
 
     processors: how many batches a pretrained network embeds at once; by default one a processor.
+    device: where a pretrained network computes.
 
     One thread computes an operation: the same numbers wherever it is asked, and decoders have the other processors.
     """
     published = weights.load(store, ref)
-    from tasks.vision import device
+    from tasks.vision import device as devices
     from tasks.vision.inference import Predictor
 
-    device.use_threads(1)
+    devices.use_threads(1)
     spec = ImageSpec.from_dict(published.image_spec)
     if published.backbone is None:
         predict = Predictor(_network(published, spec), temperature or 1.0)
@@ -55,7 +65,7 @@ def load(store: Store, ref: Ref, temperature: float | None = None, processors: i
     from tasks.vision.backbone import Embedder
     from tasks.vision.transfer import Head
 
-    place = device.choose("auto")
+    place = devices.choose(device)
     computed_in = precision(published.precision, place)
     tensors, own = parted(published.tensors)
     network = Head(len(published.classes))
@@ -67,7 +77,7 @@ def load(store: Store, ref: Ref, temperature: float | None = None, processors: i
         def predict_whole(images: np.ndarray) -> np.ndarray:
             return head(embedder(images))
 
-        return Model(ref, published.classes, spec, predict_whole, predict_whole)
+        return Model(ref, published.classes, spec, predict_whole, predict_whole, computed_in)
     embedding = Embedding(backbones.load(store, published.backbone), spec, computed_in, place, processors)
     return Model(
         ref,
@@ -75,6 +85,7 @@ def load(store: Store, ref: Ref, temperature: float | None = None, processors: i
         spec,
         lambda images: head(embedding.embedder(images)),
         lambda images: head(embed(store, embedding, images)),
+        computed_in,
     )
 
 

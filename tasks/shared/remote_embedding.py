@@ -12,17 +12,16 @@ from artifacts import backbones
 from artifacts import dataset as datasets
 from artifacts.documents import canonical
 from artifacts.errors import AlreadyExists
-from artifacts.features import Features
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.cluster.actor import Receipt
 from tasks.cluster.conducting import carry_out
 from tasks.cluster.sharing import shared_document
-from tasks.shared.embedding import Embedding, View, contents_of
+from tasks.shared.embedding import Embedding, View
 from tasks.shared.watching import OnRows, Watch
+from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import FEATURES
 
 _PICTURES = 512  # of a batch at most: some seconds of a processor, and a segment of 2.6 MB
 
@@ -84,7 +83,7 @@ class Pictures:
         for number in numbers:
             batch = self._batches[number]
             images, items, mirrored = self._images[batch["side"]], np.array(batch["items"], np.int64), batch["mirrored"]
-            with Features(self._disk, self._embedding.decided_by(mirrored), FEATURES, earlier=False) as features:
+            with self._embedding.kept(self._disk, mirrored, earlier=False) as features:
                 for part, found in self._embedding.embedder.embed(images, items, mirrored):
                     features.add_pictures(contents_of(images[part]), found)
                     on_rows(len(part), 0, 0)

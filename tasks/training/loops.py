@@ -1,6 +1,5 @@
 """The loops of one training, each going on where an earlier run was: states are kept until all is published."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,12 @@ from artifacts.training_state import TrainingStates
 from tasks.reports.progress import TrainingProgress
 from tasks.shared.deadline import Deadline
 from tasks.vision.images import ImageSpec
+from tasks.vision.processor import arithmetic
 from tasks.vision.recipes import Device, Execution, TrainingSettings
 
 if TYPE_CHECKING:
     from tasks.vision import training
 
-CODE_PATHS = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")
 """Variables that make TensorFlow compute by other instructions, with other last bits (docs/training.md)."""
 TRAINING_VERSION = 2
 """The version of the code that trains. It grows when the code's numbers change, so that no training goes on from a
@@ -118,7 +117,7 @@ class Loops:
             "execution": self.execution,
             "device": devices.describe(devices.choose(self.device)),
             "threads": devices.use_threads(1),
-            "versions": {"tensorflow": devices.tf.__version__, "numpy": np.__version__},
-            "environment": {name: os.environ.get(name) for name in CODE_PATHS},
+            "versions": {"numpy": np.__version__},
+            "arithmetic": arithmetic(),
             "training": TRAINING_VERSION,
         }

@@ -1,7 +1,8 @@
 """A network as a graph that needs no Python: pixels in, probabilities out, for TensorFlow, LiteRT or ONNX runtimes.
 
 A format is a function that writes the graph, and one that loads it back as its own runtime does. `difference` compares.
-Converters may reorder sums, so a graph agrees with `Predictor` to about 1e-6 and not to the bit.
+Converters may reorder sums, so a graph agrees with `Predictor` to about 1e-6 and not to the bit. It computes in float32
+throughout: neither LiteRT nor ONNX Runtime has convolutions in bfloat16 for every processor.
 """
 
 import os
@@ -14,13 +15,13 @@ import numpy as np
 
 from tasks.vision.device import tf, without_greeting
 from tasks.vision.errors import ExportError
-from tasks.vision.inference import Predictor
 from tasks.vision.network import Network
 
 Format = Literal["saved-model", "tflite", "onnx"]
-Predict = Callable[[np.ndarray], np.ndarray]
+Predict = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 INPUT, OUTPUT = "images", "probabilities"
+CALIBRATED = "probabilities_calibrated"  # after OUTPUT by name, so that this stays the first one where only order tells
 FILES: dict[Format, str] = {"saved-model": ".", "tflite": "model.tflite", "onnx": "model.onnx"}
 """What a runtime is given, as a path inside the folder: a SavedModel is a folder itself."""
 TOLERANCE = 1e-5
@@ -28,29 +29,37 @@ OPSET = 15  # of ONNX; what tf2onnx prefers, named here so that a newer one chan
 
 
 class Graph(tf.Module):
-    """A network and its softmax, traced for any number of images."""
+    """A network and its softmax, traced for any number of images; beside it, with a temperature, the calibrated one."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, temperature: float | None) -> None:
         super().__init__(name="graph")
-        self.network = network
+        self.network, self.temperature = network, temperature
         images = tf.TensorSpec((None, *network.image_shape), tf.uint8, INPUT)
         self.predict = tf.function(self._predict, input_signature=[images], autograph=False)
 
     def _predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {OUTPUT: tf.nn.softmax(self.network(images))}
+        logits = self.network(images)
+        found = {OUTPUT: tf.nn.softmax(logits)}
+        if self.temperature is not None:
+            found[CALIBRATED] = tf.nn.softmax(logits / self.temperature)
+        return found
 
 
-def write(network: Network, file_format: Format, folder: Path, notes: Mapping[str, str]) -> None:
+def write(
+    network: Network, file_format: Format, folder: Path, notes: Mapping[str, str], temperature: float | None = None
+) -> None:
     """Write the graph into a folder.
 
     folder: exists already.
     notes: go into the graph where the format has a place for them.
+    temperature: what calibrates the probabilities, where there is one.
 
     The graph takes `images`, uint8 [batch, height, width, channels], 0-255, in batches of any size. It gives
-    `probabilities`, float32 [batch, classes]. Raises ExportError and OSError.
+    `probabilities`, float32 [batch, classes], and with a temperature `probabilities_calibrated`, the same of the logits
+    divided by it. Raises ExportError and OSError.
     """
     try:
-        _WRITERS[file_format](Graph(network), folder / FILES[file_format], notes)
+        _WRITERS[file_format](Graph(network, temperature), folder / FILES[file_format], notes)
     except tf.errors.OpError as error:
         raise ExportError(f"TensorFlow can't write the {file_format}: {error.message}; is there room?") from error
 
@@ -58,26 +67,22 @@ def write(network: Network, file_format: Format, folder: Path, notes: Mapping[st
 def load(file_format: Format, folder: Path) -> Predict:
     """What was written, in the format's own runtime.
 
-    It turns uint8 [items, height, width, channels] into probabilities, float32 [items, classes]. Load only a graph that
-    this process wrote: a SavedModel is a program.
+    It turns uint8 [items, height, width, channels] into what the graph gives: name -> float32 [items, classes]. Load
+    only a graph that this process wrote: a SavedModel is a program.
     """
     return _LOADERS[file_format](folder / FILES[file_format])
 
 
-def difference(predict: Predictor, graph: Predict, images: np.ndarray) -> float:
-    """The largest absolute difference between the probabilities of a predictor and a graph.
+def run(graph: Predict, images: np.ndarray, batch: int) -> dict[str, np.ndarray]:
+    """What a graph gives of images: name -> float32 [items, classes].
 
-    images: uint8 [items, height, width, channels]. The graph gets the first one alone, then batches as large as the
-        predictor's.
-
-    Raises ExportError when a label differs or the difference is above 1e-5.
+    images: uint8 [items, height, width, channels]. The graph gets the first one alone, then batches of this size.
     """
-    expected = predict(images)
-    found = np.concatenate([graph(part) for part in np.split(images, range(1, len(images), predict.batch))])
-    return compare(expected, found)
+    parts = [graph(part) for part in np.split(images, range(1, len(images), batch))]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def compare(expected: np.ndarray, found: np.ndarray) -> float:
+def difference(expected: np.ndarray, found: np.ndarray) -> float:
     """The largest absolute difference between two tables of probabilities, float32 [items, classes].
 
     Raises ExportError when shapes, dtypes or labels differ, or the difference is above 1e-5.
@@ -107,7 +112,8 @@ def _write_saved_model(graph: Graph, path: Path, notes: Mapping[str, str]) -> No
 
 def _load_saved_model(path: Path) -> Predict:
     loaded = tf.saved_model.load(str(path))
-    return lambda images: np.asarray(loaded.signatures["serving_default"](**{INPUT: tf.constant(images)})[OUTPUT])
+    run = loaded.signatures["serving_default"]
+    return lambda images: {name: np.asarray(each) for name, each in run(**{INPUT: tf.constant(images)}).items()}
 
 
 def _write_tflite(graph: Graph, path: Path, notes: Mapping[str, str]) -> None:  # noqa: ARG001
@@ -121,7 +127,7 @@ def _load_tflite(path: Path) -> Predict:
         interpreter = tf.lite.Interpreter(model_path=str(path), num_threads=1)
         interpreter.allocate_tensors()
     run = interpreter.get_signature_runner()
-    return lambda images: np.asarray(run(**{INPUT: images})[OUTPUT])
+    return lambda images: {name: np.asarray(each) for name, each in run(**{INPUT: images}).items()}
 
 
 def _write_onnx(graph: Graph, path: Path, notes: Mapping[str, str]) -> None:
@@ -142,7 +148,8 @@ def _load_onnx(path: Path) -> Predict:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: np.asarray(session.run([OUTPUT], {INPUT: images})[0])
+    names = [each.name for each in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {INPUT: images}), strict=True))
 
 
 def _converter() -> Any:

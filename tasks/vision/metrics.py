@@ -21,13 +21,14 @@ def evaluate(
     classes: Sequence[str],
     temperature: float | None = None,
     counted: np.ndarray | None = None,
+    learned: int = 0,
 ) -> dict[str, Any]:
     """All that is known of predictions.
 
     probabilities: float32 [items, classes]; labels: int32 [items]; counted: int64, ascending, the places of the items
-    that count, None for all of them. The others are copies: a content that counted twice would make an interval too
-    narrow. What has no value (a precision without predictions, the loss of a model that answers NaN) is None. Raises
-    ValueError without items.
+    that count, None for all of them. The others are copies, as a content that counted twice would make an interval too
+    narrow, but for `learned` contents that the model has learned from. What has no value (a precision without
+    predictions, the loss of a model that answers NaN) is None. Raises ValueError without items.
 
     accuracy, and accuracy_interval: 95 %, Wilson's score interval (1927); top_k: k -> share of items whose label is
     among the k most probable; loss: mean of -log p(label) in nats; brier: mean over items of the sum over classes of
@@ -35,12 +36,12 @@ def evaluate(
     were called j, None with more than MATRIX_CLASSES classes; calibration: see `calibration`; calibrated: loss and
     calibration error after scaling by the `temperature`, where there is one; most_confused: the larger numbers beside
     the matrix's diagonal, 10 of them, or LISTED where the matrix is None; mistakes: items that were called something
-    else, the most certain first; label_errors: see `label_errors`; items: how many count; copies: how many do not,
-    where there are any.
+    else, the most certain first; label_errors: see `label_errors`; items: how many count; copies, learned: how many do
+    not, where there are any.
     """
     copies = 0
     if counted is not None:
-        copies = len(labels) - len(counted)
+        copies = len(labels) - len(counted) - learned
         probabilities, labels = probabilities[counted], labels[counted]
     if not len(labels):
         raise ValueError("expected at least one item to evaluate, found none")
@@ -58,6 +59,7 @@ def evaluate(
         "brier": brier(probabilities, labels) if sound else None,
         "items": len(labels),
         **({"copies": copies} if copies else {}),
+        **({"learned": learned} if learned else {}),
         "per_class": _class_metrics(labels, predicted, classes),
         "confusion_matrix": None if matrix is None else matrix.tolist(),
         "most_confused": most_confused(labels, predicted, classes, LISTED if matrix is None else 10),

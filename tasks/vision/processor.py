@@ -1,12 +1,16 @@
 """What this machine's processor is, and what it computes in. No TensorFlow here."""
 
+import os
 import platform
 from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16"]
 
 _VECTORS = ("amx", "avx", "f16c", "fma", "sse")
+_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS")
+_ONEDNN = ("ONEDNN_", "DNNL_")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # as Linux names a processor's instructions
 
 
@@ -32,6 +36,24 @@ def processor() -> str:
 def instructions() -> str:
     """The vector instructions that it has, as Linux names them, separated by spaces: they decide a sum's last bits."""
     return " ".join(sorted(each for each in _cpu_info("flags").split() if each.startswith(_VECTORS)))
+
+
+def arithmetic() -> dict[str, str]:
+    """What decides the last bits of what TensorFlow computes on this processor, beside code and data: TensorFlow's
+    version, the processor's instructions, and the variables that TensorFlow and oneDNN read.
+
+    Not the number of threads: one computes an operation.
+    """
+    try:
+        tensorflow = version("tensorflow")
+    except PackageNotFoundError:
+        tensorflow = "none"
+    read = sorted(name for name in os.environ if name in _VARIABLES or name.startswith(_ONEDNN))
+    return {
+        "TensorFlow": tensorflow,
+        "the processor's instructions": instructions(),
+        "TensorFlow's variables": " ".join(f"{name}={os.environ[name]}" for name in read),
+    }
 
 
 def _cpu_info(wanted: str) -> str:

@@ -1,4 +1,7 @@
-"""Whether two samples differ: the population stability index, and what of it is chance; plain NumPy."""
+"""Whether two samples differ: the population stability index, shares and medians; plain NumPy.
+
+Each has its chance by a permutation test: of a hundred pairs of samples from one place, one is called different.
+"""
 
 from dataclasses import dataclass
 
@@ -46,6 +49,39 @@ def shift(expected: np.ndarray, found: np.ndarray) -> Shift:
         indices[drawn : drawn + many] = stability_index(pooled - dealt, dealt)
         drawn += many
     return Shift(float(index), float(np.sort(indices)[-_ABOVE]), (int(expected.sum()), int(found.sum())))
+
+
+def rise(expected: tuple[int, int], found: tuple[int, int]) -> float:
+    """By how much a share is higher in the sample `found` than in `expected`, 0 to 1; 0 where it is not beyond chance.
+
+    expected, found: how many items count, and how many there are, 1 or more.
+
+    The chance is that of `shift`: dealt out anew, the items that count are hypergeometrically distributed (Fisher's
+    exact test, one-sided).
+    """
+    (some, tested), (many, items) = ([count // (1 + each[1] // _MOST) for count in each] for each in (expected, found))
+    dealt = np.random.default_rng(0).hypergeometric(some + many, tested + items - some - many, items, _DRAWS)
+    if many <= np.sort(dealt)[-_ABOVE]:
+        return 0.0
+    return found[0] / found[1] - expected[0] / expected[1]
+
+
+def median_ratio(expected: np.ndarray, found: np.ndarray) -> float:
+    """The median of the sample `found` over that of `expected`; 1 at most where it is not above that by more than
+    chance.
+
+    expected, found: float64 [items], 0 or more, of some items each. The chance is that of `shift`.
+    """
+    lowest = 1e-6  # what copies of training images are apart is nothing
+    ratio = float(np.median(found) / max(np.median(expected), lowest))
+    pooled, random = np.concatenate([expected, found]), np.random.default_rng(0)
+    differences, at_once = [], max(1, _AT_ONCE // len(pooled))
+    for start in range(0, _DRAWS, at_once):
+        dealt = random.permuted(np.tile(pooled, (min(at_once, _DRAWS - start), 1)), axis=1)
+        parts = dealt[:, : len(expected)], dealt[:, len(expected) :]
+        differences.append(np.median(parts[1], axis=1) - np.median(parts[0], axis=1))
+    chance = np.sort(np.concatenate(differences))[-_ABOVE]
+    return ratio if np.median(found) - np.median(expected) > chance else min(ratio, 1.0)
 
 
 def stability_index(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
