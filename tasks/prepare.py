@@ -23,7 +23,8 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
-from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, places_in, read_files
+from tasks.preparing.learned import places_learned
+from tasks.preparing.pictures import TEST_SHARE, assign, check_bad, check_sides, read_files
 from tasks.preparing.remote import read_on_cluster
 from tasks.preparing.said import LEFT_OUT, findings, teach, words_of
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
@@ -132,9 +133,8 @@ def prepare_folder(
             def decoded_of(where: str) -> Decoded:
                 return Decoded(store.disk, {**decided_by, "folder": where}, (spec.height, spec.width, spec.channels))
 
-            learned = _newest(store, name, {"labels": said.name})
-            same = learned and learned.image_spec == spec.to_dict()
-            known = {**(places_in(learned) if learned and same else {}), **read.places}
+            elsewhere_seen = {sha256 for sha256 in said.words if sha256 not in read.places}
+            known = {**places_learned(store, name, spec.to_dict(), elsewhere_seen), **read.places}
             taught = teach(settings, said, labelled, read, spec, pictures.new_classes, known, decoded_of, on_rows)
             labelled, read, rows, reasons = taught.labelled, taught.read, taught.rows, taught.reasons
             kept += taught.decoded
@@ -223,19 +223,22 @@ def _not_said(bad: Mapping[str, str]) -> dict[str, str]:
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:
-    """The dataset, if it is still there; then it stays until this run needs it by itself."""
-    return datasets.load(store, ref) if store.claim(ref) else None
+    """The dataset, if it is still there, and what it says of itself can be read; then it stays until this run needs it
+    by itself."""
+    with suppress(Corrupt, NotFound):
+        if store.claim(ref):
+            dataset = datasets.load(store, ref)
+            dataset.check_lists()
+            return dataset
+    return None
 
 
-def _newest(store: Store, name: str, settings: Mapping[str, str] | None = None) -> Dataset | None:
-    """The version of the dataset that was published last, of those with these settings; None when there is none that
-    can be read."""
+def _newest(store: Store, name: str) -> Dataset | None:
+    """The version of the dataset that was published last; None when there is none that can be read."""
     found: list[Dataset] = []
     for ref in store.refs("datasets", name):
         with suppress(NotFound, Corrupt):
-            data = datasets.load(store, ref)
-            if (settings or {}).items() <= data.artifact.identity["settings"].items():
-                found.append(data)
+            found.append(datasets.load(store, ref))
     return _sound(max(found, key=lambda each: str(each.artifact.manifest["provenance"]["created"]), default=None))
 
 

@@ -1,11 +1,16 @@
 """What is damaged, and can only go: what depends on it, and its removal, through the door that collecting uses."""
 
+from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from artifacts import aliases, living, pins
 from artifacts.collecting.collector import remove_version
 from artifacts.collecting.inventory import Inventory, Version
+from artifacts.dataset import load
+from artifacts.errors import NotFound
+from artifacts.labels import Labels
 from artifacts.refs import Ref, refs_of
 from artifacts.store import Store
 
@@ -28,7 +33,7 @@ def offers(store: Store, damaged: Mapping[str, str]) -> list[Repair]:
     """What can be done about damaged versions. `damaged`: ref -> what is wrong. Raises Corrupt for histories that can't
     be read."""
     versions = Inventory(store).look()
-    held = _held(store)
+    held = {**_only_pictures(store, versions, damaged), **_held(store)}
     return [
         Repair(ref, problem, sorted(map(str, _dependants(versions, Ref.parse(ref)))), held.get(Ref.parse(ref)))
         for ref, problem in damaged.items()
@@ -59,6 +64,32 @@ def _held(store: Store) -> dict[Ref, str]:
     for name in aliases.names(disk, "predictions", "latest"):
         if latest := aliases.current(disk, "predictions", name, "latest"):
             held[latest] = f"it is the latest table of {name}: score that folder again (--fresh) first"
+    return held
+
+
+def _only_pictures(store: Store, versions: Mapping[Ref, Version], damaged: Mapping[str, str]) -> dict[Ref, str]:
+    """Damaged datasets that have labelled pictures, in a file that is whole, which no other dataset has: the files of
+    these pictures may be gone."""
+    elsewhere: dict[tuple[str, bytes], set[str]] = defaultdict(set)
+    for ref, version in versions.items():
+        if version.learned and version.learned.pictures and str(ref) not in damaged:
+            elsewhere[ref.name, version.learned.spec] |= version.learned.pictures
+    held: dict[Ref, str] = {}
+    for ref in map(Ref.parse, damaged):
+        learned = versions[ref].learned if ref in versions else None
+        if learned is None:
+            continue
+        labelled = learned.pictures
+        if labelled is None:  # the list of them is damaged: all that were ever labelled
+            said = Labels(store.disk, learned.labels).events
+            labelled = frozenset(each.sha256 for event in said for each in event.statements)
+        with suppress(NotFound):  # it is removed just now
+            there = {str(each) for side in load(store, ref).whole_sides() for each in side.sha256 or ()}
+            if there & labelled - elsewhere[ref.name, learned.spec]:
+                held[ref] = (
+                    "it has labelled pictures that no other dataset has: restore it from a copy, or retrain with "
+                    f"--labels {learned.labels} first"
+                )
     return held
 
 

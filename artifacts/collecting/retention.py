@@ -80,6 +80,7 @@ def staying(disk: Disk, versions: Mapping[Ref, Version], needs: set[str], rules:
             stay.add((each.ref for each in found), "a backbone: new weights may stand on it")
         elif kind in ("datasets", "weights"):
             stay.add([found[-1].ref], f"the newest of {kind}/{name}")
+            _labelled(found, stay)
         elif kind == "predictions" and rules.older_than is None:
             newest = (each.ref for each in found[-rules.keep_predictions :])
             stay.add(newest, f"of the newest {rules.keep_predictions} tables of {name}")
@@ -108,6 +109,31 @@ def _odd(versions: Mapping[Ref, Version], stay: Staying) -> None:
             stay.notes.append(
                 f"{version.ref.folder}/{version.odd} is no file that Lookbook writes, so {version.ref} stays; move it"
             )
+
+
+def _labelled(found: list[Version], stay: Staying) -> None:
+    """Pictures that people labelled stay once they were learned from: their files may be gone, and then a dataset is
+    all that has their pixels. Of each the newest that has it, in each size and colour.
+
+    found: the versions of one name, the oldest first.
+    """
+    logs: set[str] = set()
+    pictures: dict[bytes, set[str]] = defaultdict(set)
+    for version in reversed(found):
+        learned = version.learned
+        if learned is None:
+            continue
+        if learned.pictures is None:
+            stay.add([version.ref], "which labelled pictures it has can't be read")
+            stay.notes.append(
+                f"{learned.problem}; until then {version.ref} stays: `lookbook verify --repair` tells what can be done"
+            )
+        elif learned.pictures - pictures[learned.spec]:
+            stay.add([version.ref], "it has labelled pictures that no newer dataset has")
+            pictures[learned.spec] |= learned.pictures
+        if learned.labels not in logs:  # by it new labels are counted
+            logs.add(learned.labels)
+            stay.add([version.ref], f"the newest of {version.ref.name} that learned from the labels {learned.labels}")
 
 
 def _champions(disk: Disk, stay: Staying, rules: Rules) -> None:
