@@ -114,7 +114,7 @@ def unsynced(monkeypatch):
 @pytest.fixture(autouse=True)
 def seconds(monkeypatch):
     """Versions of one second are told apart: each is made a second after the one before."""
-    from artifacts import store as module
+    from artifacts import publishing as module
 
     told = iter(range(10**6))
     real = module.provenance

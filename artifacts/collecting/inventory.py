@@ -9,8 +9,9 @@ from artifacts.dataset import Dataset
 from artifacts.disk import spread
 from artifacts.documents import canonical
 from artifacts.errors import Corrupt, InvalidRef, NotFound
+from artifacts.publishing import MANIFEST
 from artifacts.refs import KINDS, Ref, refs_of
-from artifacts.store import MANIFEST, Store
+from artifacts.store import Store
 
 _WRITTEN = (".json", ".arrow", ".safetensors", ".parquet", ".html", ".md", ".png")
 

@@ -1,4 +1,4 @@
-"""Labelled pictures that earlier versions of a dataset have learned from: their pixels, whatever became of the files."""
+"""Labelled pictures that earlier versions of a dataset have learned from: their pixels, whatever became of files."""
 
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
