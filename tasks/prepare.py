@@ -118,7 +118,6 @@ def prepare_folder(
             progress(rows, errors, reused)
             deadline.check(f"reading the pictures of {images}")
 
-        before = _sound(before)
         files = earlier.files() if earlier and before else []
         asked = None
         if elsewhere:
@@ -223,13 +222,12 @@ def _not_said(bad: Mapping[str, str]) -> dict[str, str]:
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:
-    """The dataset, if it is still there, and what it says of itself can be read; then it stays until this run needs it
-    by itself."""
+    """The dataset, if it is still there, and whole; then it stays until this run needs it by itself."""
     with suppress(Corrupt, NotFound):
         if store.claim(ref):
             dataset = datasets.load(store, ref)
             dataset.check_lists()
-            return dataset
+            return _sound(dataset)
     return None
 
 

@@ -33,6 +33,7 @@ from tasks.plan import plan_folder
 from tasks.requests import ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.job import make_job
+from tasks.shared.collecting import repair_store
 from tasks.shared.listing import FolderError, FolderLost, default_name
 from tasks.shared.plans import load_plan, remove_plan
 from tasks.shared.retries import may_pass
@@ -377,15 +378,22 @@ def test_a_damaged_part_is_refused_by_readers_and_scored_anew(store, settings, c
     assert store.verify().corrupt == []
 
 
-def test_damage_of_the_published_table_itself_is_told(store, settings, champion, scored):
-    """A part in staging and in the version is one file on the disk: the same damage hits both."""
-    _, outcome = scored
-    path = store.disk.local_path(outcome.parts[1].key)
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("file", ["data/part-00001.parquet", "report.html", "manifest.json"])
+def test_a_damaged_latest_table_is_mended_by_scoring_again(store, settings, champion, scored, file, fresh):
+    """As `verify --repair` says: it is not removed. A part in staging and in the version is one file on the disk: the
+    same damage hits both."""
+    ref, _ = scored
+    path = store.disk.local_path(f"{ref.folder}/{file}")
     content = bytearray(path.read_bytes())
     content[30] ^= 1
     damage(path, content)
-    with pytest.raises(Corrupt, match=r"data/part-00001\.parquet is damaged"):
-        score(store, settings, champion)
+    for key in list(store.disk.list("runs/living")):
+        store.disk.remove(key)
+    [offer] = repair_store(store, store.verify().damaged, print, yes=True)
+    assert "score that folder again" in offer.refused
+    assert score(store, settings, champion, fresh=fresh)[0] == ref
+    assert store.verify().corrupt == []
 
 
 @pytest.mark.slow
