@@ -21,7 +21,7 @@ from PIL import Image
 from published import damage, remove
 from rights import without_roots_rights
 
-from artifacts import aliases, dataset, disk, predictions, weights
+from artifacts import aliases, dataset, disk, pins, predictions, weights
 from artifacts.errors import Corrupt, StoreAway, StoreError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
@@ -393,6 +393,27 @@ def test_a_damaged_latest_table_is_mended_by_scoring_again(store, settings, cham
     [offer] = repair_store(store, store.verify().damaged, print, yes=True)
     assert "score that folder again" in offer.refused
     assert score(store, settings, champion, fresh=fresh)[0] == ref
+    assert store.verify().corrupt == []
+
+
+def test_tables_that_share_a_damaged_part_are_mended_by_the_one_that_is_whole(
+    store, settings, champion, pictures, scored
+):
+    first, _ = scored
+    (pictures / "2/zz.png").write_bytes((pictures / "0/00.png").read_bytes())
+    second, _ = score(store, settings, champion)
+    pins.pin(store, first, "dear")
+    damage(store.disk.local_path(f"{first.folder}/data/part-00000.parquet"), b"rotten")
+    for key in list(store.disk.list("runs/living")):
+        store.disk.remove(key)
+    assert set(store.verify().damaged) == {str(first), str(second)}
+    refused = repair_store(store, store.verify().damaged, print, yes=True)
+    assert all(each.refused and not each.mended for each in refused)
+    score(store, settings, champion)
+    [offer] = repair_store(store, store.verify().damaged, print, yes=False)
+    assert (offer.ref, offer.same, offer.mended) == (str(first), str(second), False)
+    [done] = repair_store(store, store.verify().damaged, print, yes=True)
+    assert (done.mended, done.bytes) == (True, None)
     assert store.verify().corrupt == []
 
 

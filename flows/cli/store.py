@@ -167,7 +167,7 @@ def rollback(name: str | None, reason: str) -> Result:
 @verb(show="verification")
 @click.argument("ref", required=False)
 @click.option("--repair", is_flag=True, help="Tell what can be done about each damaged artifact.")
-@click.option("--yes", is_flag=True, help="Do it: remove the damaged artifacts that nothing holds. With --repair.")
+@click.option("--yes", is_flag=True, help="Do it: mend or remove the damaged artifacts. With --repair.")
 def verify(ref: str | None, repair: bool, yes: bool) -> Result:
     """Hash everything in the store, or one artifact, and compare with what was published.
 
