@@ -10,6 +10,7 @@ Whoever needs something names it first, and then waits until no removal is under
 then looks at what is named. So what was named in time is seen, and what was not has its removal behind it.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,10 @@ REMOVING = "staging/collecting"
 TURN = "staging/turns/collect"  # the lock of whoever removes
 EVERYTHING = "*"
 RENEW_SECONDS = 600.0
+WAIT_SECONDS = 300.0  # for removals, which take some seconds
+_QUIET_SECONDS = 15.0
 _POLL_SECONDS = 0.2
+_log = logging.getLogger(__name__)
 
 
 class Needs:
@@ -137,14 +141,29 @@ def removing(disk: Disk) -> Iterator[str]:
 
 
 def let_removals_pass(disk: Disk) -> None:
-    """Wait until those removals have ended that are under way now; one whose process was killed has."""
+    """Wait until those removals have ended that are under way now; one whose process was killed has. They take seconds.
+
+    Raises StoreError when they don't end: whoever removes is stopped (Ctrl-Z, a machine that stands still), and may go
+    on at any moment. In a bucket its lease runs out before.
+    """
     seen = set(disk.list(REMOVING))
+    began, told = time.monotonic(), False
     while seen:
         with disk.hold(TURN) as mine:
             if mine:
                 for key in seen:
                     disk.remove(key)
                 return
+        waited = time.monotonic() - began
+        by = owners.describe(min(seen).rpartition("/")[2])
+        if waited > WAIT_SECONDS:
+            raise StoreError(
+                f"expected a collection of the store {disk.root} to end within {WAIT_SECONDS / 60:g} minutes, found it "
+                f"still removing: {by}; then run this again: it goes on where it was"
+            )
+        if waited > _QUIET_SECONDS and not told:
+            _log.warning("waiting for a collection of the store %s to end: %s, if it does not go on", disk.root, by)
+            told = True
         time.sleep(_POLL_SECONDS)
         seen &= set(disk.list(REMOVING))
 

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -470,7 +471,7 @@ def test_two_collections_at_once_and_one_that_was_killed(store, house):
 def test_whoever_needs_something_waits_for_a_removal(store, house, monkeypatch):
     house.retrain()
     looked, waited = threading.Semaphore(0), []
-    monkeypatch.setattr(living, "time", SimpleNamespace(sleep=lambda _: looked.release()))
+    monkeypatch.setattr(living, "time", SimpleNamespace(sleep=lambda _: looked.release(), monotonic=time.monotonic))
 
     def need():
         with Needs(store.disk) as needs:

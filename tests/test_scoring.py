@@ -22,7 +22,7 @@ from published import damage, remove
 from rights import without_roots_rights
 
 from artifacts import aliases, dataset, disk, pins, predictions, weights
-from artifacts.errors import Corrupt, StoreAway, StoreError
+from artifacts.errors import StoreAway, StoreError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
