@@ -1,6 +1,7 @@
 """What goes on just now needs: nothing that is named here is removed.
 
     runs/living/<owner>-00000007.json       what a run, or a publication, needs: refs and keys
+    runs/living/claims/<digest of these>/00000007.json      what was found there, and is to stay for a while
     staging/collecting/<random>.json        a removal is under way
 
 A record counts for the grace period of whoever removes, by the disk's clock; a run writes its own again and again, and
@@ -20,11 +21,12 @@ from typing import Self
 
 from artifacts import owners
 from artifacts.disk import Disk
-from artifacts.documents import seal, unseal
-from artifacts.errors import LookbookError, NotFound, StoreError
+from artifacts.documents import digest, seal, unseal
+from artifacts.errors import AlreadyExists, LookbookError, NotFound, StoreError
 
 FOLDER = "runs/living"
 REMOVING = "staging/collecting"
+_CLAIMS = f"{FOLDER}/claims"
 TURN = "staging/turns/collect"  # the lock of whoever removes
 EVERYTHING = "*"
 RENEW_SECONDS = 600.0
@@ -103,8 +105,20 @@ def needing(disk: Disk, *needs: object) -> Iterator[Needs]:
 
 
 def claim(disk: Disk, *needs: object) -> None:
-    """Need refs or keys, old ones perhaps, for as long as what was just made counts as new."""
-    Needs(disk).add(*needs)
+    """Need refs or keys, old ones perhaps, for as long as what was just made counts as new. However often it is said of
+    the same ones, there is one record."""
+    named = sorted(map(str, needs))
+    folder = f"{_CLAIMS}/{digest(named)}"
+    while True:
+        before = sorted(disk.list(folder))
+        number = int(before[-1].rpartition("/")[2].removesuffix(".json")) + 1 if before else 1
+        with suppress(AlreadyExists):  # otherwise another one has said it just now
+            disk.create(f"{folder}/{number:08d}.json", seal({"run": None, "needs": named}))
+            break
+    for key in before:
+        with suppress(StoreError):
+            disk.remove(key)
+    let_removals_pass(disk)
 
 
 def needed(disk: Disk, since: float) -> tuple[set[str], list[str]]:

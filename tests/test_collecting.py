@@ -274,6 +274,44 @@ def test_a_run_whose_process_lives_is_needed_whatever_the_clock_says(store, hous
         assert store.has(weeks[0][1])
 
 
+def test_a_claim_is_one_file_and_counts_from_the_last_time(store, house):
+    weeks = [house.retrain() for _ in range(4)]
+    for _ in range(3):
+        assert store.claim(weeks[0][1])
+        age(store, 0.9, "runs/living")
+        assert len(list(store.disk.list("runs/living"))) == 1
+    store.claim(weeks[1][1])
+    collect(store, keep=1)
+    assert store.has(weeks[0][1])
+    assert store.has(weeks[1][1])
+    age(store, 0.9, "runs/living")
+    assert store.claim(weeks[1][1])
+    found = collect(store, keep=1)
+    assert not store.has(weeks[0][1])
+    assert store.has(weeks[1][1])
+    assert "needs" in gone(found)
+    assert len(list(store.disk.list("runs/living"))) == 1
+
+
+def test_many_claims_at_once(store, house):
+    ref = house.retrain()[0]
+    barrier, claimed = threading.Barrier(6), []
+
+    def claim():
+        barrier.wait(60)
+        claimed.extend(store.claim(ref) for _ in range(10))
+
+    threads = [threading.Thread(target=claim) for _ in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert claimed == [True] * 60
+    store.claim(ref)
+    assert len(list(store.disk.list("runs/living"))) == 1
+    assert str(ref) in living.needed(store.disk, store.disk.now() - 60)[0]
+
+
 def test_only_a_part_of_the_store(store, house):
     _, weights, _ = house.retrain()
     tables = [house.score("shop", weights, [str(night)]) for night in range(4)]

@@ -378,6 +378,16 @@ def test_a_damaged_part_is_refused_by_readers_and_scored_anew(store, settings, c
     assert store.verify().corrupt == []
 
 
+def test_scorings_that_find_nothing_new_leave_nothing_new(store, settings, champion, scored):
+    counts = []
+    for _ in range(3):
+        score(store, settings, champion)
+        counts.append({folder: len(list(store.disk.list(folder))) for folder in ("runs", "staging", "predictions")})
+    assert counts[0] == counts[1] == counts[2]
+    [claim] = store.disk.list("runs/living")
+    assert str(scored[0]) in store.disk.read(claim).decode()
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 @pytest.mark.parametrize("file", ["data/part-00001.parquet", "report.html", "manifest.json"])
 def test_a_damaged_latest_table_is_mended_by_scoring_again(store, settings, champion, scored, file, fresh):
