@@ -56,6 +56,14 @@ def newest(disk: Disk, kind: str, name: str, alias: str) -> Event | None:
     return read_event(disk, keys[-1]) if keys else None
 
 
+def decision_on(disk: Disk, ref: Ref, alias: str) -> str | None:
+    """The key of the newest event that is about `ref`, or made the alias mean it; None without any. Raises Corrupt."""
+    for event in reversed(history(disk, ref.kind, ref.name, alias)):
+        if str(ref) in (event.ref, event.challenger):
+            return event_key(ref.kind, ref.name, alias, event.number)
+    return None
+
+
 def names(disk: Disk, kind: str, alias: str) -> list[str]:
     """The artifact names that have this alias, sorted."""
     keys = (key.split("/") for key in disk.list(f"aliases/{kind}"))

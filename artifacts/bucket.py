@@ -82,6 +82,13 @@ class BucketDisk(Bucket):
                 time.sleep(pause(TRIES - left))
         raise AssertionError  # the loop returns or raises
 
+    def replace(self, key: str, content: bytes | Path) -> None:
+        """One PUT, or an upload in parts. Raises StoreError."""
+        import obstore
+
+        token = secrets.token_hex(16)
+        self.again("write", key, lambda: obstore.put(self.store, key, content, attributes={_WRITER: token}))
+
     def read(self, key: str) -> bytes:
         """Raises NotFound and StoreError."""
         return self.again("read", key, lambda: b"".join(self.stream(key)))

@@ -4,10 +4,11 @@ import json
 import math
 import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from artifacts.store import Artifact, Store
 
 _CHECKS = "checks.json"
 _LABELS = "labels.json"
+_LEARNED = ("confirmed", "corrected", "added")  # what became of a label whose picture is on a side
 LABELLED = "labels:"  # what the source of a picture begins with that people labelled elsewhere
 _WRITTEN = 1 << 20  # bytes at a time
 
@@ -85,6 +87,24 @@ class Dataset:
         """What became of each label that people gave: {sha256, source, verdict, label, folder_label, predicted,
         confidence, chosen, use}. Raises Corrupt."""
         return list(json.loads(self.artifact.read(_LABELS))) if _LABELS in self.artifact.files else []
+
+    @property
+    def learned(self) -> frozenset[str]:
+        """SHA-256 (hex) of the pictures that it has by a person's label. Raises Corrupt."""
+        return frozenset(str(row["sha256"]) for row in self.labels if row["use"] in _LEARNED)
+
+    def check_lists(self) -> None:
+        """Raises Corrupt where it can't be read what the checks warned of, or what became of labels."""
+        for file in (_CHECKS, _LABELS):
+            if file in self.artifact.files:
+                self.artifact.check(file)
+
+    def whole_sides(self) -> "Iterator[tuple[Literal['train', 'test'], Split]]":
+        """The sides whose bytes are those that were published, with their names."""
+        sides: tuple[Literal["train", "test"], ...] = ("train", "test")
+        for side in sides:
+            with suppress(Corrupt):
+                yield side, getattr(self, side)
 
     @cached_property
     def train(self) -> Split:

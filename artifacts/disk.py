@@ -78,6 +78,9 @@ class Disk(Protocol):
         A large file may be written twice by two at once: so its key must follow from its content.
         """
 
+    def replace(self, key: str, content: bytes | Path) -> None:
+        """Put these bytes in the place of others, at once. Only for what is damaged, or missing."""
+
     def read(self, key: str) -> bytes:
         """All bytes of `key`. Raises NotFound."""
 
@@ -142,8 +145,8 @@ class LocalDisk:
     def create(self, key: str, content: bytes | Path) -> None:
         """Write `key` durably, or not at all; nobody may write to the file from then on.
 
-        A Path inside the store's staging area is linked without a copy: it becomes read-only, and a `key` that is this
-        file already counts as created. Raises AlreadyExists when somebody was first, StoreError when the disk refuses
+        A Path inside the store is linked without a copy: it becomes read-only, and a `key` that is this file already
+        counts as created. Raises AlreadyExists when somebody was first, StoreError when the disk refuses
         (full, read-only, fsync failed).
         """
         target = self.local_path(key)
@@ -158,7 +161,7 @@ class LocalDisk:
     def _create(self, target: Path, key: str, content: bytes | Path) -> None:
         """Raises AlreadyExists and OSError."""
         _make_folders(target.parent)
-        if isinstance(content, Path) and content.is_relative_to(self.local_path("staging")):
+        if isinstance(content, Path) and content.is_relative_to(self.root):
             with _opened(content) as descriptor:
                 _make_read_only(descriptor)
                 os.fsync(descriptor)
@@ -167,6 +170,24 @@ class LocalDisk:
         with self._temporary(content) as temporary:
             self._link(temporary, target, key)
         return None
+
+    def replace(self, key: str, content: bytes | Path) -> None:
+        """Under this name alone: others that the file has keep what is there. A Path inside the store is linked."""
+        target = self.local_path(key)
+        spare = f"{SCRATCH}/{owners.new_name()}.tmp"
+        try:
+            self.create(spare, content)
+            _make_folders(target.parent)
+            is_guarded = not os.access(target.parent, os.W_OK)
+            _make_writable(target.parent)
+            self.local_path(spare).replace(target)
+            _sync(target.parent)
+            if is_guarded:
+                self.protect(key.rpartition("/")[0])
+        except OSError as error:
+            raise self._refused("write", key, error) from error
+        finally:
+            self.remove(spare)  # where both were one file, a rename leaves both names
 
     def read(self, key: str) -> bytes:
         """All bytes of `key`. Raises NotFound."""
@@ -278,8 +299,7 @@ class LocalDisk:
         too."""
         path = self.local_path(stored.key)
         try:
-            if not os.access(path.parent, os.W_OK):
-                path.parent.chmod(stat.S_IMODE(path.parent.stat().st_mode) | stat.S_IWUSR)
+            _make_writable(path.parent)
             left = path.lstat().st_nlink - 1
             path.unlink()
             if durably:
@@ -482,6 +502,12 @@ def _make_read_only(descriptor: int) -> None:
         mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
         if mode & _WRITE:
             os.fchmod(descriptor, mode & ~_WRITE)
+
+
+def _make_writable(folder: Path) -> None:
+    """Give its owner the right to write to a folder. Raises OSError."""
+    if not os.access(folder, os.W_OK):
+        folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IWUSR)
 
 
 def _are_one(file: Path, other: Path) -> bool:

@@ -1,6 +1,7 @@
 """What goes on just now needs: nothing that is named here is removed.
 
     runs/living/<owner>-00000007.json       what a run, or a publication, needs: refs and keys
+    runs/living/claims/<digest of these>/00000007.json      what was found there, and is to stay for a while
     staging/collecting/<random>.json        a removal is under way
 
 A record counts for the grace period of whoever removes, by the disk's clock; a run writes its own again and again, and
@@ -10,6 +11,7 @@ Whoever needs something names it first, and then waits until no removal is under
 then looks at what is named. So what was named in time is seen, and what was not has its removal behind it.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -19,15 +21,19 @@ from typing import Self
 
 from artifacts import owners
 from artifacts.disk import Disk
-from artifacts.documents import seal, unseal
-from artifacts.errors import LookbookError, NotFound, StoreError
+from artifacts.documents import digest, seal, unseal
+from artifacts.errors import AlreadyExists, LookbookError, NotFound, StoreError
 
 FOLDER = "runs/living"
 REMOVING = "staging/collecting"
+_CLAIMS = f"{FOLDER}/claims"
 TURN = "staging/turns/collect"  # the lock of whoever removes
 EVERYTHING = "*"
 RENEW_SECONDS = 600.0
+WAIT_SECONDS = 300.0  # for removals, which take some seconds
+_QUIET_SECONDS = 15.0
 _POLL_SECONDS = 0.2
+_log = logging.getLogger(__name__)
 
 
 class Needs:
@@ -99,8 +105,20 @@ def needing(disk: Disk, *needs: object) -> Iterator[Needs]:
 
 
 def claim(disk: Disk, *needs: object) -> None:
-    """Need refs or keys, old ones perhaps, for as long as what was just made counts as new."""
-    Needs(disk).add(*needs)
+    """Need refs or keys, old ones perhaps, for as long as what was just made counts as new. However often it is said of
+    the same ones, there is one record."""
+    named = sorted(map(str, needs))
+    folder = f"{_CLAIMS}/{digest(named)}"
+    while True:
+        before = sorted(disk.list(folder))
+        number = int(before[-1].rpartition("/")[2].removesuffix(".json")) + 1 if before else 1
+        with suppress(AlreadyExists):  # otherwise another one has said it just now
+            disk.create(f"{folder}/{number:08d}.json", seal({"run": None, "needs": named}))
+            break
+    for key in before:
+        with suppress(StoreError):
+            disk.remove(key)
+    let_removals_pass(disk)
 
 
 def needed(disk: Disk, since: float) -> tuple[set[str], list[str]]:
@@ -137,14 +155,29 @@ def removing(disk: Disk) -> Iterator[str]:
 
 
 def let_removals_pass(disk: Disk) -> None:
-    """Wait until those removals have ended that are under way now; one whose process was killed has."""
+    """Wait until those removals have ended that are under way now; one whose process was killed has. They take seconds.
+
+    Raises StoreError when they don't end: whoever removes is stopped (Ctrl-Z, a machine that stands still), and may go
+    on at any moment. In a bucket its lease runs out before.
+    """
     seen = set(disk.list(REMOVING))
+    began, told = time.monotonic(), False
     while seen:
         with disk.hold(TURN) as mine:
             if mine:
                 for key in seen:
                     disk.remove(key)
                 return
+        waited = time.monotonic() - began
+        by = owners.describe(min(seen).rpartition("/")[2])
+        if waited > WAIT_SECONDS:
+            raise StoreError(
+                f"expected a collection of the store {disk.root} to end within {WAIT_SECONDS / 60:g} minutes, found it "
+                f"still removing: {by}; then run this again: it goes on where it was"
+            )
+        if waited > _QUIET_SECONDS and not told:
+            _log.warning("waiting for a collection of the store %s to end: %s, if it does not go on", disk.root, by)
+            told = True
         time.sleep(_POLL_SECONDS)
         seen &= set(disk.list(REMOVING))
 

@@ -52,6 +52,20 @@ def is_mine(name: str) -> bool:
     return mine and has_ended(name) is False
 
 
+def describe(name: str) -> str:
+    """The process in `name`, for people, and what to do where it is stopped."""
+    owner = _OWNED.fullmatch(name)
+    if owner is None or owner["machine"] != _machine():
+        return "a process of another machine: look there whether it is stopped, and continue or end it"
+    pid = owner["pid"]
+    process = _process(pid)
+    is_stopped = process is not None and process[0] in "Tt"
+    return (
+        f"process {pid} of this machine{', which is stopped' if is_stopped else ''}: "
+        f"continue it (kill -CONT {pid}) or end it (kill -KILL {pid})"
+    )
+
+
 def _machine() -> str | None:
     """None where there is no /proc, or it is another process namespace's."""
     try:

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from artifacts.errors import Corrupt, NotFound
 from artifacts.opening import use
+from artifacts.publishing import Content, Shared
 from artifacts.refs import Ref
 from artifacts.shards import Part
-from artifacts.store import Artifact, Content, Shared, Store
+from artifacts.store import Artifact, Store
 
 PASSING_ERRORS = ("timeout", "crashed", "unreadable", "missing", "changed")
 """Errors that may be gone next time: their rows are never reused."""

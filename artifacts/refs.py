@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from artifacts import registry
 from artifacts.errors import InvalidRef
 
-KINDS = ("datasets", "weights", "metrics", "predictions", "backbones")
+KINDS = tuple(registry.KINDS)
 VERSION_DIGITS = 16
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -52,6 +53,13 @@ def refs_of(values: Iterable[object]) -> Iterator[Ref]:
     for value in values:
         with suppress(InvalidRef):
             yield Ref.parse(str(value))
+
+
+def check_kind(kind: str) -> str:
+    """Return `kind` when there are artifacts of it. Raises InvalidRef."""
+    if kind not in KINDS:
+        raise InvalidRef(f"expected a kind out of {', '.join(KINDS)}, found {kind!r}")
+    return kind
 
 
 def check_name(name: str) -> str:

@@ -26,7 +26,7 @@ from artifacts.disk import Disk, hash_file
 from artifacts.documents import digest as digest_of
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound
-from artifacts.store import create_part
+from artifacts.publishing import create_part
 
 LEAST = 18  # rows of a table that its report shows as least certain
 

@@ -9,51 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import aliases, tombstones
-from artifacts.disk import Disk, LocalFile, hash_file, spread
+from artifacts.disk import Disk, LocalFile, spread
 from artifacts.disks import disk_at
 from artifacts.documents import digest, seal, unseal
 from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
 from artifacts.living import claim, needing
-from artifacts.provenance import provenance
-from artifacts.refs import KINDS, VERSION_DIGITS, Ref, check_name, refs_of
+from artifacts.publishing import MANIFEST, Content, Shared, describe, publish_version
+from artifacts.refs import KINDS, VERSION_DIGITS, Ref, check_kind, check_name, refs_of
 from artifacts.verification import Verification, verify
 
 FORMAT = 1
 _MARKER = "store.json"
-MANIFEST = "manifest.json"
-_SHARED = "data/"  # files that several versions may have
 _PREFIX = re.compile(rf"[0-9a-f]{{4,{VERSION_DIGITS}}}")
 _MEND = "restore it from a copy, or have its version removed (lookbook verify --repair --yes) and make it again"
 _ALIAS_OF = {"champion": "weights", "latest": "predictions"}
-
-Content = bytes | Path
-
-
-def create_part(disk: Disk, path: Path, sha256: str) -> str:
-    """Write a file that several versions may have to a disk without links. Returns its one key, by its SHA-256 (hex).
-
-    One that is there is taken, and one that is damaged replaced: otherwise nobody could make it again.
-    """
-    key = f"parts/{sha256}.parquet"
-    if disk.exists(key):
-        claim(disk, key)
-        with suppress(NotFound):
-            if disk.hash(key)[0] == sha256:
-                return key
-            disk.remove(key)
-    with suppress(AlreadyExists):
-        disk.create(key, path)
-    return key
-
-
-@dataclass(frozen=True)
-class Shared:
-    """A file that is in the store already, under `key`, and that several versions may have: its SHA-256 (hex) and size
-    (bytes), as the caller has just found them."""
-
-    key: str
-    sha256: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -162,13 +131,16 @@ class Store:
 
         `files` are part of the identity and must not differ between equal runs; `rendered` (pages, pictures) are
         only hashed, and only drawn for a version that is not there yet. `made` joins the provenance: device, threads,
-        seconds. Raises StoreError when the store refuses, Corrupt when an earlier attempt left other bytes under this
-        version, Removed when one of the inputs was removed.
+        seconds. What is damaged of a version that exists, or was left unfinished, is replaced by what is published: the
+        same bytes.
+
+        Raises InvalidRef for a kind or a name that can't be one, StoreError when the store refuses, Removed when one of
+        the inputs was removed.
         """
         self.prepare()
-        described = {file: _describe(content) for file, content in files.items()}
+        described = {file: describe(content) for file, content in files.items()}
         identity = {
-            "kind": kind,
+            "kind": check_kind(kind),
             "name": check_name(name),
             "files": described,
             "settings": dict(settings),
@@ -182,67 +154,10 @@ class Store:
                 if not self.has(each) and (buried := tombstones.find(self.disk, each)):
                     raise buried.error()
             is_old = self.has(ref)
-            self._publish(ref, identity, files, rendered, made or {})
+            publish_version(self, ref, identity, files, rendered, made or {})
             if is_old:
                 claim(self.disk, ref)
             return ref
-
-    def _publish(
-        self,
-        ref: Ref,
-        identity: dict[str, Any],
-        files: Mapping[str, Content | Shared],
-        rendered: Callable[[], Mapping[str, Content]],
-        made: Mapping[str, Any],
-    ) -> Ref:
-        described = identity["files"]
-        if self.has(ref):
-            published = self.open(ref)
-            for file, content in files.items():  # what is there may be damaged; what is one and the same file is not
-                same = isinstance(content, Shared) and self.disk.identity(content.key)
-                if not same or same != self.disk.identity(published.key(file)):
-                    published.check(file)
-            return self._same(ref, identity)
-        pages = rendered()
-        try:
-            shared = {file: content.key for file, content in files.items() if isinstance(content, Shared)}
-            for file, content in files.items():
-                if not isinstance(content, Shared):
-                    self._place(ref, file, content, described[file])
-                elif self.disk.links:
-                    self._place(ref, file, self.disk.materialize(content.key, content.sha256).path, described[file])
-            drawn = {}
-            for file, content in pages.items():
-                with suppress(AlreadyExists):  # an identical run drew it first: the manifest describes what is there
-                    self.disk.create(f"{ref.folder}/{file}", content)
-                sha256, size = self.disk.hash(f"{ref.folder}/{file}")
-                drawn[file] = {"sha256": sha256, "bytes": size}
-            manifest = {"identity": identity, "rendered": drawn, "provenance": provenance(**made)}
-            if shared and not self.disk.links:
-                manifest["at"] = shared
-            self.disk.create(f"{ref.folder}/{MANIFEST}", seal(manifest))
-        except (AlreadyExists, StoreError):
-            if not self.has(ref):
-                raise
-            return self._same(ref, identity)  # an identical run was first; its folder takes no other pages any more
-        self.disk.protect(ref.folder)
-        return ref
-
-    def adopt(self, artifact: Artifact) -> None:
-        """Commit a version of another store as it is. Raises Corrupt for a file that isn't what was published."""
-        shared: dict[str, str] = {}
-        for file, described in artifact.files.items():
-            path = artifact.path(file)
-            if self.disk.links or not file.startswith(_SHARED):
-                self._place(artifact.ref, file, path, described)
-                continue
-            shared[file] = create_part(self.disk, path, described["sha256"])
-        manifest = {name: value for name, value in artifact.manifest.items() if name != "at"}
-        if shared:
-            manifest["at"] = shared
-        with suppress(AlreadyExists):
-            self.disk.create(f"{artifact.ref.folder}/{MANIFEST}", seal(manifest))
-        self.disk.protect(artifact.ref.folder)
 
     def claim(self, ref: Ref) -> bool:
         """Whether a version is published; if so, nothing removes it for as long as new ones are kept."""
@@ -353,26 +268,11 @@ class Store:
             return
         raise StoreError(f"the store {self.disk.root} lets two writers create one file; point LOOKBOOK_STORE elsewhere")
 
-    def _place(self, ref: Ref, file: str, content: Content, expected: Mapping[str, Any]) -> None:
-        key = f"{ref.folder}/{file}"
-        try:
-            self.disk.create(key, content)
-        except AlreadyExists:  # an identical run, perhaps one that was killed
-            sha256, size = self.disk.hash(key)
-            if {"sha256": sha256, "bytes": size} != expected:
-                raise Corrupt(f"{key} is damaged: an unfinished run left other bytes there; remove the file") from None
-
     def _tell_of_removed(self, version: str, kind: str | None, name: str | None) -> None:
         """Raises Removed when a version that was removed fits."""
         for ref in tombstones.refs(self.disk, kind, name) if _PREFIX.fullmatch(version) else ():
             if ref.version.startswith(version) and (buried := tombstones.find(self.disk, ref)):
                 raise buried.error()
-
-    def _same(self, ref: Ref, identity: dict[str, Any]) -> Ref:
-        if self.open(ref).identity != identity:
-            raise Corrupt(f"{ref.folder}/{MANIFEST} describes something else under the same version; {_MEND}")
-        self.disk.protect(ref.folder)  # a kill may have come between the manifest and this
-        return ref
 
     def _aliased(self, alias: str, kind: str | None, name: str | None) -> list[Ref]:
         of = _ALIAS_OF[alias]
@@ -386,12 +286,3 @@ def size_of(manifest: Mapping[str, Any]) -> int:
     """Bytes of the files that a manifest describes."""
     described = (*manifest["identity"]["files"].values(), *manifest["rendered"].values())
     return sum(each["bytes"] for each in described)
-
-
-def _describe(content: Content | Shared) -> dict[str, Any]:
-    if isinstance(content, Shared):
-        return {"sha256": content.sha256, "bytes": content.size}
-    if isinstance(content, bytes):
-        return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    sha256, size = hash_file(content)
-    return {"sha256": sha256, "bytes": size}

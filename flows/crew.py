@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from flows.serving import ServerError
+from flows.serving import KILLED_SECONDS, ServerError
 
 _RESTARTS, _STEADY_SECONDS = 5, 600  # how often a process may end, one that did not live this long
 _POLL_SECONDS = 0.2
@@ -124,7 +124,8 @@ class Process:
             self._process.wait(seconds)
             return
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # the kernel can't end it yet: it waits for a disk
+            self._process.wait(KILLED_SECONDS)
 
 
 def _end_with_parent() -> None:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from artifacts.settings import HOME, Settings
 from flows.crew import Say
@@ -10,6 +12,7 @@ from flows.serving import ServerError, with_our_code
 
 NIGHTLY = "score/nightly"
 NIGHTLY_ROOT = "nightly"
+_DEPLOY_SECONDS = 300.0  # it takes some
 
 
 def deploy(settings: Settings, api: str, say: Say) -> None:
@@ -27,16 +30,7 @@ def deploy(settings: Settings, api: str, say: Say) -> None:
     home = settings.home.absolute()
     if home != HOME:
         say(f"runs use the code of LOOKBOOK_HOME {home}, this command that of {HOME}")
-    deployed = subprocess.run(
-        [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=home,
-        env=with_our_code({**environment, "PREFECT_API_URL": api}, home),
-        capture_output=True,
-        text=True,
-    )
-    if deployed.returncode:
-        last = (deployed.stdout + deployed.stderr).strip().splitlines()[-3:]
-        raise ServerError(f"`prefect deploy --all` failed in {home}: {' '.join(last)}")
+    _deploy_all(home, with_our_code({**environment, "PREFECT_API_URL": api}, home))
     with get_client(sync_client=True) as client:
         create_automations(client, settings.notify_url)
         nightly = client.read_deployment_by_name(NIGHTLY).id
@@ -49,3 +43,20 @@ def deploy(settings: Settings, api: str, say: Say) -> None:
                 )
                 if schedule.active != awake:
                     client.update_deployment_schedule(each.id, schedule.id, active=awake)
+
+
+def _deploy_all(home: Path, environment: Mapping[str, str]) -> None:
+    """Raises ServerError when that fails, or does not end."""
+    command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    try:
+        deployed = subprocess.run(
+            command, cwd=home, env=environment, capture_output=True, text=True, timeout=_DEPLOY_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise ServerError(
+            f"expected `prefect deploy --all` in {home} to be done within {_DEPLOY_SECONDS:g} s, found it still at "
+            "work; look whether the Prefect server answers, and start it again"
+        ) from None
+    if deployed.returncode:
+        last = (deployed.stdout + deployed.stderr).strip().splitlines()[-3:]
+        raise ServerError(f"`prefect deploy --all` failed in {home}: {' '.join(last)}")

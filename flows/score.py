@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import quote
 
-from artifacts import predictions, runs
+from artifacts import aliases, predictions, runs
 from artifacts.errors import Corrupt, NotFound
 from artifacts.predictions import Predictions
 from artifacts.refs import Ref
@@ -91,7 +91,10 @@ def _score(store: Store, settings: Settings, request: ScoreRequest, deadline: De
             outcome = score_shards(planned, job, deadline)
         quoted: Any = quote(outcome)  # Prefect would look for 22 s into 100,000 parts; the task gets them as they are
         ref = commit(planned, job, quoted)
-        runs.record(store.disk, str(flow_run.id), {"weights": str(job.weights), "predictions": ref})
+        produced = {"weights": str(job.weights), "predictions": ref}
+        if decision := aliases.decision_on(store.disk, Ref.parse(ref), "latest"):  # `verify` looks whether it is there
+            produced["decision"] = decision
+        runs.record(store.disk, str(flow_run.id), produced)
         remove_plan(store.disk, planned)
     return predictions.load(store, Ref.parse(ref)), outcome
 

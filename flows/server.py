@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from flows.heartbeats import heartbeats
-from flows.serving import SERVE, ServerError, command, only_server, reach_loopback_directly
+from flows.serving import KILLED_SECONDS, SERVE, ServerError, command, only_server, reach_loopback_directly
 from flows.standing import check_home, standing_api
 from tasks.vision.imports import quick_imports
 
@@ -140,7 +140,8 @@ class _Child:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # the kernel can't end it yet: it waits for a disk
+                self._process.wait(KILLED_SECONDS)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Its sockets come from its parent, so that a port that is taken is known before a
 server's own while that is started again.
 """
 
-import fcntl
 import gc
 import os
 import socket
@@ -19,12 +18,17 @@ from typing import TYPE_CHECKING, Any
 from artifacts.disk import lock_now
 from artifacts.errors import LookbookError
 from tasks.vision.imports import quick_imports
+from tasks.vision.locks import locked_within
 
 if TYPE_CHECKING:
     from flows.guard import App, Guard, Receive, Scope, Send
 
 SERVE = b"serve\n"
+_OTHER = "another lookbook command uses Prefect's database"
+_SHARE = "`lookbook up` has one server for all commands"
+_WAIT_SECONDS = 24 * 3600.0  # what a run may take, unless it is told otherwise
 _BESIDE = "--beside-a-run"
+KILLED_SECONDS = 5.0  # until a killed process has ended
 _COLLECT_SECONDS = 1.0
 _GENERATIONS = [*[1] * 59, 2]  # that a look for garbage takes in: what is young, and once a minute all
 _ROOT = Path(__file__).absolute().parents[1]
@@ -66,12 +70,17 @@ def healthy(api: str) -> bool:
 
 @contextmanager
 def only_server(home: Path) -> Iterator[None]:
-    """Hold the lock of the database in Prefect's home; wait, and say so, while another server of ours uses it."""
+    """Hold the lock of the database in Prefect's home; wait, and say so, while another server of ours uses it. Raises
+    ServerError when that does not end."""
     home.mkdir(parents=True, exist_ok=True)
     with open(home / "lookbook-server.lock", "wb") as lock:
         if not lock_now(lock.fileno()):
-            print("another lookbook command uses Prefect's database; waiting until it is done", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            print(f"{_OTHER}; waiting until it is done ({_SHARE})", file=sys.stderr)
+            if not locked_within(lock.fileno(), _WAIT_SECONDS):
+                raise ServerError(
+                    f"expected another lookbook command to be done within {_WAIT_SECONDS / 3600:g} hours, found it "
+                    f"still using Prefect's database, maybe stopped; find it (fuser {lock.name}) and end it; {_SHARE}"
+                )
         yield
 
 

@@ -118,11 +118,15 @@ def _point_at(store: Store, job: Job, ref: Ref, plan: Plan) -> None:
 
 
 def _unchanged(store: Store, latest: Ref | None, parts: list[Part], made_by: dict[str, Any]) -> bool:
-    """Whether the newest table has just these parts, made in this way: then it has its report, too."""
+    """Whether the newest table has just these parts, made in this way: then it has its report, too, if that is not
+    damaged."""
     if latest is None:
         return False
     try:
-        identity = store.open(latest).identity
+        published = store.open(latest)
+        identity = published.identity
+        for page in published.manifest["rendered"]:
+            published.check(page)
     except (NotFound, Corrupt):
         return False
     files = {predictions.file_name(index): part.sha256 for index, part in enumerate(parts)}

@@ -23,7 +23,8 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
-from tasks.preparing.pictures import check_bad, places_in, read_files
+from tasks.preparing.learned import learned_before
+from tasks.preparing.pictures import check_bad, read_files
 from tasks.preparing.remote import read_on_cluster
 from tasks.preparing.said import LEFT_OUT, findings, sides_in, teach, words_of
 from tasks.preparing.sides import SIDES_BY, TEST_SHARE, assign, check_sides
@@ -118,7 +119,6 @@ def prepare_folder(
             progress(rows, errors, reused)
             deadline.check(f"reading the pictures of {images}")
 
-        before = _sound(before)
         files = earlier.files() if earlier and before else []
         asked = None
         if elsewhere:
@@ -134,11 +134,10 @@ def prepare_folder(
             def decoded_of(where: str) -> Decoded:
                 return Decoded(store.disk, {**decided_by, "folder": where}, (spec.height, spec.width, spec.channels))
 
-            learned = _newest(store, name, {"labels": said.name})
-            same = learned and learned.image_spec == spec.to_dict()
-            known = {**(places_in(learned) if learned and same else {}), **read.places}
-            seed = pictures.split_seed
-            sides_before = sides_in(newest, seed) | sides_in(learned, seed)
+            asked_for = {sha256 for sha256 in said.words if sha256 not in read.places}
+            places, sides_before = learned_before(store, name, spec.to_dict(), pictures.split_seed, asked_for)
+            sides_before |= sides_in(newest, pictures.split_seed)
+            known = {**places, **read.places}
             taught = teach(
                 settings, said, labelled, read, spec, pictures.new_classes, known, sides_before, decoded_of, on_rows
             )
@@ -235,19 +234,21 @@ def _not_said(bad: Mapping[str, str]) -> dict[str, str]:
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:
-    """The dataset, if it is still there; then it stays until this run needs it by itself."""
-    return datasets.load(store, ref) if store.claim(ref) else None
+    """The dataset, if it is still there, and whole; then it stays until this run needs it by itself."""
+    with suppress(Corrupt, NotFound):
+        if store.claim(ref):
+            dataset = datasets.load(store, ref)
+            dataset.check_lists()
+            return _sound(dataset)
+    return None
 
 
-def _newest(store: Store, name: str, settings: Mapping[str, str] | None = None) -> Dataset | None:
-    """The version of the dataset that was published last, of those with these settings; None when there is none that
-    can be read."""
+def _newest(store: Store, name: str) -> Dataset | None:
+    """The version of the dataset that was published last; None when there is none that can be read."""
     found: list[Dataset] = []
     for ref in store.refs("datasets", name):
         with suppress(NotFound, Corrupt):
-            data = datasets.load(store, ref)
-            if (settings or {}).items() <= data.artifact.identity["settings"].items():
-                found.append(data)
+            found.append(datasets.load(store, ref))
     return _sound(max(found, key=lambda each: str(each.artifact.manifest["provenance"]["created"]), default=None))
 
 

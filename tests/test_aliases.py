@@ -168,3 +168,19 @@ def test_a_user_without_a_name_is_named_by_the_number(open_path, home):
         env={"PATH": os.environ["PATH"], **home},
     )
     assert run.stdout.startswith("12345@"), run.stderr
+
+
+def test_the_decision_about_a_table_is_found(store):
+    refs = [Ref("predictions", "shop", f"{number:016x}") for number in range(4)]
+
+    def decide(action, ref, challenger):
+        choice = Choice(action, str(ref), str(challenger), "why")
+        aliases.decide(store.disk, "predictions", "shop", "latest", lambda _: choice)
+
+    decide("promote", refs[0], refs[0])
+    decide("promote", refs[1], refs[1])
+    decide("keep", refs[1], refs[2])
+    decide("promote", refs[0], refs[0])
+    found = [aliases.decision_on(store.disk, ref, "latest") for ref in refs]
+    folder = "aliases/predictions/shop/latest"
+    assert found == [f"{folder}/00000004.json", f"{folder}/00000003.json", f"{folder}/00000003.json", None]

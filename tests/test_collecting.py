@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -114,7 +115,7 @@ def unsynced(monkeypatch):
 @pytest.fixture(autouse=True)
 def seconds(monkeypatch):
     """Versions of one second are told apart: each is made a second after the one before."""
-    from artifacts import store as module
+    from artifacts import publishing as module
 
     told = iter(range(10**6))
     real = module.provenance
@@ -271,6 +272,44 @@ def test_a_run_whose_process_lives_is_needed_whatever_the_clock_says(store, hous
         age(store, 300, "runs/living")
         collect(store, keep=1)
         assert store.has(weeks[0][1])
+
+
+def test_a_claim_is_one_file_and_counts_from_the_last_time(store, house):
+    weeks = [house.retrain() for _ in range(4)]
+    for _ in range(3):
+        assert store.claim(weeks[0][1])
+        age(store, 0.9, "runs/living")
+        assert len(list(store.disk.list("runs/living"))) == 1
+    store.claim(weeks[1][1])
+    collect(store, keep=1)
+    assert store.has(weeks[0][1])
+    assert store.has(weeks[1][1])
+    age(store, 0.9, "runs/living")
+    assert store.claim(weeks[1][1])
+    found = collect(store, keep=1)
+    assert not store.has(weeks[0][1])
+    assert store.has(weeks[1][1])
+    assert "needs" in gone(found)
+    assert len(list(store.disk.list("runs/living"))) == 1
+
+
+def test_many_claims_at_once(store, house):
+    ref = house.retrain()[0]
+    barrier, claimed = threading.Barrier(6), []
+
+    def claim():
+        barrier.wait(60)
+        claimed.extend(store.claim(ref) for _ in range(10))
+
+    threads = [threading.Thread(target=claim) for _ in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert claimed == [True] * 60
+    store.claim(ref)
+    assert len(list(store.disk.list("runs/living"))) == 1
+    assert str(ref) in living.needed(store.disk, store.disk.now() - 60)[0]
 
 
 def test_only_a_part_of_the_store(store, house):
@@ -470,7 +509,7 @@ def test_two_collections_at_once_and_one_that_was_killed(store, house):
 def test_whoever_needs_something_waits_for_a_removal(store, house, monkeypatch):
     house.retrain()
     looked, waited = threading.Semaphore(0), []
-    monkeypatch.setattr(living, "time", SimpleNamespace(sleep=lambda _: looked.release()))
+    monkeypatch.setattr(living, "time", SimpleNamespace(sleep=lambda _: looked.release(), monotonic=time.monotonic))
 
     def need():
         with Needs(store.disk) as needs:

@@ -14,8 +14,9 @@ from buckets import KEYS_A_REQUEST
 from artifacts import aliases, copying, open_store, runs
 from artifacts.disks import disk_at
 from artifacts.errors import AlreadyExists, Corrupt, NotFound, StoreError
+from artifacts.publishing import Shared
 from artifacts.shards import Shards
-from artifacts.store import Shared, Store
+from artifacts.store import Store
 
 LARGE = 11 << 20  # three parts of what a bucket takes in one request, at least 5 MiB each
 
@@ -52,6 +53,19 @@ def test_a_key_is_created_once(disk):
     with pytest.raises(AlreadyExists):
         disk.create("a/one", b"first")
     assert disk.read("a/one") == b"first"
+
+
+def test_what_is_damaged_is_replaced(disk, tmp_path):
+    disk.create("a/one", b"first")
+    disk.replace("a/one", b"second")
+    disk.replace("a/two", b"was missing")
+    assert [disk.read(key) for key in ("a/one", "a/two")] == [b"second", b"was missing"]
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * LARGE)
+    disk.replace("a/one", large)
+    assert disk.hash("a/one") == (hashlib.sha256(b"x" * LARGE).hexdigest(), LARGE)
+    assert sorted(disk.list("a")) == ["a/one", "a/two"]
+    assert list(disk.list("staging/scratch")) == []
 
 
 def test_of_many_writers_at_once_one_wins(place):

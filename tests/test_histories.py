@@ -14,6 +14,7 @@ import threading
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -303,7 +304,7 @@ def simulated(monkeypatch):
 def side_by_side(disk, turns, **steps):
     """Let threads take their turns, each with its steps. What was killed goes on with its next step."""
     failed = []
-    living.time = type("", (), {"sleep": lambda _: turns.step(away=True)})
+    living.time = SimpleNamespace(sleep=lambda _: turns.step(away=True), monotonic=lambda: 0.0)
 
     def go_on(own):
         with turns.taking_part():

@@ -14,7 +14,7 @@ from PIL import Image
 from published import damage, remove
 
 from artifacts import dataset
-from artifacts.errors import Corrupt, InvalidRef
+from artifacts.errors import InvalidRef
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import prepare as stage
@@ -308,8 +308,16 @@ def test_a_damaged_dataset_before_is_no_reason_not_to_make_another(store, folder
     assert decoded(store, second) == 201
     assert len(store.verify(second).corrupt) == 0
     (folder / "light/new.png").unlink()
-    with pytest.raises(Corrupt, match=r"train.arrow is damaged"):
-        prepare(store, folder)
+    assert prepare(store, folder) == first
+    assert store.verify().corrupt == [], "it is mended by the same bytes"
+
+
+@pytest.mark.parametrize("file", ["checks.json", "manifest.json", "test.arrow"])
+def test_a_damaged_dataset_is_mended_by_preparing_it_again(store, folder, prepared, file):
+    damage(store.open(prepared).folder / file, b"{")
+    assert len(store.verify().corrupt) == 1
+    assert prepare(store, folder) == prepared
+    assert store.verify().corrupt == []
 
 
 def test_bad_files_are_listed_and_too_many_stop(store, folder):

@@ -112,6 +112,14 @@ def test_again_nothing_is_scored(scored, test_images, lookbook, server):
     assert (again["predicted"], again["reused"]) == (0, FILES)
 
 
+def test_what_the_runs_produced_names_the_decision_about_latest(scored, server, store):
+    named = [each["id"] for each in asked(server, "flow_runs") if each["name"].startswith("score-fashion-")]
+    produced = [found for run in named if (found := runs.find(store.disk, run))]
+    assert produced
+    first = "aliases/predictions/fashion/latest/00000001.json"
+    assert {(each["predictions"], each["decision"]) for each in produced} == {(answer(scored)["predictions"], first)}
+
+
 def test_prefects_ui_has_the_report_and_the_progress(scored, server):
     reports = {each["key"]: each for each in asked(server, "artifacts")}
     assert reports["score-fashion"]["type"] == "markdown"

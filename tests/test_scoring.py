@@ -21,8 +21,8 @@ from PIL import Image
 from published import damage, remove
 from rights import without_roots_rights
 
-from artifacts import aliases, dataset, disk, predictions, weights
-from artifacts.errors import Corrupt, StoreAway, StoreError
+from artifacts import aliases, dataset, disk, pins, predictions, weights
+from artifacts.errors import StoreAway, StoreError
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -33,6 +33,7 @@ from tasks.plan import plan_folder
 from tasks.requests import ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.job import make_job
+from tasks.shared.collecting import repair_store
 from tasks.shared.listing import FolderError, FolderLost, default_name, to_text
 from tasks.shared.plans import entries_key, load_plan, remove_plan
 from tasks.shared.retries import may_pass
@@ -402,15 +403,53 @@ def test_a_damaged_part_is_refused_by_readers_and_scored_anew(store, settings, c
     assert store.verify().corrupt == []
 
 
-def test_damage_of_the_published_table_itself_is_told(store, settings, champion, scored):
-    """A part in staging and in the version is one file on the disk: the same damage hits both."""
-    _, outcome = scored
-    path = store.disk.local_path(outcome.parts[1].key)
+def test_scorings_that_find_nothing_new_leave_nothing_new(store, settings, champion, scored):
+    counts = []
+    for _ in range(3):
+        score(store, settings, champion)
+        counts.append({folder: len(list(store.disk.list(folder))) for folder in ("runs", "staging", "predictions")})
+    assert counts[0] == counts[1] == counts[2]
+    [claim] = store.disk.list("runs/living")
+    assert str(scored[0]) in store.disk.read(claim).decode()
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("file", ["data/part-00001.parquet", "report.html", "manifest.json"])
+def test_a_damaged_latest_table_is_mended_by_scoring_again(store, settings, champion, scored, file, fresh):
+    """As `verify --repair` says: it is not removed. A part in staging and in the version is one file on the disk: the
+    same damage hits both."""
+    ref, _ = scored
+    path = store.disk.local_path(f"{ref.folder}/{file}")
     content = bytearray(path.read_bytes())
     content[30] ^= 1
     damage(path, content)
-    with pytest.raises(Corrupt, match=r"data/part-00001\.parquet is damaged"):
-        score(store, settings, champion)
+    for key in list(store.disk.list("runs/living")):
+        store.disk.remove(key)
+    [offer] = repair_store(store, store.verify().damaged, print, yes=True)
+    assert "score that folder again" in offer.refused
+    assert score(store, settings, champion, fresh=fresh)[0] == ref
+    assert store.verify().corrupt == []
+
+
+def test_tables_that_share_a_damaged_part_are_mended_by_the_one_that_is_whole(
+    store, settings, champion, pictures, scored
+):
+    first, _ = scored
+    (pictures / "2/zz.png").write_bytes((pictures / "0/00.png").read_bytes())
+    second, _ = score(store, settings, champion)
+    pins.pin(store, first, "dear")
+    damage(store.disk.local_path(f"{first.folder}/data/part-00000.parquet"), b"rotten")
+    for key in list(store.disk.list("runs/living")):
+        store.disk.remove(key)
+    assert set(store.verify().damaged) == {str(first), str(second)}
+    refused = repair_store(store, store.verify().damaged, print, yes=True)
+    assert all(each.refused and not each.mended for each in refused)
+    score(store, settings, champion)
+    [offer] = repair_store(store, store.verify().damaged, print, yes=False)
+    assert (offer.ref, offer.same, offer.mended) == (str(first), str(second), False)
+    [done] = repair_store(store, store.verify().damaged, print, yes=True)
+    assert (done.mended, done.bytes) == (True, None)
+    assert store.verify().corrupt == []
 
 
 @pytest.mark.slow

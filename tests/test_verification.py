@@ -123,6 +123,26 @@ def test_missing_events_are_told_and_a_whole_history_by_the_run_that_made_it(sto
     assert "runs/newer.json" in sentence
 
 
+def test_a_latest_history_that_is_gone_is_told_by_the_scoring_that_made_it(store):
+    """The record is as flows/score.py writes it."""
+    table = store.publish("predictions", "shop", {"a": b"1"}, settings={}, inputs={}, facts={})
+    for _ in range(2):
+        choice = Choice("promote", str(table), str(table), "newest")
+        aliases.decide(store.disk, "predictions", "shop", "latest", lambda _, choice=choice: choice)
+    produced = {"predictions": str(table)}
+    decided = str(aliases.decision_on(store.disk, table, "latest"))
+    runs.record(store.disk, "a-scoring", {**produced, "decision": decided})
+    runs.record(store.disk, "a-trial", produced)
+    assert store.verify().corrupt == []
+    store.disk.remove("aliases/predictions/shop/latest/00000002.json")
+    [sentence] = store.verify().corrupt
+    assert "latest/00000002.json is missing" in sentence
+    remove(store.disk.local_path("aliases"))
+    [sentence] = store.verify().corrupt
+    assert sentence.startswith("aliases/predictions/shop/latest/00000002.json is missing from the store")
+    assert "referred to by runs/a-scoring.json" in sentence
+
+
 def test_a_run_that_says_nonsense_is_told(store):
     runs.record(store.disk, "odd", {"decision": "../../etc/passwd"})
     assert "../../etc/passwd is missing" in store.verify().corrupt[0]

@@ -15,14 +15,15 @@ from dataclasses import dataclass, field, replace
 from artifacts import living, tombstones
 from artifacts.collecting.inventory import Inventory, Version
 from artifacts.collecting.leftovers import Leftover, Leftovers
-from artifacts.collecting.retention import LEFTOVERS, MODELS, TABLES, Rules, Staying, staying
+from artifacts.collecting.retention import LEFTOVERS, Rules, Staying, staying
 from artifacts.disk import Stored, spread
 from artifacts.errors import Corrupt, NotFound, StoreError
-from artifacts.refs import Ref
-from artifacts.store import MANIFEST, Store
+from artifacts.publishing import MANIFEST
+from artifacts.refs import KINDS, Ref
+from artifacts.registry import MODELS, TABLES, may_go
+from artifacts.store import Store
 from artifacts.tombstones import Tombstone
 
-_ORDER = ("predictions", "metrics", "weights", "datasets", "backbones")
 _REMOVING_SECONDS = 3.0  # for which those wait at most who need something meanwhile, beside the look
 _ASLEEP_SECONDS = 30.0  # late: then look again before anything else is removed; a lease lasts for 90
 _CLOCKS_SECONDS = 300.0  # by which two clocks may differ
@@ -131,10 +132,12 @@ class Collector:
         versions = self._inventory.look()
         stay = staying(self._disk, versions, needs, self._rules, now)
         going = [each for each in versions.values() if each.ref not in stay.why]
-        going.sort(key=lambda each: (_ORDER.index(each.ref.kind), each.created, each.ref))
+        going.sort(key=lambda each: (-KINDS.index(each.ref.kind), each.created, each.ref))
         leftovers: list[Leftover] = []
         if self._rules.only in (None, LEFTOVERS):
             leftovers = list(Leftovers(self._store, versions, stay, needs, over, since).find())
+        for each in leftovers:
+            each.files = [stored for stored in each.files if may_go(stored.key)]
         return _Look(going, {each.ref: self._why(each) for each in going}, leftovers, stay, versions)
 
     def _why(self, version: Version) -> tuple[str, str]:

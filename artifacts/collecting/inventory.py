@@ -1,15 +1,35 @@
 """What is in a store, as retention sees it: versions with their inputs, and what was never published."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from artifacts.dataset import Dataset
 from artifacts.disk import spread
+from artifacts.documents import canonical
 from artifacts.errors import Corrupt, InvalidRef, NotFound
+from artifacts.publishing import MANIFEST
 from artifacts.refs import KINDS, Ref, refs_of
-from artifacts.store import MANIFEST, Store
+from artifacts.store import Store
 
 _WRITTEN = (".json", ".arrow", ".safetensors", ".parquet", ".html", ".md", ".png")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a dataset has by people's labels.
+
+    labels: the name of their log.
+    spec: the ImageSpec of its pixels, as canonical JSON.
+    pictures: SHA-256 (hex) of the labelled pictures; None where the list of them is damaged.
+    problem: what is wrong with it then.
+    """
+
+    labels: str
+    spec: bytes
+    pictures: frozenset[str] | None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +44,7 @@ class Version:
     inputs: the versions that it was made from.
     problem: what is wrong with the manifest; nothing else is known of it then.
     odd: a file in the folder that is of no kind that Lookbook writes.
+    learned: what a dataset has by people's labels; None for one that did not ask for them, and for all else.
     """
 
     ref: Ref
@@ -35,6 +56,7 @@ class Version:
     inputs: tuple[Ref, ...] = ()
     problem: str | None = None
     odd: str | None = None
+    learned: Learned | None = None
 
 
 class Inventory:
@@ -87,11 +109,26 @@ class Inventory:
         known = self._known.get(found.ref)
         if known is None or known.problem:
             try:
-                manifest = self._store.open(found.ref).manifest
+                artifact = self._store.open(found.ref)
+                learned = _learned(Dataset(artifact)) if found.ref.kind == "datasets" else None
             except Corrupt as error:
                 return replace(found, problem=str(error))
             except NotFound:
                 return None
-            inputs = tuple(refs_of(manifest["identity"]["inputs"].values()))
-            known = replace(found, created=str(manifest["provenance"]["created"]), inputs=inputs)
+            inputs = tuple(refs_of(artifact.identity["inputs"].values()))
+            created = str(artifact.manifest["provenance"]["created"])
+            known = replace(found, created=created, inputs=inputs, learned=learned)
         return replace(known, written=found.written, size=found.size, files=found.files, odd=found.odd)
+
+
+def _learned(dataset: Dataset) -> Learned | None:
+    """Raises NotFound for a dataset that is removed just now."""
+    identity = dataset.artifact.identity
+    labels = identity["settings"].get("labels")
+    if labels is None:
+        return None
+    spec = canonical(dataset.image_spec)
+    try:
+        return Learned(str(labels), spec, frozenset(map(sys.intern, dataset.learned)))  # the next version has them, too
+    except Corrupt as error:
+        return Learned(str(labels), spec, None, str(error))

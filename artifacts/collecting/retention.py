@@ -9,12 +9,10 @@ from artifacts.collecting.inventory import Version
 from artifacts.disk import Disk
 from artifacts.living import EVERYTHING
 from artifacts.refs import Ref, refs_of
+from artifacts.registry import KINDS
 
 DAY_SECONDS = 24 * 3600.0
-MODELS, TABLES, LEFTOVERS = "models", "tables", "leftovers"
-
-_MADE_FROM = {"weights": ("datasets", "backbones"), "metrics": ("weights", "datasets")}
-_MADE_FROM["predictions"] = _MADE_FROM["metrics"]
+LEFTOVERS = "leftovers"
 
 
 @dataclass(frozen=True)
@@ -76,11 +74,13 @@ def staying(disk: Disk, versions: Mapping[Ref, Version], needs: set[str], rules:
     stay.add(pins.pinned(disk), "pinned")
     stay.add(_parsed(needs), "something that goes on needs it")
     for (kind, name), found in named.items():
-        if kind == "backbones":
-            stay.add((each.ref for each in found), "a backbone: new weights may stand on it")
-        elif kind in ("datasets", "weights"):
+        rule = KINDS[kind].stays
+        if rule == "all":
+            stay.add((each.ref for each in found), f"all {kind} stay")
+        elif rule == "newest":
             stay.add([found[-1].ref], f"the newest of {kind}/{name}")
-        elif kind == "predictions" and rules.older_than is None:
+            _labelled(found, stay)
+        elif rule == "several" and rules.older_than is None:
             newest = (each.ref for each in found[-rules.keep_predictions :])
             stay.add(newest, f"of the newest {rules.keep_predictions} tables of {name}")
     young = (each.ref for each in versions.values() if now - each.written < rules.youngest)
@@ -97,7 +97,7 @@ def part_of(version: Version) -> str:
     """Which part of a store it is."""
     if not version.published:
         return LEFTOVERS
-    return TABLES if version.ref.kind == "predictions" else MODELS
+    return KINDS[version.ref.kind].part
 
 
 def _odd(versions: Mapping[Ref, Version], stay: Staying) -> None:
@@ -108,6 +108,31 @@ def _odd(versions: Mapping[Ref, Version], stay: Staying) -> None:
             stay.notes.append(
                 f"{version.ref.folder}/{version.odd} is no file that Lookbook writes, so {version.ref} stays; move it"
             )
+
+
+def _labelled(found: list[Version], stay: Staying) -> None:
+    """Pictures that people labelled stay once they were learned from: their files may be gone, and then a dataset is
+    all that has their pixels. Of each the newest that has it, in each size and colour.
+
+    found: the versions of one name, the oldest first.
+    """
+    logs: set[str] = set()
+    pictures: dict[bytes, set[str]] = defaultdict(set)
+    for version in reversed(found):
+        learned = version.learned
+        if learned is None:
+            continue
+        if learned.pictures is None:
+            stay.add([version.ref], "which labelled pictures it has can't be read")
+            stay.notes.append(
+                f"{learned.problem}; until then {version.ref} stays: `lookbook verify --repair` tells what can be done"
+            )
+        elif learned.pictures - pictures[learned.spec]:
+            stay.add([version.ref], "it has labelled pictures that no newer dataset has")
+            pictures[learned.spec] |= learned.pictures
+        if learned.labels not in logs:  # by it new labels are counted
+            logs.add(learned.labels)
+            stay.add([version.ref], f"the newest of {version.ref.name} that learned from the labels {learned.labels}")
 
 
 def _champions(disk: Disk, stay: Staying, rules: Rules) -> None:
@@ -126,7 +151,7 @@ def _damaged(versions: Mapping[Ref, Version], stay: Staying) -> None:
     """What a damaged manifest refers to can't be known: all stays that it may refer to."""
     for version in versions.values():
         if version.problem:
-            kinds = _MADE_FROM.get(version.ref.kind, ())
+            kinds = KINDS[version.ref.kind].made_from
             reach = [each for each in versions if each.name == version.ref.name or each.kind in _with_theirs(kinds)]
             why = f"{version.ref} can't be read, and may be made from it"
             stay.add([version.ref, *reach], why)
@@ -139,7 +164,7 @@ def _damaged(versions: Mapping[Ref, Version], stay: Staying) -> None:
 
 def _with_theirs(kinds: Iterable[str]) -> set[str]:
     """Kinds, and what those are made from."""
-    return {each for kind in kinds for each in (kind, *_MADE_FROM.get(kind, ()))}
+    return {each for kind in kinds for each in (kind, *KINDS[kind].made_from)}
 
 
 def _made_from(versions: Mapping[Ref, Version], stay: Staying) -> None:

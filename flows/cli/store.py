@@ -167,12 +167,12 @@ def rollback(name: str | None, reason: str) -> Result:
 @verb(show="verification")
 @click.argument("ref", required=False)
 @click.option("--repair", is_flag=True, help="Tell what can be done about each damaged artifact.")
-@click.option("--yes", is_flag=True, help="Do it: remove the damaged artifacts that nothing holds. With --repair.")
+@click.option("--yes", is_flag=True, help="Do it: mend or remove the damaged artifacts. With --repair.")
 def verify(ref: str | None, repair: bool, yes: bool) -> Result:
     """Hash everything in the store, or one artifact, and compare with what was published.
 
     What artifacts were made from, and what champion and latest ever meant, must be there, or have been removed by a
-    rule.
+    rule; and so must every decision that a run says it made.
 
     \b
     Example:
@@ -198,11 +198,11 @@ def verify(ref: str | None, repair: bool, yes: bool) -> Result:
 @click.argument("source")
 @click.argument("target")
 def copy_store(source: str, target: str) -> Result:
-    """Copy one store into another: all versions, and the decisions about them.
+    """Copy one store into another: all versions, and all that was written down about them.
 
     SOURCE and TARGET are folders or buckets (s3://bucket/prefix). Every file is hashed on its way. What is there
-    already is not copied again, so a copy that was interrupted goes on. Run it once more when nothing writes to SOURCE
-    any more.
+    already is not copied again, so a copy that was interrupted goes on, and one that is repeated brings what is new.
+    Runs may go on meanwhile: what they publish is for the next copy. What can't be copied is told at the end.
 
     \b
     Example:

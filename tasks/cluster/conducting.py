@@ -26,6 +26,7 @@ _PROGRAM = ("-P", "-m", "tasks.cluster.conductor")  # -P: nothing from the curre
 _ROOT = Path(__file__).absolute().parents[2]
 _SILENT_SECONDS = 120.0  # the conductor says something every second, but for its start
 _END_SECONDS = 10.0
+_KILLED_SECONDS = 5.0  # until a killed process has ended
 _READY_SECONDS = 60.0  # for an actor to say who it is
 _READ_BYTES = 1 << 16
 _SHARED = ("store", "store_options", "max_image_bytes", "max_image_pixels", "max_image_seconds")
@@ -145,10 +146,15 @@ class _Conductor:
             self._heard = time.monotonic()
             found = os.read(self._answers.fileno(), _READ_BYTES)
             if not found:
-                raise ClusterLost(f"Ray's driver ended, status {self._process.wait()}: {self._last_words()}")
+                raise ClusterLost(f"Ray's driver ended, {self._status()}: {self._last_words()}")
             *lines, self._begun = (self._begun + found).split(b"\n")
             self._lines.extend(lines)
         return loads(self._lines.popleft()) if self._lines else None
+
+    def _status(self) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            return f"status {self._process.wait(_KILLED_SECONDS)}"
+        return "though its process is still there"
 
     def leave(self) -> None:
         """Its work is done: let it end by itself while this process goes on, which waits for it at its own end."""
@@ -162,7 +168,8 @@ class _Conductor:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # the kernel can't end it yet: it waits for a disk
+                self._process.wait(_KILLED_SECONDS)
         self._selector.close()
         self._answers.close()
 

@@ -1,9 +1,9 @@
 """The store that all machines of a cluster share."""
 
-import json
-from typing import Any, cast
+from typing import Any
 
 from artifacts.disk import Disk
+from artifacts.documents import unseal
 from artifacts.errors import NotFound
 from tasks.cluster.errors import ClusterError
 from tasks.shared.plans import Plan, load_plan
@@ -18,9 +18,9 @@ def shared_plan(disk: Disk, key: str) -> Plan:
 
 
 def shared_document(disk: Disk, key: str) -> dict[str, Any]:
-    """A document of the run that asks. Raises ClusterError where this machine has another store."""
+    """A document of the run that asks. Raises ClusterError where this machine has another store, and Corrupt."""
     try:
-        return cast(dict[str, Any], json.loads(disk.read(key)))
+        return unseal(disk.read(key), key)
     except NotFound:
         raise _another(disk) from None
 

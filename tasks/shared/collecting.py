@@ -1,6 +1,5 @@
 """A store collected as a request asks for it: its rules, and its turn."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 
@@ -16,6 +15,7 @@ from tasks.vision.errors import SettingsError
 
 _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _DURATION = re.compile(r"(\d{1,5}(?:\.\d{1,3})?)([mhdw])")
+REPAIR_HOURS = 1.0  # that a repair waits for a collection
 _LEAST_GRACE = 3600.0  # runs give a sign of life every ten minutes
 
 
@@ -47,7 +47,7 @@ def repair_store(store: Store, damaged: Mapping[str, str], tell: Callable[[str],
     """What can be done about damaged versions, and with `yes` it is done. `damaged`: ref -> what is wrong."""
     if not damaged or not yes:
         return offers(store, damaged)
-    with turn(store.disk, living.TURN, "a collection of this store to end", Deadline.after(math.inf), tell):
+    with turn(store.disk, living.TURN, "a collection of this store to end", Deadline.after(REPAIR_HOURS), tell):
         return carry_out(store, damaged)
 
 

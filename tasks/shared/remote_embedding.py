@@ -1,17 +1,16 @@
 """Pictures to embed on a cluster: what the stage hands out, and what one of the machines does. Features are on record
 in the store then, where whoever wants them takes them over."""
 
-import hashlib
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from artifacts import backbones
 from artifacts import dataset as datasets
-from artifacts.documents import canonical
-from artifacts.errors import AlreadyExists
+from artifacts.documents import seal
+from artifacts.living import Needs
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -45,22 +44,22 @@ def embed_on_cluster(
     ]
     if not batches:
         return
-    content = canonical({"batches": batches})
-    key = f"staging/plans/{hashlib.sha256(content).hexdigest()}.json"
-    with suppress(AlreadyExists):
-        store.disk.create(key, content)
-    try:
-        work = {
-            "kind": "embed",
-            "dataset": str(dataset),
-            "backbone": str(embedding.backbone.ref),
-            "precision": embedding.precision,
-            "batches": key,
-        }
-        for _ in carry_out(settings, work, range(len(batches)), "batch", watch):
-            pass
-    finally:
-        store.disk.remove(key)
+    key = f"staging/plans/{uuid.uuid4().hex}.json"  # another run that embeds the same has its own
+    work = {
+        "kind": "embed",
+        "dataset": str(dataset),
+        "backbone": str(embedding.backbone.ref),
+        "precision": embedding.precision,
+        "batches": key,
+    }
+    with Needs(store.disk) as needs:
+        needs.add(key)
+        store.disk.create(key, seal({"batches": batches}))
+        try:
+            for _ in carry_out(settings, work, range(len(batches)), "batch", watch):
+                pass
+        finally:
+            store.disk.remove(key)
 
 
 class Pictures:

@@ -25,5 +25,7 @@ def turn(disk: Disk, key: str, waiting: str, deadline: Deadline, log: Callable[[
         if not announced:
             log(f"waiting for {waiting}")
             announced = True
-        deadline.check(f"waiting for {waiting}")
+        deadline.check(
+            f"waiting for {waiting} (a process that is stopped holds its turn: continue it, kill -CONT, or end it)"
+        )
         time.sleep(_POLL_SECONDS)

@@ -1,8 +1,8 @@
 """Where labelled images come from: IDX data sets (Fashion-MNIST and its family), found along a chain of places."""
 
-import fcntl
 import gzip
 import hashlib
+import logging
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -15,10 +15,13 @@ import numpy as np
 from tasks.vision.downloads import OnBytes, debian_package, https
 from tasks.vision.errors import SourceError
 from tasks.vision.images import ImageSpec
+from tasks.vision.locks import locked_within
 
 IMAGES_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 LABELS_MAGIC = 0x00000801  # unsigned bytes, one dimension
 _GREY_28 = ImageSpec(height=28, width=28, channels=1)
+_WAIT_SECONDS = 3600.0
+_log = logging.getLogger(__name__)
 _COMPRESSED_LIMIT = 1.01  # gzip makes no file larger by more than its headers
 
 
@@ -231,8 +234,14 @@ def _checked(file: IdxFile, path: Path) -> bytes:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One download at a time into a folder."""
+    """One download at a time into a folder. Raises SourceError when another one does not end."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not locked_within(lock.fileno(), 0):
+            _log.warning("waiting for another download into %s to end", folder)
+            if not locked_within(lock.fileno(), _WAIT_SECONDS):
+                raise SourceError(
+                    f"expected another download into {folder} to end within {_WAIT_SECONDS / 60:g} minutes, found it "
+                    f"still there, maybe stopped; find its process (fuser {folder}/.lock), end it, and run this again"
+                )
         yield
