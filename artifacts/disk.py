@@ -104,8 +104,8 @@ class Disk(Protocol):
         has other names."""
 
     def materialize(self, key: str, sha256: str) -> LocalFile:
-        """A local file of `key`, which should have this hash: for memory maps and Parquet. The caller compares. Raises
-        NotFound."""
+        """A local file of `key`, which should have this hash: for memory maps and Parquet. The caller compares; whoever
+        opens it does so by `opening.use`, as it may be a cache's. Raises NotFound."""
 
     def hash(self, key: str) -> tuple[str, int]:
         """SHA-256 (hex) and size (bytes) of `key`, read anew. Raises NotFound."""

@@ -50,6 +50,8 @@ def _by_the_client(bucket: Bucket) -> Iterator[Listed]:
         key = each["path"]
         if key <= before or (not each["size"] and bucket.head(key) is None):
             key += "/"
+        if key == before:  # told again, where the listing went on behind it without its `/`
+            continue
         before = key
         yield Listed(key, each["size"], each["last_modified"], each["e_tag"])
 

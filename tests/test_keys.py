@@ -16,6 +16,7 @@ from hypothesis import settings as tries
 from hypothesis import strategies as st
 
 from artifacts import keys
+from artifacts import objects as module
 from artifacts.errors import StoreError
 from artifacts.objects import Bucket
 from artifacts.places import Place, parse_place, why_unaskable
@@ -115,6 +116,20 @@ def test_by_the_client_itself_markers_are_known_by_their_place_or_as_nothing_is_
     where.put(objects)
     found = keys._by_the_client(Bucket(where.url, Settings()))
     assert [(each.key, each.size) for each in found] == where.listed()
+
+
+def test_by_the_client_a_listing_that_breaks_off_behind_a_marker_goes_on(place, s3, monkeypatch):
+    where = place()
+    objects = {f"{number:03}": True for number in range(KEYS_A_REQUEST - 1)} | {"a/": False, "b": True}
+    where.put(objects)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(module, "_LISTED", KEYS_A_REQUEST)
+    left = [None, *["reset"] * 7]  # as often as obstore tries
+    with Proxy(s3, lambda method, _path: left.pop(0) if left and method == "GET" else None) as proxy:
+        monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(proxy.url))
+        found = [each.key for each in keys._by_the_client(Bucket(where.url, Settings()))]
+    assert not left
+    assert found == sorted(objects)
 
 
 def test_pages_may_end_between_an_object_and_the_marker_beside_it(place):
