@@ -7,12 +7,14 @@ Work that goes on beside it does no harm. What names something is listed before 
 met, and what comes later is for the next copy. One thing that can't be copied keeps nothing else back.
 """
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from artifacts.documents import unseal
 from artifacts.errors import AlreadyExists, Corrupt, NotFound, StoreError
-from artifacts.living import EVERYTHING, Needs
+from artifacts.living import EVERYTHING, RENEW_SECONDS, Needs, needing
 from artifacts.publishing import adopt
 from artifacts.refs import KINDS, Ref
 from artifacts.registry import FOLDERS
@@ -39,17 +41,17 @@ def copy(source: Store, target: Store, on_version: Callable[[Ref], None] = lambd
     then it is no copy.
     """
     target.prepare()
-    copying = _Copying(source, target, on_version)
-    with Needs(target.disk) as needs:
-        needs.add(EVERYTHING)
+    with needing(target.disk, EVERYTHING) as needs:
+        copying = _Copying(source, target, on_version, needs)
         copying.copy_all()
     copying.complain()
     return copying.found
 
 
 class _Copying:
-    def __init__(self, source: Store, target: Store, on_version: Callable[[Ref], None]) -> None:
+    def __init__(self, source: Store, target: Store, on_version: Callable[[Ref], None], needs: Needs) -> None:
         self.found = Copied()
+        self._needs, self._renewed = needs, time.monotonic()
         self._source, self._target, self._on_version = source, target, on_version
         self._places: dict[str, str] = {}  # SHA-256 of a shared file -> its key in the target
         self._damaged: list[str] = []
@@ -60,9 +62,14 @@ class _Copying:
         """Copy what can be copied."""
         documents = {folder: self._keys(folder) for folder in FOLDERS if folder != REMOVED}
         versions = {kind: list(self._source.refs(kind)) for kind in reversed(KINDS)}
-        for kind in KINDS:  # those that are there come first: their parts are taken over
-            for ref in sorted(versions[kind], key=self._target.has, reverse=True):
-                self._copy_version(ref)
+        for kind in KINDS:
+            there = set(self._target.refs(kind))
+            for ref in filter(there.__contains__, versions[kind]):  # first: their parts are taken over
+                self.found.present += 1
+                self._look_at(ref)
+            for ref in versions[kind]:
+                if ref not in there:
+                    self._copy_version(ref)
         documents[REMOVED] = self._keys(REMOVED)  # of what was removed meanwhile, too
         for folder, keys in documents.items():
             for key in keys:
@@ -86,14 +93,19 @@ class _Copying:
         below = tuple(f"{each}/" for each in FOLDERS if each.startswith(f"{folder}/"))
         return [key for key in self._source.disk.list(folder) if not key.startswith(below)]
 
+    def _look_at(self, ref: Ref) -> None:
+        """Remember where the files of a version are in the target. In a bucket a part has one key anyway."""
+        if self._target.disk.links:
+            with suppress(NotFound, Corrupt):
+                files = self._source.open(ref).files
+                self._places |= {each["sha256"]: f"{ref.folder}/{file}" for file, each in files.items()}
+
     def _copy_version(self, ref: Ref) -> None:
+        if time.monotonic() - self._renewed > RENEW_SECONDS:
+            self._needs.add()
+            self._renewed = time.monotonic()
         try:
             artifact = self._source.open(ref)
-            if self._target.has(ref):
-                if self._target.disk.links:
-                    self._places |= {each["sha256"]: f"{ref.folder}/{file}" for file, each in artifact.files.items()}
-                self.found.present += 1
-                return
             self._on_version(ref)
             written = adopt(self._target, artifact, self._places)
         except Corrupt as error:

@@ -1,18 +1,20 @@
 """pytest tests/test_copying.py: a copy is whole whatever goes on beside it, and one thing that can't be copied keeps
 nothing else back."""
 
-from contextlib import suppress
-
 import pytest
 from published import damage
 from test_collecting import House, age, collect, seconds, unsynced  # noqa: F401  (fixtures)
 
 from artifacts import aliases, audits, copying, living, pins, runs, tombstones
+from artifacts.collecting.collector import Collector
+from artifacts.collecting.leftovers import Leftover, Leftovers
+from artifacts.collecting.retention import Rules
 from artifacts.disk import LocalDisk
 from artifacts.documents import seal
 from artifacts.errors import Corrupt, InvalidRef, StoreError
 from artifacts.labels import Labels, Statement
-from artifacts.refs import KINDS, Ref
+from artifacts.refs import Ref
+from artifacts.registry import FOLDERS, KINDS, may_go
 from artifacts.store import Store
 
 
@@ -183,22 +185,26 @@ def test_an_event_that_is_damaged_in_the_copy_is_replaced(store, house, target):
 
 def test_a_long_copy_gives_signs_of_life(store, house, target, monkeypatch):
     house.retrain()
-    numbers = set()
-    monkeypatch.setattr(living, "RENEW_SECONDS", 0.001)
+    seen = []
+    monkeypatch.setattr(copying, "RENEW_SECONDS", 0.0)
+    copying.copy(store, target, lambda _: seen.extend(keys(target, living.FOLDER)))
+    assert len(set(seen)) == len(seen) == 3
+    assert keys(target, living.FOLDER) == []
 
-    def looked(_):
-        while len(numbers) < 2:
-            with suppress(StopIteration):
-                numbers.add(next(target.disk.list(living.FOLDER)))
 
-    copying.copy(store, target, looked)
+def test_a_copy_that_failed_keeps_no_collection_from_its_work(store, house, target):
+    house.retrain()
+
+    def fail(_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        copying.copy(store, target, fail)
     assert keys(target, living.FOLDER) == []
 
 
 def test_every_folder_of_a_store_is_copied_or_named_as_left(store, house, target):
     """What a store has follows from one list."""
-    from artifacts.registry import FOLDERS, KINDS
-
     _, weights, _ = house.retrain()
     house.score("shop", weights, ["a"])
     pins.pin(store, weights, "dear")
@@ -221,10 +227,28 @@ def test_a_kind_that_is_not_in_the_list_is_published_by_nobody(store):
 
 
 def test_what_something_is_made_from_comes_first():
-    from artifacts.registry import KINDS
-
     before = set()
     for name, kind in KINDS.items():
         assert set(kind.made_from) <= before
         assert Ref.parse(f"{name}/x@0123456789abcdef").kind == name
         before.add(name)
+
+
+@pytest.mark.parametrize("folder", [name for name, folder in FOLDERS.items() if folder.copied])
+def test_what_is_written_down_is_verified_and_never_collected(store, house, folder):
+    house.retrain()
+    key = f"{folder}/weights/shoes/0123456789abcdef/00000001.json"
+    store.disk.create(key, b"damaged")
+    assert any(f"{key} is damaged" in each for each in store.verify().corrupt)
+    assert not may_go(key)
+
+
+def test_a_leftover_in_a_folder_that_stays_is_not_removed(store, house, monkeypatch):
+    house.retrain()
+    age(store, 30)
+    there = [stored for folder in ("aliases", "staging") for stored in store.disk.survey(folder)]
+    monkeypatch.setattr(Leftovers, "find", lambda _: iter([Leftover("plans", "by mistake", list(there))]))
+    Collector(store, Rules()).plan()
+    found = Collector(store, Rules()).plan().removed
+    assert sum(each.files for each in found if each.what == "plans") == sum(may_go(each.key) for each in there)
+    assert not any(may_go(each.key) for each in there if each.key.startswith("aliases/"))

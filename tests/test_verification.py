@@ -67,6 +67,20 @@ def test_a_shared_file_is_read_once(store, nightly, monkeypatch):
     assert len(read) == 3
 
 
+def test_a_damaged_file_that_another_version_has_is_mended(store, nightly, lookbook):
+    first, *_ = nightly
+    store.disk.create("staging/parts/other", b"a" * 1000)  # the same bytes, another file
+    files = {"data/part-00000.parquet": store.disk.local_path("staging/parts/other")}
+    whole = store.publish("predictions", "whole", files, settings={}, inputs={}, facts={})
+    damage(store.open(first).path("data/part-00000.parquet"), b"a" * 999 + b"x")
+    shown = lookbook("verify", "--repair").stdout.replace("\n", " ")
+    assert f"add --yes to mend it by the same bytes in {whole}" in " ".join(shown.split())
+    run = lookbook("verify", "--repair", "--yes", "--json")
+    assert {each["mended"] for each in json.loads(run.stdout)["repair"]} == {True}
+    assert store.verify().corrupt == []
+    assert all(store.has(each) for each in nightly)
+
+
 def test_an_old_store_whose_files_may_be_written_to_is_as_good(store, nightly):
     for path in store.disk.root.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
