@@ -28,7 +28,7 @@ from tasks.score import score_plan
 from tasks.scoring.job import make_job
 from tasks.shared.collecting import collect_store
 from tasks.shared.deadline import Deadline
-from tasks.shared.plans import load_plan
+from tasks.shared.plans import load_plan, remove_plan
 from tasks.train import train_weights
 from tasks.vision.recipes import settings_for
 
@@ -91,7 +91,9 @@ def score(folder: Path) -> object:
     store = Store(settings.store)
     job = make_job(store, settings, ScoreRequest(folder="root:night"))
     key = plan_folder(store, settings, job)
-    return commit_predictions(store, settings, job, key, score_plan(store, settings, job, load_plan(store.disk, key)))
+    ref = commit_predictions(store, settings, job, key, score_plan(store, settings, job, load_plan(store.disk, key)))
+    remove_plan(store.disk, key)
+    return ref
 
 
 def label(folder: Path) -> None:
