@@ -114,17 +114,22 @@ def remove_plan(disk: Disk, key: str) -> None:
         disk.remove(entries_key(key))
 
 
-def is_latest_listing(disk: Disk, plan: Plan) -> bool:
-    """Whether no other run has a plan of the same folder that was listed earlier, and may publish it later."""
-    return not any(other["where"] == plan.where and other["listed"] < plan.listed for other in _others(disk, plan))
+def may_be_overtaken(disk: Disk, plan: Plan) -> bool:
+    """Whether another run has a plan of the same folder that was listed earlier, and may publish other rows later."""
+    records = unseal(disk.read(plan.key), plan.key).get("records")
+    return any(
+        other["where"] == plan.where and other["listed"] < plan.listed and other["records"] != records
+        for other in _others(disk, plan)
+    )
 
 
 def _others(disk: Disk, plan: Plan) -> Iterator[dict[str, Any]]:
+    """The plans of other scorings."""
     for key in disk.list(_FOLDER):
         if key.endswith(".json") and key != plan.key:
             with suppress(NotFound, Corrupt):  # its run is done; nobody can publish it
                 document = unseal(disk.read(key), key)
-                if "listed" in document:  # beside plans lies what groups take part by
+                if "records" in document:
                     yield document
 
 
