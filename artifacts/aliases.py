@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from artifacts.disk import Disk
+from artifacts.disk import Disk, spread
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, Corrupt, InvalidRef, NotFound
 from artifacts.provenance import now, user_at_host
@@ -37,7 +37,8 @@ class Event(Choice):
 
 def history(disk: Disk, kind: str, name: str, alias: str) -> list[Event]:
     """All events, oldest first. Raises Corrupt when one is damaged or missing."""
-    events = [read_event(disk, key) for key in disk.list(_folder(kind, name, alias))]
+    keys = disk.list(_folder(kind, name, alias))
+    events = list(spread(disk.at_once, lambda key: read_event(disk, key), keys))
     for expected, event in enumerate(events, start=1):
         if event.number != expected:
             raise Corrupt(f"{event_key(kind, name, alias, expected)} is missing from the store {disk.root}")

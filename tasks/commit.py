@@ -18,7 +18,7 @@ from tasks.scoring.drift import NUMBERS, drift
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
 from tasks.scoring.thumbnails import thumbnails
-from tasks.shared.plans import Plan, load_plan, may_be_overtaken, remove_plan
+from tasks.shared.plans import Plan, load_plan, remove_plan
 from tasks.shared.retries import RETRIES
 
 _CLOCKS_SECONDS = 300.0  # by which two clocks may differ
@@ -97,7 +97,8 @@ def _too_many(job: Job, ref: Ref, parts: list[Part]) -> str | None:
 def _point_at(store: Store, job: Job, ref: Ref, plan: Plan) -> None:
     """Make the table `latest`, unless the newest one is of a folder that was listed later: a run may be overtaken.
 
-    A table that is `latest` already gets an event where a run that listed earlier could take its place.
+    A table that is `latest` already gets an event with the time of the later listing: without it, a run that listed
+    before that could take its place.
     """
     numbers: dict[str, Any] = {"rows": plan.rows, "listed": plan.listed}
 
@@ -105,7 +106,7 @@ def _point_at(store: Store, job: Job, ref: Ref, plan: Plan) -> None:
         told = (each.numbers for each in reversed(events) if each.challenger == each.ref)
         newest = next((each["listed"] for each in told if "listed" in each), 0.0)
         if events and events[-1].ref == str(ref):
-            if plan.listed <= newest or not may_be_overtaken(store.disk, plan):
+            if plan.listed <= newest:
                 return events[-1]
             return Choice("keep", str(ref), str(ref), "a later listing of the folder gives the same table", numbers)
         # A listing that is still to come was one by a clock that was ahead.

@@ -8,7 +8,7 @@ A plan belongs to the run that made it, and goes with it: two runs that list the
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal, unseal
-from artifacts.errors import Corrupt, NotFound, StoreError
+from artifacts.errors import Corrupt, StoreError
 from artifacts.opening import use_file
 from tasks.shared.listing import Entry, digest_entries
 
@@ -112,25 +112,6 @@ def remove_plan(disk: Disk, key: str) -> None:
     with suppress(StoreError):
         disk.remove(key)
         disk.remove(entries_key(key))
-
-
-def may_be_overtaken(disk: Disk, plan: Plan) -> bool:
-    """Whether another run has a plan of the same folder that was listed earlier, and may publish other rows later."""
-    records = unseal(disk.read(plan.key), plan.key).get("records")
-    return any(
-        other["where"] == plan.where and other["listed"] < plan.listed and other["records"] != records
-        for other in _others(disk, plan)
-    )
-
-
-def _others(disk: Disk, plan: Plan) -> Iterator[dict[str, Any]]:
-    """The plans of other scorings."""
-    for key in disk.list(_FOLDER):
-        if key.endswith(".json") and key != plan.key:
-            with suppress(NotFound, Corrupt):  # its run is done; nobody can publish it
-                document = unseal(disk.read(key), key)
-                if "records" in document:
-                    yield document
 
 
 def entries_key(key: str) -> str:

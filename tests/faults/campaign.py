@@ -242,6 +242,9 @@ def state(folder: Path) -> dict[str, Any]:
     for key in [key for key in found if key.startswith("pins/")]:  # pinned twice is pinned
         event = found.pop(key)
         found[f"pins of {event['ref']}"] = event["action"], event["reason"]
+    for key in [key for key in found if key.startswith("aliases/predictions/")]:  # found again, it is what it was
+        if found[key]["action"] == "keep" and found[key]["challenger"] == found[key]["ref"]:
+            del found[key]
     return found
 
 
