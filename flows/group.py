@@ -17,7 +17,7 @@ from artifacts.store import Store
 from flows.parameters import asks_for
 from tasks.requests import GroupRequest
 from tasks.score import score
-from tasks.scoring.groups import share, take_part, unshare
+from tasks.scoring.groups import shared, take_part
 from tasks.scoring.job import Job
 from tasks.shared.deadline import Deadline
 
@@ -48,12 +48,12 @@ def group(request: GroupRequest) -> Any:
     deadline = Deadline.after(request.deadline_hours)
     store = Store(Settings().store)
     done: Any = Completed(message="nothing left to do: the scoring is done")
-    shared = take_part(store, request.scoring)
-    if shared is None:
+    asked = take_part(store, request.scoring)
+    if asked is None:
         return done
     begin = (request.group - 1) / request.groups
     try:
-        score(shared.plan, shared.job, deadline, begin=begin, sample=shared.sample)
+        score(asked.plan, asked.job, deadline, begin=begin, sample=asked.sample)
     except NotFound:
         if take_part(store, request.scoring):
             raise
@@ -70,17 +70,15 @@ def groups_of(store: Store, settings: Settings, job: Job, plan: str, deadline: D
     if job.request.groups == 1:
         yield
         return
-    shared = share(store, settings, job, plan)
     children: list[Any] = []
-    try:
-        children.extend(_start(shared, job.request.groups, deadline))
-        yield
-        _leave(children, Cancelled(message="nothing left to do: the scoring is done"), only_waiting=True)
-    except BaseException:
-        _leave(children, Cancelling(message="the run that asked for it ended"), only_waiting=False)
-        raise
-    finally:
-        unshare(store, shared)
+    with shared(store, settings, job, plan) as known_by:
+        try:
+            children.extend(_start(known_by, job.request.groups, deadline))
+            yield
+            _leave(children, Cancelled(message="nothing left to do: the scoring is done"), only_waiting=True)
+        except BaseException:
+            _leave(children, Cancelling(message="the run that asked for it ended"), only_waiting=False)
+            raise
 
 
 def _start(shared: str, groups: int, deadline: Deadline) -> Iterator[Any]:

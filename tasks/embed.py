@@ -59,10 +59,14 @@ def embed_dataset(
 ) -> None:
     """What the stage does, without Prefect.
 
-    elsewhere: has the missing features of views put on record by other machines; `watch` hears of these.
+    elsewhere: has the missing features of views put on record by other machines; `watch` hears of these. Their
+    processors don't give a GPU's last bits: where there is one here, it makes all of them.
     """
     data = datasets.load(store, dataset)
     embedding = embedding_for(store, data, settings, device, partial(tell, log=log))
+    if elsewhere and embedding.place != "/CPU:0":
+        tell(f"embedding here, on {embedding.place}: the processors of a cluster would give other features", log)
+        elsewhere = None
     views = [View("train", False), View("test", False)]
     if settings.augmentation == "flips":
         views.append(View("train", True))

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 import pytest
 from commands import answer, complaint
+from published import remove
 from safetensors.numpy import save_file
 
 from artifacts import aliases, backbones
@@ -334,6 +335,8 @@ def test_new_weights_stand_on_what_was_added_last(store, tmp_path, ours):
     events = aliases.history(store.disk, "backbones", "transfer", "chosen")
     assert [event.ref for event in events] == [str(mine), str(package)], "to choose it again is no event"
     assert store.verify().corrupt == []
+    remove(store.open(package).folder)  # as a repair of a damaged one
+    assert used() == mine
 
 
 def test_a_file_that_was_added_first_needs_no_package(store, tmp_path, ours, monkeypatch):

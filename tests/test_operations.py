@@ -259,7 +259,7 @@ def test_two_scheduled_runs_never_train_at_once(up, champion):
         logs = asked(up.api, "logs", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
         trained[run] = [log["timestamp"] for log in logs if log["message"].startswith("epoch ")]
         assert len(trained[run]) == 60
-        waited = [log["message"] for log in logs if log["message"].startswith("waiting for ")]
+        waited = [log["message"] for log in logs if log["message"].startswith("waiting for another training")]
         assert len(waited) == (run == second)
     assert trained[second][0] > trained[first][-1]
 

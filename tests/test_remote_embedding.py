@@ -15,10 +15,13 @@ from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from tasks.cluster.errors import ClusterError
-from tasks.cluster.sharing import shared_document
+from tasks.cluster.sharing import shared_document, shared_plan
+from tasks.preparing import remote
 from tasks.shared import remote_embedding
 from tasks.shared.embedding import View
+from tasks.shared.listing import Entry
 from tasks.shared.watching import Watch
+from tasks.vision.images import ImageSpec
 
 DATASET = Ref("datasets", "shoes", "0" * 16)
 EMBEDDING = SimpleNamespace(backbone=SimpleNamespace(ref=Ref("backbones", "lite0", "1" * 16)), precision="float32")
@@ -59,6 +62,26 @@ def test_a_collection_beside_it(store, at_work):
     at_work.append(collected)
     embed(store)
     assert at_work == []
+    assert list(store.disk.list("staging/plans")) == []
+    assert list(store.disk.list("runs/living")) == []
+
+
+def test_a_collection_beside_a_preparation(store, tmp_path, monkeypatch):
+    """Its files wait for the cluster longer than a collection keeps what is new."""
+    store.prepare()
+    read = []
+
+    def carry_out(_settings, work, numbers, _piece, _watch):
+        age(store, 30, "staging/plans")
+        assert collect(store).removed == []
+        read.append(shared_plan(store.disk, work["plan"]).rows)
+        return iter(())
+
+    monkeypatch.setattr(remote, "carry_out", carry_out)
+    settings = Settings(image_roots={"root": tmp_path}, cluster="local")
+    entries = [Entry(b"%d.png" % each, 1, 1, True) for each in range(3)]
+    remote.read_on_cluster(settings, store, "root:", entries, ImageSpec(8, 8, 3), {}, Watch())
+    assert read == [3]
     assert list(store.disk.list("staging/plans")) == []
     assert list(store.disk.list("runs/living")) == []
 

@@ -22,7 +22,10 @@ from published import damage, remove
 from rights import without_roots_rights
 
 from artifacts import aliases, dataset, disk, pins, predictions, weights
+from artifacts.collecting.collector import Collector
+from artifacts.collecting.retention import Rules
 from artifacts.errors import StoreAway, StoreError
+from artifacts.living import Needs
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -32,6 +35,7 @@ from tasks.judging.measuring import evaluate_weights
 from tasks.plan import plan_folder
 from tasks.requests import ScoreRequest
 from tasks.score import score_plan
+from tasks.scoring.groups import shared, take_part
 from tasks.scoring.job import make_job
 from tasks.shared.collecting import repair_store
 from tasks.shared.listing import FolderError, FolderLost, default_name, to_text
@@ -1075,6 +1079,20 @@ def test_groups_of_a_fresh_scoring_have_its_mark_however_late_they_begin(store, 
     again, whole = score(store, settings, champion, fresh=True)
     assert again == ref
     assert (whole.predicted, whole.reused) == (60, 0), "nothing of the one before"
+
+
+def test_what_groups_take_part_by_is_not_collected(store, settings, champion, pictures, scored):
+    """The run that asks has been at work for longer than a collection keeps what is new."""
+    key, job = listed(store, settings, champion)
+    with Needs(store.disk) as needs:
+        needs.add(job.weights, job.dataset, key)
+        with shared(store, settings, job, key) as known_by:
+            for path in (store.disk.root / "staging/plans").iterdir():
+                os.utime(path, (0, 0))
+            Collector(store, Rules(grace=3600.0)).carry_out()
+            asked = take_part(store, known_by)
+            assert load_plan(store.disk, asked.plan).rows == 60
+        assert take_part(store, known_by) is None
 
 
 def test_other_tools_read_the_folder(store, settings, champion, scored):

@@ -22,6 +22,7 @@ from artifacts.lineage import lineage
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.retrain import _trained_so
+from tasks import embed as embedding
 from tasks.embed import embed_dataset
 from tasks.export import export
 from tasks.judging.measuring import evaluate_weights
@@ -30,8 +31,9 @@ from tasks.reports.progress import TrainingProgress
 from tasks.shared import backbones as pretrained
 from tasks.shared import model
 from tasks.shared.deadline import Deadline, DeadlineExceeded
-from tasks.shared.embedding import Embedding, embed
+from tasks.shared.embedding import Embedding, embed, embedding_for, missing_features
 from tasks.train import train_weights
+from tasks.vision import device as devices
 from tasks.vision import processor
 from tasks.vision.backbone import Embedder, features
 from tasks.vision.device import tf
@@ -582,6 +584,20 @@ def test_an_export_is_compared_with_what_predict_answers(store, tmp_path, monkey
     assert exported.why.startswith(
         "predict computes the pretrained network in bfloat16 on this processor, the graph in float32; computed alike"
     )
+
+
+def test_a_gpu_embeds_here_and_not_on_a_cluster(store, drawn, backbone, monkeypatch):
+    """Processors elsewhere give other last bits, which a training here would not take. There is no GPU: the processor,
+    called by another name, stands for one."""
+    pretrained.add_package(store)
+    made = embedding_for(store, datasets.load(store, drawn), TRAINING, "cpu", print)
+    called = dataclasses.replace(made, place="/device:CPU:0")
+    monkeypatch.setattr(devices, "describe", lambda name: name)
+    monkeypatch.setattr(embedding, "embedding_for", lambda *_: called)
+    asked = []
+    embedding.embed_dataset(store, drawn, TRAINING, "gpu", Deadline.after(1), print, lambda *given: asked.append(given))
+    assert not asked
+    assert not len(missing_features(store, called, datasets.load(store, drawn).test.images, False))
 
 
 @pytest.mark.slow

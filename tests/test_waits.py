@@ -43,6 +43,7 @@ def short(monkeypatch):
     monkeypatch.setattr(living, "_QUIET_SECONDS", 0.0)
     monkeypatch.setattr(turns, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(locks, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(sources, "_QUIET_SECONDS", 0.0)
 
 
 @pytest.fixture

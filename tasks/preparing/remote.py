@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from artifacts.decoded import Decoded
+from artifacts.living import Needs
 from artifacts.preparations import Read
 from artifacts.settings import Settings
 from artifacts.store import Store
@@ -44,7 +45,8 @@ def read_on_cluster(
     if key is None:
         return 0
     plan = load_plan(store.disk, key)
-    try:
+    with Needs(store.disk) as needs:
+        needs.add(key)
         work = {
             "kind": "read",
             "folder": folder_place(settings, folder),
@@ -54,9 +56,10 @@ def read_on_cluster(
             "sample": [] if settings.cluster == "local" else _sample(settings, folder, spec, limits, plan),
         }
         numbers = range(len(plan.shard_rows))
-        return sum(told.receipt["rows"] for told in carry_out(settings, work, numbers, "stretch", watch))
-    finally:
-        remove_plan(store.disk, key)
+        try:
+            return sum(told.receipt["rows"] for told in carry_out(settings, work, numbers, "stretch", watch))
+        finally:
+            remove_plan(store.disk, key)
 
 
 def _stretches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

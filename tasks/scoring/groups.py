@@ -1,11 +1,13 @@
 """A scoring that several runs share: what the first one leaves in the store, and what makes another one fit to help."""
 
 import hashlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from artifacts.documents import seal, unseal
 from artifacts.errors import AlreadyExists, NotFound
+from artifacts.living import Needs
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.cluster.errors import ClusterError
@@ -35,19 +37,26 @@ def sample_of(settings: Settings, job: Job, plan: Plan) -> Sample:
         return take_sample(folder, pool, plan)
 
 
-def share(store: Store, settings: Settings, job: Job, plan: str) -> str:
-    """Leave in the store what others need to take part, until `unshare`. Returns what they know it by."""
+@contextmanager
+def shared(store: Store, settings: Settings, job: Job, plan: str) -> Iterator[str]:
+    """Leave in the store what others need to take part, as long as the context lasts: afterwards nobody begins to.
+    Gives what they know it by."""
+    known_by = _share(store, settings, job, plan)
+    with Needs(store.disk) as needs:
+        needs.add(_key(known_by))
+        try:
+            yield known_by
+        finally:
+            store.disk.remove(_key(known_by))
+
+
+def _share(store: Store, settings: Settings, job: Job, plan: str) -> str:
     sample = sample_of(settings, job, load_plan(store.disk, plan))
     content = seal({"plan": plan, "job": job.to_dict(), "sample": sample, "likeness": dict(likeness())})
     shared = hashlib.sha256(content).hexdigest()
     with suppress(AlreadyExists):
         store.disk.create(_key(shared), content)
     return shared
-
-
-def unshare(store: Store, shared: str) -> None:
-    """Nobody begins to take part any more."""
-    store.disk.remove(_key(shared))
 
 
 def take_part(store: Store, shared: str) -> Shared | None:

@@ -57,10 +57,12 @@ PACKAGE = Package(
 
 
 def chosen_backbone(store: Store) -> Ref | None:
-    """The backbone of the store that new weights stand on: what a person added last. Where nobody has, or an older
-    Lookbook did not write that down: the package's, or else the first. None where there is none. Raises Corrupt."""
-    if added := aliases.newest(store.disk, *_CHOSEN):
-        return Ref.parse(added.ref)
+    """The backbone of the store that new weights stand on: what a person added last, of those that are there. Where
+    nobody has, or an older Lookbook did not write that down: the package's, or else the first. None where there is
+    none. Raises Corrupt."""
+    for added in reversed(aliases.history(store.disk, *_CHOSEN)):
+        if store.has(ref := Ref.parse(added.ref)):  # a repair may have removed it
+            return ref
     return backbones.made_from(store, PACKAGE.sha256) or next(store.refs("backbones"), None)
 
 

@@ -20,7 +20,7 @@ from tasks.vision.locks import locked_within
 IMAGES_MAGIC = 0x00000803  # unsigned bytes, three dimensions
 LABELS_MAGIC = 0x00000801  # unsigned bytes, one dimension
 _GREY_28 = ImageSpec(height=28, width=28, channels=1)
-_WAIT_SECONDS = 3600.0
+_QUIET_SECONDS, _WAIT_SECONDS = 15.0, 3600.0  # until a wait for another one is told, and at most
 _log = logging.getLogger(__name__)
 _COMPRESSED_LIMIT = 1.01  # gzip makes no file larger by more than its headers
 
@@ -237,7 +237,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """One download at a time into a folder. Raises SourceError when another one does not end."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "wb") as lock:
-        if not locked_within(lock.fileno(), 0):
+        if not locked_within(lock.fileno(), _QUIET_SECONDS):
             _log.warning("waiting for another download into %s to end", folder)
             if not locked_within(lock.fileno(), _WAIT_SECONDS):
                 raise SourceError(
