@@ -21,7 +21,7 @@ from artifacts.store import Artifact, Store
 
 _CHECKS = "checks.json"
 _LABELS = "labels.json"
-_LEARNED = ("confirmed", "corrected", "added")  # what became of a label whose picture is on a side
+_LEARNED = ("confirmed", "corrected", "added", "superseded")  # what became of a label whose file is on a side
 LABELLED = "labels:"  # what the source of a picture begins with that people labelled elsewhere
 _WRITTEN = 1 << 20  # bytes at a time
 
@@ -90,7 +90,7 @@ class Dataset:
 
     @property
     def learned(self) -> frozenset[str]:
-        """SHA-256 (hex) of the pictures that it has by a person's label. Raises Corrupt."""
+        """SHA-256 (hex) of the files that it has and that people labelled. Raises Corrupt."""
         return frozenset(str(row["sha256"]) for row in self.labels if row["use"] in _LEARNED)
 
     def check_lists(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import PIL
 from PIL import features
@@ -23,11 +23,12 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.checks import check
 from tasks.preparing.labelled import list_labelled
-from tasks.preparing.learned import learned_before
+from tasks.preparing.learned import learned_before, sides_in
 from tasks.preparing.pictures import check_bad, read_files
 from tasks.preparing.remote import read_on_cluster
-from tasks.preparing.said import LEFT_OUT, findings, sides_in, teach, words_of
-from tasks.preparing.sides import SIDES_BY, TEST_SHARE, assign, check_sides
+from tasks.preparing.said import words_of
+from tasks.preparing.sides import BLANK, DUPLICATE, SIDES_BY, TEST_SHARE, assign, check_sides
+from tasks.preparing.teaching import LEFT_OUT, Outcome, Taught, teach
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
 from tasks.requests import Color, Data, PictureSettings, RunOn
 from tasks.shared.deadline import Deadline
@@ -108,7 +109,7 @@ def prepare_folder(
     passed = not any(kind in PASSING_ERRORS for kind in _reasons(before)) if before else False
     if earlier and before and passed and earlier.listed == listed:
         items = sum(side["items"] for side in before.artifact.facts["counts"].values())
-        check_bad(settings, images, _not_said(before.bad), items, pictures.max_bad)
+        check_bad(settings, images, _at_fault(before.bad), items, pictures.max_bad)
         forget(store.disk, decided_by)
         return earlier.dataset
     store.prepare()
@@ -127,8 +128,7 @@ def prepare_folder(
         read = read_files(settings, images, labelled, spec, files, before, decoded, on_rows, asked)
         kept, files_of_folder = [decoded], read.files
         newest = _newest(store, name)
-        rows: list[dict[str, Any]] | None = None
-        reasons: dict[str, str] = {}
+        taught: Taught | None = None
         if said:
 
             def decoded_of(where: str) -> Decoded:
@@ -136,19 +136,19 @@ def prepare_folder(
 
             asked_for = {sha256 for sha256 in said.words if sha256 not in read.places}
             places, sides_before = learned_before(store, name, spec.to_dict(), pictures.split_seed, asked_for)
-            sides_before |= sides_in(newest, pictures.split_seed)
+            sides_before |= sides_in(newest, spec.to_dict(), pictures.split_seed)
             known = {**places, **read.places}
             taught = teach(
                 settings, said, labelled, read, spec, pictures.new_classes, known, sides_before, decoded_of, on_rows
             )
-            labelled, read, rows, reasons = taught.labelled, taught.read, taught.rows, taught.reasons
+            labelled, read = taught.labelled, taught.read
             kept += taught.decoded
     sides = assign(labelled, read, spec, pictures.split_seed)
-    for row in rows or ():
-        if row["use"] == "added" and (why := sides.bad.get(row["source"])):
-            row["use"], reasons[row["sha256"]] = why.partition(":")[0], why
-    items = len(sides.train.labels) + len(sides.test.labels)
-    check_bad(settings, images, _not_said(sides.bad), items, pictures.max_bad)
+    placed = {sha256 for side in (sides.train, sides.test) for sha256 in side.sha256 or ()}
+    outcome = taught.outcome(placed, sides.bad) if taught else Outcome(None, [])
+    check_bad(
+        settings, images, _at_fault(sides.bad), len(sides.train.labels) + len(sides.test.labels), pictures.max_bad
+    )
     check_sides(labelled.classes, sides.train, sides.test)
     ref = datasets.save(
         store,
@@ -166,15 +166,9 @@ def prepare_folder(
         },
         inputs={"pictures": f"sha256:{sides.contents}"},
         bad=sides.bad,
-        labels=rows,
+        labels=outcome.rows,
         findings=lambda train, test: check(
-            train,
-            test,
-            labelled.classes,
-            bad=sides.bad,
-            copies=sides.copies,
-            before=newest,
-            labels=findings(said, rows, reasons) if said and rows else (),
+            train, test, labelled.classes, bad=sides.bad, copies=sides.copies, before=newest, labels=outcome.findings
         ),
         made={
             "folder": folder_place(settings, images),
@@ -224,13 +218,9 @@ def _reasons(dataset: Dataset) -> Iterator[str]:
     yield from (str(row["use"]) for row in dataset.labels)
 
 
-def _not_said(bad: Mapping[str, str]) -> dict[str, str]:
-    """Without the files that people's words keep out, and without labelled pictures that are not the folder's."""
-    return {
-        path: why
-        for path, why in bad.items()
-        if not why.startswith(f"{LEFT_OUT}:") and not path.startswith(datasets.LABELLED)
-    }
+def _at_fault(bad: Mapping[str, str]) -> dict[str, str]:
+    """Without the files that nothing is wrong with: that people's words keep out, or another file."""
+    return {path: why for path, why in bad.items() if why.partition(":")[0] not in (LEFT_OUT, DUPLICATE, BLANK)}
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:

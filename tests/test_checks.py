@@ -146,3 +146,12 @@ def test_images_are_the_same_only_where_all_their_pixels_are():
     assert np.flatnonzero(duplicates.also_among(ours, theirs)).tolist() == list(range(5, 15))
     assert not duplicates.also_among(ours, theirs[:, :8]).any()
     assert not duplicates.also_among(ours, theirs[:0]).any()
+
+
+def test_the_first_image_of_each_content():
+    images = np.random.default_rng(0).integers(0, 2, (2000, 2, 3, 1), np.uint8)
+    labels = np.arange(2000, dtype=np.int32) % 3
+    for beside in (None, labels):
+        keys = [(image.tobytes(), beside is not None and int(beside[item])) for item, image in enumerate(images)]
+        assert duplicates.firsts(images, beside).tolist() == [keys.index(key) for key in keys]
+    assert duplicates.firsts(images[:0]).tolist() == []

@@ -12,6 +12,7 @@ from artifacts.dataset import LABELLED, Dataset, Split
 from artifacts.documents import canonical
 from artifacts.metrics import LESSONS, LESSONS_CHART
 from tasks.reports.pictures import mistakes
+from tasks.vision.duplicates import firsts
 
 _EXAMPLES = 12
 _AT_ONCE = 256  # pictures in memory
@@ -47,6 +48,7 @@ def lessons(data: Dataset, probabilities: np.ndarray, predict: Callable[[np.ndar
     right = [each for each, label in zip(wrong, now, strict=True) if label == each.label]
     hits = probabilities.argmax(axis=1) == data.test.labels
     parts = np.array(_parts(data.test, rows))
+    parts[firsts(data.test.images, data.test.labels) != np.arange(len(parts))] = ""  # each picture counts once
     found: dict[str, Any] = {
         "name": data.artifact.identity["settings"]["labels"],
         "uses": dict(sorted(Counter(str(row["use"]) for row in rows).items())),

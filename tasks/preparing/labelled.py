@@ -43,7 +43,8 @@ class Labelled:
     """Files with their labels, sorted by path.
 
     sides: where the folder or the table says it, otherwise None, and a file's content decides; bad: path -> why it
-    can't be learned from; digest: of everything that was looked at.
+    can't be learned from; digest: of everything that was looked at; elsewhere: how many of them, the last ones, are not
+    the folder's, but pictures that people labelled elsewhere.
     """
 
     entries: list[Entry]
@@ -51,6 +52,7 @@ class Labelled:
     sides: list[SideName | None]
     bad: dict[str, str]
     digest: str
+    elsewhere: int = 0
 
     @property
     def classes(self) -> list[str]:

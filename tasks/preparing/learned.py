@@ -4,16 +4,17 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from typing import Any
 
-from artifacts.dataset import Dataset
+from artifacts.dataset import Dataset, Split
 from artifacts.decoded import Place
 from artifacts.errors import Corrupt
 from artifacts.store import Store
 from tasks.preparing.labelled import SideName
+from tasks.vision.duplicates import contents_of
 
 
 def learned_before(
     store: Store, name: str, spec: Mapping[str, Any], seed: int, wanted: Set[str]
-) -> tuple[dict[str, Place], dict[str, SideName]]:
+) -> tuple[dict[str, Place], dict[str | bytes, SideName]]:
     """Where the pixels of pictures are, in versions of the dataset `name` that have the ImageSpec `spec`, the newest
     that has each; and on which side it has them, where the split seed is `seed`. What is used stays for as long as new
     versions do.
@@ -21,7 +22,7 @@ def learned_before(
     wanted: SHA-256 (hex) of the pictures.
     """
     found: dict[str, Place] = {}
-    sides: dict[str, SideName] = {}
+    sides: dict[str | bytes, SideName] = {}
     asked: set[str | None] = set()
     for dataset in _newest_first(store, name, spec) if wanted else ():
         labels = dataset.artifact.identity["settings"].get("labels")
@@ -41,6 +42,20 @@ def learned_before(
         if len(found) == len(wanted):
             break
     return found, sides
+
+
+def sides_in(dataset: Dataset | None, spec: Mapping[str, Any], seed: int) -> dict[str | bytes, SideName]:
+    """The SHA-256 of a file (hex), or of its pixels where these are of the ImageSpec `spec` -> the side on which a
+    version has it; nothing where another seed has drawn it. What is on both was tested with."""
+    found: dict[str | bytes, SideName] = {}
+    if dataset is None or dataset.artifact.identity["settings"].get("split_seed") != seed:
+        return found
+    sides: tuple[tuple[SideName, Split], ...] = (("train", dataset.train), ("test", dataset.test))
+    for name, side in sides:
+        found |= dict.fromkeys(map(str, side.sha256 or ()), name)
+        if dataset.image_spec == spec:
+            found |= dict.fromkeys(contents_of(side.images), name)
+    return found
 
 
 def _newest_first(store: Store, name: str, spec: Mapping[str, Any]) -> Iterator[Dataset]:

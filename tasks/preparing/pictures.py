@@ -16,6 +16,7 @@ from tasks.shared.folders import opened
 from tasks.shared.listing import Entry, folder_place
 from tasks.shared.watching import OnRows
 from tasks.vision.decoding import DecoderPool, default_processes
+from tasks.vision.duplicates import contents_of
 from tasks.vision.files import Files, cut
 from tasks.vision.images import ImageSpec, Limits
 
@@ -33,11 +34,13 @@ class FilesRead:
 
     files: one for each, in order.
     places: SHA-256 (hex) -> where the image is, of each file that is not bad.
+    contents: SHA-256 (hex) -> what the picture is (`contents_in`), of each file that is not bad.
     decoded: how many were decoded, and not taken over.
     """
 
     files: list[Read]
     places: Mapping[str, Place]
+    contents: Mapping[str, bytes]
     decoded: int
 
 
@@ -110,7 +113,16 @@ def read_files(
                 else:
                     count += len(new)
                     on_rows(len(items), len(found.errors), len(same))
-    return FilesRead([file for file in files if file], {**known.places, **decoded.places}, count)
+    there = {**known.places, **decoded.places}
+    good = dict.fromkeys(str(file.sha256) for file in files if file and not file.bad)
+    contents = contents_in({sha256: there[sha256] for sha256 in good})
+    return FilesRead([file for file in files if file], there, contents, count)
+
+
+def contents_in(places: Mapping[str, Place]) -> dict[str, bytes]:
+    """SHA-256 (hex) of a file -> the SHA-256 of its pixels, as the network sees them: files with the same are one
+    picture, whatever their bytes are. For all that asks which pictures are equal while a dataset is made."""
+    return dict(zip(places, contents_of([images[place] for images, place in places.values()]), strict=True))
 
 
 def places_in(dataset: Dataset) -> dict[str, Place]:

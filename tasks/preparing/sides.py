@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -13,11 +12,12 @@ from artifacts.errors import LookbookError
 from tasks.preparing.labelled import SIDES, Labelled, SideName
 from tasks.preparing.pictures import FilesRead
 from tasks.shared.listing import to_text
-from tasks.vision.duplicates import contents_of
+from tasks.vision.duplicates import blank
 from tasks.vision.images import ImageSpec
 
 TEST_SHARE = 1 / 7  # as Fashion-MNIST's
-SIDES_BY = "pixels"  # what `assign` goes by; of an earlier Lookbook, the bytes of files
+SIDES_BY = "contents"  # what `assign` and labels go by; of earlier Lookbooks, "pixels", and nothing for files' bytes
+DUPLICATE, BLANK = "duplicate", "blank"  # what begins the reason why a file that nothing is wrong with is on no side
 
 
 class TooFewPictures(LookbookError):
@@ -30,7 +30,7 @@ class Sides:
 
     train, test: what is learned from, and what is tested with.
     contents: SHA-256 (hex) over paths, labels and contents of what is on them.
-    bad: path -> why a file is on neither.
+    bad: path -> why a file of the folder is on neither.
     copies: how many files have the pixels of another one on their side.
     """
 
@@ -57,28 +57,29 @@ def assign(labelled: Labelled, read: FilesRead, spec: ImageSpec, seed: int) -> S
 
     Unless folder or table say the side, a picture's content and the `seed` decide, so it stays there when others
     arrive, and equal pictures are never on both. Equal are those whose pixels are, as the network sees them, whatever
-    their files are: of several files the one with the smallest SHA-256 decides. One content under several labels is
-    learned from under none; one that is on both of the sides that were given is only tested with.
+    their files are (`pictures.contents_in`). One content under several labels is learned from under none; one that is
+    on both of the sides that were given is only tested with.
     """
     bad = dict(labelled.bad)
     paths = [to_text(each.path) for each in labelled.entries]
     bad |= {path: file.bad for path, file in zip(paths, read.files, strict=True) if file.bad}
-    contents = _contents(read, [item for item, file in enumerate(read.files) if not file.bad])
-    labels_of: dict[bytes, set[str]] = {}
-    for item, content in contents.items():
-        labels_of.setdefault(content, set()).add(labelled.labels[item])
-    for item, content in contents.items():
-        if len(several := labels_of[content]) > 1:
-            bad[paths[item]] = f"conflicting: the same content is labelled {' and '.join(sorted(several))}"
-    contents = {item: content for item, content in contents.items() if len(labels_of[content]) == 1}
-    side_of = _drawn(labelled, read, contents, seed)
-    tested = {content: paths[item] for item, content in reversed(contents.items()) if side_of[item] == "test"}
+    items_of: dict[bytes, list[int]] = {}
+    for item, file in enumerate(read.files):
+        if not file.bad:
+            items_of.setdefault(read.contents[str(file.sha256)], []).append(item)
+    for content, items in list(items_of.items()):
+        if len(several := {labelled.labels[item] for item in items}) > 1:
+            bad |= dict.fromkeys((paths[item] for item in items), _under_several(several, read, items[0]))
+            del items_of[content]
+    side_of = _drawn(labelled, read, items_of, seed)
     chosen: dict[SideName, list[int]] = {side: [] for side in SIDES}
-    for item, content in contents.items():
-        if side_of[item] == "train" and (other := tested.get(content)):
-            bad[paths[item]] = f"duplicate: {other}, which is tested with, has the same content"
-        else:
-            chosen[side_of[item]].append(item)
+    for content, items in items_of.items():
+        side = side_of[content]
+        there = [item for item in items if labelled.sides[item] in (side, None)]
+        chosen[side] += there
+        for item in set(items).difference(there):
+            bad[paths[item]] = f"{DUPLICATE}: {paths[there[0]]}, which is tested with, has the same content"
+    copies = sum(len(chosen[side]) for side in SIDES) - len(items_of)
     places = {name: place for place, name in enumerate(labelled.classes)}
     labels = np.array([places[label] for label in labelled.labels], np.int32)
     train, test = (
@@ -88,51 +89,57 @@ def assign(labelled: Labelled, read: FilesRead, spec: ImageSpec, seed: int) -> S
             [paths[item] for item in items],
             [str(read.files[item].sha256) for item in items],
         )
-        for items in chosen.values()
+        for items in map(sorted, chosen.values())
     )
     lines = (
         f"{paths[item]}\0{labelled.labels[item]}\0{read.files[item].sha256}\n"
         for item in sorted(chosen["train"] + chosen["test"])
     )
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    copies = sum(len(items) - len({contents[item] for item in items}) for items in chosen.values())
     return Sides(train, test, digest, dict(sorted(bad.items())), copies)
 
 
-def _contents(read: FilesRead, items: Sequence[int]) -> dict[int, bytes]:
-    """Item -> the SHA-256 of its pixels. Each file's content is looked at once."""
-    files = {str(read.files[item].sha256) for item in items}
-    places = {sha256: read.places[sha256] for sha256 in files}
-    digests = dict(zip(places, contents_of([images[place] for images, place in places.values()]), strict=True))
-    return {item: digests[str(read.files[item].sha256)] for item in items}
+def _under_several(labels: set[str], read: FilesRead, item: int) -> str:
+    """Why a content with several labels is learned from under none. No label of a single colour is wrong."""
+    names = " and ".join(sorted(labels))
+    images, place = read.places[str(read.files[item].sha256)]
+    if blank(images[place : place + 1])[0]:
+        return f"{BLANK}: of a single colour, and labelled {names}"
+    return f"conflicting: the same content is labelled {names}"
 
 
-def _drawn(labelled: Labelled, read: FilesRead, contents: Mapping[int, bytes], seed: int) -> dict[int, SideName]:
-    """The side of each item: as given, or drawn by its content. contents: item -> the SHA-256 of its pixels.
+def _drawn(
+    labelled: Labelled, read: FilesRead, items_of: Mapping[bytes, Sequence[int]], seed: int
+) -> dict[bytes, SideName]:
+    """The side of each content: the one that was given to any of its files, test before train, or else drawn.
+
+    items_of: content -> its files, which have one label.
 
     What has one file is drawn by the SHA-256 of that, and so is where it was before its pixels were looked at. Of
-    several files the smallest SHA-256 decides, so that a content with many copies is as likely to be tested with.
+    several files the smallest SHA-256 decides, so that a content with many copies is as likely to be tested with; of
+    the folder's own, if it has one, so that what people label elsewhere moves none of them.
 
-    A class none of whose contents was drawn for a side gives it the one that came closest: as more of them arrive, it
-    goes back where it was drawn for.
+    A class none of whose contents is on a side gives it the one that came closest to being drawn for it: as more of
+    them arrive, it goes back where it was drawn for.
     """
-    deciding: dict[bytes, str] = {}
-    for item, content in contents.items():
-        if not labelled.sides[item]:
-            sha256 = str(read.files[item].sha256)
-            deciding[content] = min(sha256, deciding.get(content, sha256))
-    lots = {item: lot(deciding[content], seed) for item, content in contents.items() if not labelled.sides[item]}
-    sides = {item: labelled.sides[item] or ("test" if lots[item] < TEST_SHARE else "train") for item in contents}
-    of_class: dict[str, list[int]] = {}
-    for item in contents:
-        of_class.setdefault(labelled.labels[item], []).append(item)
+    own = len(labelled.entries) - labelled.elsewhere
+    sides: dict[bytes, SideName] = {}
+    lots: dict[bytes, float] = {}
+    of_class: dict[str, list[bytes]] = {}
+    for content, items in items_of.items():
+        of_class.setdefault(labelled.labels[items[0]], []).append(content)
+        given = {labelled.sides[item] for item in items}
+        if "test" in given or "train" in given:
+            sides[content] = "test" if "test" in given else "train"
+        else:
+            deciding = min((item >= own, str(read.files[item].sha256)) for item in items)[1]
+            lots[content] = lot(deciding, seed)
+            sides[content] = "test" if lots[content] < TEST_SHARE else "train"
     for members in of_class.values():
-        mine = [item for item in members if item in lots]
-        several = len({contents[item] for item in members}) > 1
-        for side, closest in (("test", min), ("train", max)):
-            if mine and several and all(sides[item] != side for item in members):
-                content = contents[closest(mine, key=lots.__getitem__)]
-                sides.update({item: cast(SideName, side) for item in mine if contents[item] == content})
+        drawn = [content for content in members if content in lots]
+        for side, closest in zip(SIDES[::-1], (min, max), strict=True):  # test, with the smallest lots, and then train
+            if drawn and len(members) > 1 and all(sides[content] != side for content in members):
+                sides[closest(drawn, key=lots.__getitem__)] = side
     return sides
 
 

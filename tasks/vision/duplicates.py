@@ -72,13 +72,10 @@ def firsts(images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     images: uint8 [items, height, width, channels]; labels: int32 [items]. int64 [items]: an image that is no copy of an
     earlier one has its own place. 60,000 images of 28x28 take 0.1 s.
     """
-    found: dict[bytes, int] = {}
-    beside = np.zeros(len(images), np.int32) if labels is None else labels
+    found: dict[tuple[bytes, int], int] = {}
+    beside = [0] * len(images) if labels is None else labels.tolist()
     return np.array(
-        [
-            found.setdefault(hashlib.sha256(image.tobytes() + int(label).to_bytes(4)).digest(), place)
-            for place, (image, label) in enumerate(zip(images, beside, strict=True))
-        ],
+        [found.setdefault(each, place) for place, each in enumerate(zip(contents_of(images), beside, strict=True))],
         np.int64,
     )
 
