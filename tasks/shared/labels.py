@@ -217,9 +217,8 @@ class _Row:
 
     @property
     def spellings(self) -> list[str]:
-        """Of its path, as in a table of labels (tasks/preparing/labelled.py). As it is written comes first: in an
-        export the content tells which file is meant."""
-        written = [each for each in (self.path, str(self.said.path or "")) if each]
+        """Of its path, the likeliest first; as in a table of labels (tasks/preparing/labelled.py)."""
+        written = [each for each in (str(self.said.path or ""), self.path) if each]
         return [each.removeprefix("./") for text in written for each in (text, text.strip())]
 
 
