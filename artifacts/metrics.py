@@ -166,12 +166,13 @@ class Metrics:
         """bool [items], in the order of the test split: whether the most probable class is the label."""
         return np.asarray(self.probabilities().argmax(axis=1) == self.labels())
 
-    def counted(self) -> np.ndarray:
-        """bool [items], in the order of the test split: what the numbers count. All of it where the model has learned
-        from none, copies too."""
+    def fair(self) -> np.ndarray | None:
+        """bool [items], in the order of the test split: one image of each content that the model has not learned from.
+        The numbers count these; where there is none, one image of each content. None in an evaluation of an earlier
+        Lookbook, which did not write it down."""
         if "counted" not in self._items.column_names:
-            return np.ones(len(self._items), bool)
-        return np.asarray(self._items.column("counted").to_numpy())
+            return None
+        return np.asarray(self._items.column("counted").to_numpy(zero_copy_only=False))
 
     def labels(self) -> np.ndarray:
         """int32 [items], in the order of the test split."""
@@ -193,24 +194,22 @@ def save(
     weights: Ref,
     dataset: Ref,
     report: Callable[[], Mapping[str, bytes]],
+    fair: np.ndarray,
     made: Mapping[str, Any],
-    counted: np.ndarray | None = None,
 ) -> Ref:
     """Publish an evaluation of `weights` on the test split of `dataset`.
 
     labels: int32 [items]; probabilities: float32 [items, classes]; report: draws pages and pictures, where the version
-    is not there yet; counted: int64, the places of the items that the numbers count, where others say nothing, as the
-    model has learned from them.
+    is not there yet; fair: int64, the places of one item of each content that the weights have not learned from.
     """
     table = pa.table(
         {
             "source": sources,
             "label": pa.array(labels, pa.int32()),
             "probabilities": pa.FixedSizeListArray.from_arrays(probabilities.ravel(), probabilities.shape[1]),
+            "counted": pa.array(np.isin(np.arange(len(labels)), fair)),
         }
     )
-    if counted is not None:
-        table = table.append_column("counted", pa.array(np.isin(np.arange(len(labels)), counted)))
     parquet = io.BytesIO()
     pq.write_table(table, parquet, compression="zstd")
     return store.publish(
@@ -226,11 +225,17 @@ def save(
 
 
 def find(store: Store, weights: Ref, dataset: str) -> Metrics | None:
-    """The evaluation of weights on the test split of a dataset; None where there is none that can be read."""
+    """The newest evaluation of weights on the test split of a dataset: an earlier Lookbook may have counted other
+    images. None where there is none that can be read."""
+    made: list[tuple[str, str]] = []
     for ref in store.refs("metrics", weights.name):
         with suppress(NotFound, Corrupt):  # who asks shows it beside something else; `lookbook verify` tells
-            if store.open(ref).identity["inputs"] == {"weights": str(weights), "dataset": dataset}:
-                return load(store, ref)
+            artifact = store.open(ref)
+            if artifact.identity["inputs"] == {"weights": str(weights), "dataset": dataset}:
+                made.append((artifact.manifest["provenance"]["created"], str(ref)))
+    for _, found in sorted(made, reverse=True):
+        with suppress(NotFound, Corrupt):
+            return load(store, Ref.parse(found))
     return None
 
 

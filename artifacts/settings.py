@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 RetrainWhen = Literal[
@@ -26,6 +27,19 @@ def _cache() -> Path:
         return Path.home() / ".cache/lookbook"
     except RuntimeError:
         return Path("/.cache/lookbook")
+
+
+def _address(url: str) -> str:
+    """Raises ValueError."""
+    try:
+        parts = urlsplit(url)
+        name = (parts.hostname or "").removesuffix(".").encode("idna")
+        sound = parts.scheme in ("http", "https") and name and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ValueError("expected an address like https://review.example or http://review.example:8080")
+    return url
 
 
 class Settings(BaseSettings):
@@ -72,7 +86,7 @@ class Settings(BaseSettings):
         Field(description="What it asks for, with any name; without one it answers this machine's own user alone."),
     ] = None
     review_url: Annotated[
-        str | None,
+        Annotated[str, AfterValidator(_address)] | None,
         Field(
             description="Its address behind a proxy: reports link to it, and pages that come from there may label; by "
             "default where it listens."

@@ -44,7 +44,7 @@ PREFECT = Advice(
 
 def own_origins(host: str, port: int) -> set[str]:
     """Origins of pages of a server that listens on `host`: a browser may call this machine by several names."""
-    return {f"http://{in_url(each)}:{port}" for each in (host, "127.0.0.1", "localhost", "::1")}
+    return {origin_of(f"http://{in_url(each)}:{port}") for each in (host, "127.0.0.1", "localhost", "::1")}
 
 
 def in_url(host: str) -> str:
@@ -52,9 +52,18 @@ def in_url(host: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """`https://prefect.example` of `https://prefect.example/api`."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    """`https://prefect.example` of `https://Prefect.example.:443/api`, as a browser tells it: without the port that is
+    the scheme's own, and with names of other alphabets as DNS has them (RFC 6454, section 4). A name with the root's
+    dot is the same one. What is no URL of a host stays as it is, and is no page's origin."""
+    try:
+        parts = urlsplit(url)
+        name, port = (parts.hostname or "").removesuffix(".").encode("idna").decode(), parts.port
+    except ValueError:  # Unicode's errors are such
+        return url.lower()
+    if not name:
+        return url.lower()
+    own = {"http": 80, "https": 443}.get(parts.scheme)
+    return f"{parts.scheme}://{in_url(name)}{'' if port in (None, own) else f':{port}'}"
 
 
 class Guard:
@@ -90,7 +99,7 @@ class Guard:
         expected = f"expected this server's own page ({', '.join(sorted(self._origins))})"
         origins = headers.get("origin", [])
         for origin in origins:
-            if origin.lower() not in self._origins and not _is_same(origin, headers.get("host", [])):
+            if origin_of(origin) not in self._origins and not _is_same(origin, headers.get("host", [])):
                 return f"{expected}, found Origin {origin[:100]!r}; {self._advice.page}"
         [site] = headers.get("sec-fetch-site", ["none"])[:1]
         [part] = headers.get("sec-fetch-dest", ["document"])[:1]

@@ -51,10 +51,12 @@ def _open_to_all(how: str, setting: str) -> ServerError:
 
 
 def address(settings: Settings, sockets: Sequence[socket.socket]) -> str:
-    """By which people open it: the configured one, or where it listens: `http://127.0.0.1:4201`."""
-    if settings.review_url:
+    """By which people open it: the configured one, or where it listens: `http://127.0.0.1:4201`. At another port than
+    the configured one, the configured address leads to whoever has that."""
+    port = sockets[0].getsockname()[1]
+    if settings.review_url and port == settings.review_port:
         return settings.review_url.rstrip("/")
-    return f"http://{in_url(settings.review_host)}:{sockets[0].getsockname()[1]}"
+    return f"http://{in_url(settings.review_host)}:{port}"
 
 
 def serve(

@@ -224,15 +224,17 @@ def test_metrics_come_back(store):
         weights=WEIGHTS,
         dataset=DATASET,
         report=lambda: {"report.html": b"<p>"},
+        fair=np.array([1]),
         made={},
     )
     loaded = metrics.load(store, ref)
     assert loaded.artifact.read("report.html") == b"<p>"
     assert loaded.hits().tolist() == (probabilities.argmax(1) == [0, 1]).tolist()
+    assert loaded.fair().tolist() == [False, True]
     assert loaded.document["confusion_matrix"] == [[0, 1], [0, 1]]
     assert (loaded.probabilities() == probabilities).all()
     table = pq.read_table(loaded.artifact.path("predictions.parquet"))
-    assert table.column_names == ["source", "label", "probabilities"]
+    assert table.column_names == ["source", "label", "probabilities", "counted"]
     assert table.column("label").to_pylist() == [0, 1]
     assert loaded.artifact.identity["inputs"] == {"weights": str(WEIGHTS), "dataset": str(DATASET)}
 

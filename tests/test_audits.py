@@ -261,7 +261,7 @@ def test_it_is_told_beside_the_test_split_of_the_same_weights(store, night):
     metrics.save(
         store, "shapes", numbers=numbers, labels=np.zeros(3, np.int32), probabilities=np.ones((3, 3), np.float32),
         sources=["a", "b", "c"], weights=Ref.parse(inputs["weights"]), dataset=Ref.parse(inputs["dataset"]),
-        report=dict, made={},
+        report=dict, fair=np.arange(3), made={},
     )  # fmt: skip
     draw_audit(store, night, 40, seed=0)
     assert in_production(store, night.artifact.ref).test_accuracy == 0.75

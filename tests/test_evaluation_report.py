@@ -60,7 +60,8 @@ def publish(top, channels=1, classes=CLASSES, items=400, settings=None, temperat
     opened, on = weights.load(store, trained), dataset.load(store, data)
     ref = metrics.save(
         store, "things", numbers=numbers, labels=labels, probabilities=probabilities, sources=split.sources,
-        weights=trained, dataset=data, report=lambda: evaluation.draw(opened, on, on, typed, probabilities), made={},
+        weights=trained, dataset=data, report=lambda: evaluation.draw(opened, on, on, typed, probabilities),
+        fair=np.arange(len(labels)), made={},
     )  # fmt: skip
     return store, ref
 

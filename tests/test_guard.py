@@ -25,7 +25,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flows import ports
-from flows.guard import Guard, own_origins
+from flows.guard import Guard, origin_of, own_origins
 
 ELSEWHERE = "evil.example"
 JSON = {"content-type": "application/json"}
@@ -313,6 +313,33 @@ def test_behind_a_proxy_the_password_decides(password, headers, status):
     answer = asyncio.run(ask())
     assert answer.status_code == status
     assert status == 200 or "PREFECT_SERVER_" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("configured", "sent"),
+    [
+        ("https://review.example:443/", "https://review.example"),
+        ("http://review.example:80", "http://review.example"),
+        ("HTTPS://Review.Example.", "https://review.example"),
+        ("https://review.example", "https://review.example."),
+        ("https://b\u00fccher.example/page", "https://xn--bcher-kva.example"),
+        ("http://review.example:443", "http://review.example:443"),
+        ("http://[::1]:80/", "http://[::1]"),
+    ],
+)
+def test_an_address_is_known_as_a_browser_tells_it(configured, sent):
+    async def ask(origin):
+        guard = Guard(content, {origin_of(configured)}, password=True)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard, client=("127.0.0.1", 9))) as client:
+            return (await client.post("http://server:4200/", headers={"Origin": origin})).status_code
+
+    assert asyncio.run(ask(sent)) == 200
+    for other in (f"{sent}:8443", f"ftp{sent.removeprefix('http')}", "https://evil.example", "null", "https://[", ""):
+        assert asyncio.run(ask(other)) == 403
+
+
+def test_a_server_at_the_port_of_its_scheme_knows_its_own_page():
+    assert "http://127.0.0.1" in own_origins("127.0.0.1", 80)
 
 
 def refused_by_guard(headers):

@@ -154,6 +154,17 @@ def test_labels_of_another_tool_come_in_by_path_and_by_content(store, night, tmp
     assert len(Labels(store.disk, "night").events) == 1
 
 
+@pytest.mark.parametrize("path", ["'=x.png", "./'=x.png", "./000003.png", " 000003.png", "'=y.png", "''=x.png"])
+def test_a_path_of_another_tool_is_the_file_that_is_called_so(store, tmp_path, path):
+    """An apostrophe that a file's name begins with is no escape; one that an export has put before it is."""
+    names = ["'=x.png", "000003.png", "=y.png"]
+    shas = [draw(tmp_path / "pictures" / each, number) for number, each in enumerate(names)]
+    publish_table(store, tmp_path / "pictures", "night", guesses(3, classes=2), classes=["'=c", "square"])
+    file = write(tmp_path / "in.csv", ("path", "label"), (path, "'=c"))
+    assert read_in(store, "night", file).unknown == []
+    assert counts(store) == {shas[next(n for n, each in enumerate(names) if each in path)]: "'=c"}
+
+
 def one(tmp_path, label, path="000001.png"):
     """A file with one label."""
     return write(tmp_path / f"{label}.csv", ("path", "label"), (path, label))

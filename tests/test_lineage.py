@@ -32,7 +32,7 @@ def family(store, shapes_dataset):
     measured = metrics.save(
         store, "shapes", numbers={"accuracy": 1.0, "loss": 0.0, "items": 1}, labels=np.zeros(1, np.int32),
         probabilities=np.ones((1, 1), np.float32), sources=["x"], weights=one, dataset=shapes_dataset,
-        report=dict, made={},
+        report=dict, fair=np.arange(1), made={},
     )  # fmt: skip
     scored = store.publish(
         "predictions", "pictures", {"data/part-00000.parquet": b"rows"}, settings={"scoring": 1},

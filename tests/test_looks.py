@@ -13,6 +13,7 @@ from reviewed import CLASSES, publish_table
 from artifacts import backbones, predictions, weights
 from artifacts import dataset as datasets
 from artifacts.features import Features
+from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part
 from artifacts.store import Store
@@ -115,13 +116,43 @@ def test_what_teaches_most_is_uncertain_and_no_two_look_alike(store, on_backbone
 @pytest.mark.parametrize(("drawn", "far"), [("stripes", False), ("noise", True)])
 def test_the_distance_tells_other_pictures_from_those_that_were_learned_from(store, on_backbone, tmp_path, drawn, far):
     pictures = [stripes(seed % 3, 500 + seed) if drawn == "stripes" else noise(seed) for seed in range(20)]
-    save(tmp_path / "night", pictures)
+    assert (distance(store, on_backbone, tmp_path / "night", pictures) > 1.5) is far
+
+
+def distance(store, made_by, folder, pictures):
+    """What drift says of a table of twenty pictures."""
+    save(folder, pictures)
     settings = Settings(store=str(store.disk.root), decoders=1)
-    request = ScoreRequest(allow_folder(tmp_path / "night"), weights=str(on_backbone))
-    job = make_job(store, settings, request)
-    ref = publish_table(store, tmp_path / "night", "night", np.full((20, 3), [0.5, 0.3, 0.2], np.float32))
+    job = make_job(store, settings, ScoreRequest(allow_folder(folder), weights=str(made_by)))
+    ref = publish_table(store, folder, "night", np.full((20, 3), [0.5, 0.3, 0.2], np.float32))
     table, file = store.open(ref), predictions.file_name(0)
     part = Part(table.key(file), table.files[file]["sha256"], "digest", "000.png", 20, {"circle": 20}, {})
     summary = Summary(rows=20, classes={"circle": 20}, confidence=[0, 0, 0, 0, 0, 20, 0, 0, 0, 0])
-    numbers = json.loads(drift(store, settings, job, [part], summary))
-    assert (numbers["distance"] > 1.5) is far
+    return json.loads(drift(store, settings, job, [part], summary))["distance"]
+
+
+@pytest.mark.parametrize("others", [12, 0])
+def test_the_distance_is_not_that_of_test_images_that_are_nearly_training_images(store, on_backbone, tmp_path, others):
+    """Twenty of them, beside as many others; without others there is nothing to compare with."""
+    like = weights.load(store, on_backbone)
+    before = datasets.load(store, Ref.parse(like.artifact.identity["inputs"]["dataset"]))
+    brighter = np.minimum(before.train.images[:20], 253) + np.uint8(2)
+    images = np.concatenate([brighter, before.test.images[:others]])
+    train, test = (
+        datasets.Split(pixels, np.arange(len(pixels), dtype=np.int32) % 3, names, names)
+        for pixels, names in (
+            (before.train.images, [f"train {number}" for number in range(24)]),
+            (images, [f"test {number}" for number in range(len(images))]),
+        )
+    )
+    data = datasets.save(
+        store, "stripes", train=train, test=test, classes=CLASSES, image_spec=SPEC.to_dict(), settings={}, inputs={},
+        made={},
+    )  # fmt: skip
+    embed(store, Embedding(backbones.load(store, like.backbone), SPEC, "float32", "/CPU:0"), images)
+    made_by = weights.save(
+        store, "stripes", tensors=like.tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings=like.settings, dataset=data, backbone=like.backbone, precision="float32", made={},
+    )  # fmt: skip
+    found = distance(store, made_by, tmp_path / "night", [stripes(seed % 3, 500 + seed) for seed in range(20)])
+    assert found is None if others == 0 else found <= 1.5

@@ -505,14 +505,14 @@ def test_what_was_learned_from_in_another_file_counts_neither_in_accuracy_nor_in
         "(25 more are the same, or nearly, as training images, not counted)"
         in measured.artifact.read("report.html").decode()
     )
-    assert measured.counted().tolist() == [False] * 25 + [True] * 35
+    assert measured.fair().tolist() == [False] * 25 + [True] * 35
     event = decide(store, challenger, leaky)
     assert (event.numbers["items"], event.numbers[left_out]) == (35, 25)
     told = "a model has learned from them: 25" if left_out == "seen" else "learned from nearly the same pictures: 25"
     assert told in event.reason
     assert "25 test images" in report(store, event)
     clean = metrics.load(store, evaluate_weights(store, save(store, sound, 1), sound))
-    assert (clean.numbers.items, "learned" in clean.document, clean.counted().all()) == (60, False, True)
+    assert (clean.numbers.items, "learned" in clean.document, clean.fair().all()) == (60, False, True)
 
 
 @pytest.mark.slow

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from proxied import documented, proxied
+from pydantic import ValidationError
 from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
+from upheld import free_port
 
 from artifacts.labels import Labels
 from artifacts.refs import Ref
@@ -433,8 +435,25 @@ def test_a_page_for_others_has_a_password(store):
         listening(Settings(review_url="https://review.example")),
     ):
         pass
-    with listening(Settings(review_url="http://localhost:4201/", review_port=0)) as sockets:
-        assert address(Settings(review_url="http://localhost:4201/"), sockets) == "http://localhost:4201"
+    settings = Settings(review_url="http://localhost:4201/", review_port=free_port())
+    with listening(settings) as sockets:
+        assert address(settings, sockets) == "http://localhost:4201"
+
+
+def test_the_configured_address_is_told_only_at_the_configured_port():
+    """It leads to whoever has that port."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings(
+            review_url="https://review.example", review_password="open sesame", review_port=taken.getsockname()[1]
+        )
+        with listening(settings) as sockets:
+            assert address(settings, sockets) == f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("url", ["review.example", "ftp://review.example", "https://", "https://a:b", "http://u:p@x.y"])
+def test_an_address_that_browsers_have_no_page_of_is_refused_with_an_example(url):
+    with pytest.raises(ValidationError, match="expected an address like https://review.example"):
+        Settings(review_url=url)
 
 
 def test_passwords_can_not_be_guessed_in_numbers(settings, table, clock):

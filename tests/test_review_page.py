@@ -18,8 +18,10 @@ from proxied import documented, proxied
 from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
 from upheld import free_port
 
+from artifacts import predictions
 from artifacts.labels import Labels
 from artifacts.settings import Settings
+from tasks.reviewing.production import draw_audit
 
 pytestmark = pytest.mark.browser
 
@@ -432,6 +434,19 @@ def test_an_audit_from_the_command_to_the_answer(store, browser, night):
         expect(page.locator("#audit")).to_contain_text("100.0 % right (95 % interval")
         expect(page.locator("#audit")).to_contain_text("12 of 12 labelled")
         expect(page.locator("figure")).to_contain_text("Nothing is left to label here.")
+
+
+def test_a_new_audit_is_shown_in_a_page_that_stays_open_with_rows_of_the_one_before(labelling, store, tmp_path, clock):
+    draw_folder(tmp_path / "few", 8)
+    table = predictions.load(store, publish_table(store, tmp_path / "few", "night", guesses(8)))
+    draw_audit(store, table, 8, seed=1)
+    with labelling("/review/night?mode=audit") as page:
+        first = {press(page, key) for key in ["s", *["Enter"] * 7]}
+        expect(page.locator("figure")).to_contain_text("Nothing is left to label here.")
+        draw_audit(store, table, 8, seed=2)
+        clock.ahead += 10
+        assert {press(page, "Enter") for _ in range(8)} == first
+        expect(page.locator("#audit")).to_contain_text("8 of 8 labelled")
 
 
 @pytest.mark.long

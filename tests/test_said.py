@@ -288,12 +288,16 @@ def test_what_nobody_drew_at_random_is_told_apart_from_audits(shop):
     drawn = [source for source in tested if sides(data)[source][1] == "boot"]
     assert 0 < len(drawn) < len(tested)
     right = np.eye(3, dtype=np.float32)[data.test.labels]
-    found = json.loads(lessons(data, right, lambda images: right[: len(images)])[LESSONS])["tested"]
+    every = np.arange(len(right))
+    found = json.loads(lessons(data, right, every, lambda images: right[: len(images)])[LESSONS])["tested"]
     assert {part: each["items"] for part, each in found.items()} == {
         "folder": len(data.test.labels) - len(tested),
         "audits": len(drawn),
         "others": len(tested) - len(drawn),
     }
+    counted = every[3:]
+    found = json.loads(lessons(data, right, counted, lambda images: right[: len(images)])[LESSONS])["tested"]
+    assert sum(each["items"] for each in found.values()) == len(counted)
 
 
 def test_another_file_of_a_picture_that_is_tested_with_is_not_learned_from(shop):

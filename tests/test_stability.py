@@ -65,6 +65,21 @@ def main():
     for place, shares in PLACES.items():
         for level in (LITTLE, MUCH):
             print(f"{place}, above {level}, of 300:", [alarms(shares, shares, size, 300, level) for size in SIZES])
+    for size in (1_000, 100):
+        for copies in (1, 2, 4):
+            print(f"{size} pictures, each {copies} times, of 1,000:", copied(size, copies))
+
+
+def copied(size, copies, tested=430, unsure=0.48):
+    """How many tables of copied pictures have a rise and a shift without a reason, and how many above the limits."""
+    random, found = np.random.default_rng(1), np.zeros(4, int)
+    for _ in range(1_000):
+        among = int(random.binomial(tested, unsure)), int(random.binomial(size, unsure)) * copies
+        rose = rise((among[0], tested), (among[1], size * copies))
+        expected, drawn = (np.bincount(random.integers(0, 10, items), minlength=10) for items in (tested, size))
+        shifted = shift(expected, drawn * copies)
+        found += [rose > 0, shifted.index > shifted.chance, rose > 0.1, shifted.above(MUCH)]
+    return found.tolist()
 
 
 if __name__ == "__main__":

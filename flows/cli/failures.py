@@ -25,5 +25,6 @@ def one_line(error: Exception) -> str:
         return f'a setting can\'t be read: {error}; LOOKBOOK_IMAGE_ROOTS is JSON like {{"photos": "/srv/photos"}}'
     if isinstance(error, ValidationError) and error.title == "Settings":
         first = error.errors()[0]
-        return f"the setting LOOKBOOK_{str(first['loc'][0]).upper()} can't be {first['input']!r}: {first['msg']}"
+        why = first["msg"].removeprefix("Value error, ")
+        return f"the setting LOOKBOOK_{str(first['loc'][0]).upper()} can't be {first['input']!r}: {why}"
     return f"unexpected {type(error).__name__}: {error}; run it again with --verbose to see where".replace("\n", " ")

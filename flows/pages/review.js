@@ -5,7 +5,7 @@
 
 const name = decodeURIComponent(location.pathname.split("/")[2] || "");
 const place = id => document.getElementById(id);
-const AHEAD = 12, GRID = 50, FEW = 40, WINDOW_MS = 180000, RETRY_MS = 300, TROUBLE_MS = 2000;
+const AHEAD = 12, GRID = 50, FEW = 40, WINDOW_MS = 180000, RETRY_MS = 300, TROUBLE_MS = 2000, AGAIN_MS = 3000;
 const RESERVED = "uxbsg";
 const KEYS = [..."1234567890", ..."abcdefghijklmnopqrstuvwxyz"].filter(key => !RESERVED.includes(key));
 
@@ -13,7 +13,7 @@ let OUTBOX = "";           // what keys of messages begin with: of this store an
 let token = "", mode = new URLSearchParams(location.search).get("mode") || "unsure";
 let state = null;          // the newest answer of the server
 let queue = [];            // what is still to be labelled, the next one first
-let asked = false, ended = false, grid = false;
+let asked = false, ended = false, again = false, grid = false;
 let drawn = [];            // the grid that is on the screen: {item, seen}
 let visible = null;        // the item whose picture is on the screen: nothing is said of another one
 let said = [];             // what this tab said, the newest last: {id, items}
@@ -21,7 +21,8 @@ let times = [];            // when, for labels a minute
 const skipped = new Set(), handled = new Set(), wrong = new Set();
 const pictures = new Map();  // key -> a promise of an <img> or of a reason why there is none
 
-const keyOf = item => `${item.version}/${item.part}/${item.row}`;
+// A row of one audit is another item than the same row of the next one, or of none.
+const keyOf = item => `${item.version}/${item.audit ?? ""}/${item.part}/${item.row}`;
 const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map(byte => byte.toString(16).padStart(2, "0")).join("");
 const wait = ms => new Promise(done => setTimeout(done, ms));
 const percent = share => `${(100 * share).toFixed(1)} %`;
@@ -186,7 +187,18 @@ async function more() {
   } catch (error) {
     asked = false;
     complain(error.message);
+    if (!queue.length) askAgain();
   }
+}
+
+function askAgain() {
+  // Nothing is left, but a new table or audit may come while the page stays open.
+  if (again) return;
+  again = true;
+  setTimeout(() => {
+    again = ended = false;
+    more();
+  }, AGAIN_MS);
 }
 
 function picture(item, size) {
@@ -223,7 +235,7 @@ function show() {
   place("view").firstChild.textContent = grid ? "One by one " : "Grid ";
   if (grid) showGrid(); else showOne();
   tell();
-  more();
+  if (!queue.length && ended) askAgain(); else more();
 }
 
 function showOne() {
@@ -465,8 +477,8 @@ async function start() {
   OUTBOX = `lookbook-outbox-${session.store}-${name}-`;
   for (const key of inOutbox()) {
     toSend.add(key);
-    const { version, said: rows } = JSON.parse(localStorage.getItem(key)).body;
-    for (const each of rows || []) handled.add(keyOf({ version, ...each }));
+    const { version, audit, said: rows } = JSON.parse(localStorage.getItem(key)).body;
+    for (const each of rows || []) handled.add(keyOf({ version, audit, ...each })).add(keyOf({ version, ...each }));
   }
   asked = true;
   try {

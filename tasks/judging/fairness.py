@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from artifacts import dataset as datasets
+from artifacts import metrics
 from artifacts.dataset import Split
 from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref
@@ -69,6 +70,15 @@ def fair_test(store: Store, dataset: Ref, models: Iterable[Ref]) -> FairTest:
     seen = np.isin(every, first[known])
     close = np.isin(every, first[alike]) & ~seen
     return FairTest(every[~seen & ~close], len(first) - len(every), int(seen.sum()), int(close.sum()), unknown, every)
+
+
+def fair_to(store: Store, weights: Ref, dataset: Ref) -> np.ndarray:
+    """int64, ascending: one image of each content of a test split that the weights have not learned from. Their
+    evaluation tells, but for one of an earlier Lookbook. Raises NotFound and Corrupt."""
+    measured = metrics.find(store, weights, str(dataset))
+    if measured is not None and (fair := measured.fair()) is not None:
+        return np.flatnonzero(fair)
+    return fair_test(store, dataset, [weights]).items
 
 
 @dataclass(frozen=True)

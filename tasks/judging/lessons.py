@@ -12,7 +12,6 @@ from artifacts.dataset import LABELLED, Dataset, Split
 from artifacts.documents import canonical
 from artifacts.metrics import LESSONS, LESSONS_CHART
 from tasks.reports.pictures import mistakes
-from tasks.vision.duplicates import firsts
 
 _EXAMPLES = 12
 _AT_ONCE = 256  # pictures in memory
@@ -30,11 +29,14 @@ class _Picture:
     learned: bool
 
 
-def lessons(data: Dataset, probabilities: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]) -> dict[str, bytes]:
+def lessons(
+    data: Dataset, probabilities: np.ndarray, counted: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, bytes]:
     """Files of an evaluation, where the dataset has labels of people's: numbers, and a picture of some that are right
     now.
 
-    probabilities: float32 [items, classes] of the test split; predict: images -> the same of other ones.
+    probabilities: float32 [items, classes] of the test split; counted: int64, the places of its items that count;
+    predict: images -> the same as `probabilities`, of other ones.
     """
     rows = data.labels
     if not rows:
@@ -46,9 +48,8 @@ def lessons(data: Dataset, probabilities: np.ndarray, predict: Callable[[np.ndar
         for place in predict(np.stack([each.image for each in wrong[start : start + _AT_ONCE]])).argmax(axis=1)
     ]
     right = [each for each, label in zip(wrong, now, strict=True) if label == each.label]
-    hits = probabilities.argmax(axis=1) == data.test.labels
-    parts = np.array(_parts(data.test, rows))
-    parts[firsts(data.test.images, data.test.labels) != np.arange(len(parts))] = ""  # each picture counts once
+    hits = (probabilities.argmax(axis=1) == data.test.labels)[counted]
+    parts = np.array(_parts(data.test, rows))[counted]
     found: dict[str, Any] = {
         "name": data.artifact.identity["settings"]["labels"],
         "uses": dict(sorted(Counter(str(row["use"]) for row in rows).items())),

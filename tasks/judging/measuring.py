@@ -25,7 +25,8 @@ class Mismatch(LookbookError):
 
 def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
     """Predict the test split now, and publish what came out: the probabilities of every image, and numbers in which
-    each content counts once, and none that the weights have learned from.
+    each content counts once, and none that the weights have learned from. Where they have learned from all, the numbers
+    count them all the same; `Metrics.fair` tells.
 
     Raises NotFound, Corrupt, WeightsError and Mismatch.
     """
@@ -57,9 +58,9 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
         dataset=dataset,
         report=lambda: {
             **evaluation.draw(measured, learned_from, data, Numbers.from_document(numbers), probabilities, counted),
-            **lessons(data, probabilities, predict),
+            **lessons(data, probabilities, fair.counted, predict),
         },
-        counted=fair.counted if learned else None,
+        fair=fair.items,
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
 

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from artifacts import metrics
-from artifacts.errors import Corrupt
+from artifacts.errors import Corrupt, NotFound
 from artifacts.opening import use_file
 from artifacts.refs import Ref
 from artifacts.shards import LEAST, Part, confidences
 from artifacts.store import Store
+from tasks.judging.fairness import fair_to
 from tasks.reports.numbers import many
 from tasks.reports.pages import gallery
 from tasks.reports.pages import page as whole_page
@@ -54,8 +55,9 @@ class Row:
 @dataclass
 class Summary:
     """Counts and samples. `class_shift`, `confidence_shift` and `low_confidence_rise` (by how much the share of the
-    confidences below 0.5 is higher, beyond chance) compare with the test split; they are None where its predictions are
-    not in the store, and where nothing was predicted."""
+    confidences below 0.5 is higher, beyond chance) compare with what is fair of the test split; they are None where the
+    predictions of that are not in the store, where the weights have learned from all of it, and where nothing was
+    predicted."""
 
     rows: int = 0
     classes: dict[str, int] = field(default_factory=dict)
@@ -240,10 +242,11 @@ def _row(table: pa.Table, item: int) -> Row:
 
 
 def _test_split(store: Store, weights: Ref, dataset: str) -> np.ndarray | None:
-    """The weights' probabilities of what counts of their own test split, float32 [items, classes]."""
-    with suppress(Corrupt):  # a report is no reason to fail; `lookbook verify` tells
+    """The weights' probabilities of what is fair of their own test split, float32 [items, classes]; None for none."""
+    with suppress(NotFound, Corrupt):  # a report is no reason to fail; `lookbook verify` tells
         if found := metrics.find(store, weights, dataset):
-            return np.asarray(found.probabilities()[found.counted()])
+            probabilities = found.probabilities()[fair_to(store, weights, Ref.parse(dataset))]
+            return np.asarray(probabilities) if len(probabilities) else None
     return None
 
 

@@ -16,6 +16,7 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part
 from artifacts.store import Artifact, Store
+from tasks.judging.fairness import fair_to
 from tasks.reports.scoring import UNSURE_BINS, Summary, read_part
 from tasks.scoring.job import Job
 from tasks.shared.embedding import Embedding
@@ -30,7 +31,9 @@ _LOOKED_AT, _LEARNED_FROM = 200, 5000  # pictures of the table, and of the train
 
 def drift(store: Store, settings: Settings, job: Job, parts: Sequence[Part], summary: Summary) -> bytes:
     """A document of a table. Each number is None where nothing is known. Those that compare with the weights' own test
-    split have its chance: without a reason they are above 0 (the distance: above 1) for one table in a hundred.
+    split compare with what is fair of it (tasks/judging/fairness.py), and have its chance: without a reason they are
+    above 0 (the distance: above 1) for one table of different pictures in a hundred. Every row of a table counts, so
+    they are above it more often where many are copies.
 
     low_confidence: share of the predictions with a confidence below 0.5.
     low_confidence_rise: by how much that is above the share of the test split.
@@ -77,8 +80,8 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
     embedding = embedding_of(store, str(job.weights), job.spec)
     try:
         data = datasets.load(store, Ref.parse(job.dataset))
-        learned = _on_record(store, embedding, data.train.images)
-        tested = _on_record(store, embedding, data.test.images)
+        learned = _on_record(store, embedding, data.train.images, np.arange(len(data.train.images)))
+        tested = _on_record(store, embedding, data.test.images, fair_to(store, job.weights, data.artifact.ref))
     except (NotFound, Corrupt):
         return None
     sample = _sample(store, parts)
@@ -88,10 +91,10 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
     return _rounded(median_ratio(_nearest(tested, learned), _nearest(np.concatenate(found), learned)))
 
 
-def _on_record(store: Store, embedding: Embedding, images: np.ndarray) -> np.ndarray:
+def _on_record(store: Store, embedding: Embedding, images: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Features of some of a side's pictures, the same ones each time: float32 [some, FEATURES]. Whichever machine made
-    them: a distance has no use for their last bits."""
-    items = np.sort(np.random.default_rng(0).permutation(len(images))[:_LEARNED_FROM])
+    them: a distance has no use for their last bits. among: int64, the places of the pictures that count."""
+    items = np.sort(np.random.default_rng(0).permutation(among)[:_LEARNED_FROM])
     contents = contents_of(images[items])
     with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES) as features:
         known = [each for each in contents if each in features]

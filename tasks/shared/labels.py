@@ -114,12 +114,9 @@ def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) ->
     """
     rows = list(_rows(Path(file).read_bytes(), file))
     table = _newest(store, name)
-    classes = (
-        list(table.artifact.facts["classes"]) if table else sorted({str(each.label) for each in rows if each.label})
-    )
-    checked = [
-        replace(each, label=known_class(each.label, classes, new=new_classes)) if each.label else each for each in rows
-    ]
+    given_classes = {str(each.said.label) for each in rows if each.said.label}
+    classes = list(table.artifact.facts["classes"]) if table else sorted(given_classes)
+    checked = [each.checked(classes, new_classes) for each in rows]
     seen = _Seen(table, checked)
     given: dict[str, tuple[int, Statement]] = {}
     unknown, repeated, unseen = [], 0, 0
@@ -201,12 +198,37 @@ def _newest(store: Store, name: str) -> Predictions | None:
     return predictions.load(store, ref) if ref else None
 
 
-def _rows(content: bytes, file: str) -> Iterator[Statement]:
-    """The statements of a file; those by path have no content yet."""
+@dataclass(frozen=True)
+class _Row:
+    """What a row of a file says; by path it has no content yet. path, label: as they are written there, with an
+    apostrophe that may be an export's or the name's own."""
+
+    said: Statement
+    path: str
+    label: str
+
+    def checked(self, classes: Sequence[str], new: bool) -> "_Row":
+        """With the class that is called so. Raises ClassNameError."""
+        if not self.said.label:
+            return self
+        is_as_written = self.said.label not in classes and self.label in classes
+        label = self.label if is_as_written else known_class(self.said.label, classes, new=new)
+        return replace(self, said=replace(self.said, label=label))
+
+    @property
+    def spellings(self) -> list[str]:
+        """Of its path, the likeliest first; as in a table of labels (tasks/preparing/labelled.py)."""
+        written = [each for each in (str(self.said.path or ""), self.path) if each]
+        return [each.removeprefix("./") for text in written for each in (text, text.strip())]
+
+
+def _rows(content: bytes, file: str) -> Iterator[_Row]:
+    plain = str if file.lower().endswith(".parquet") else _as_it_was
     for number, row in enumerate(_table(content, file), start=1):
         given = {key: (value or "").strip() for key, value in row.items() if key in ("label", "verdict", "sha256")}
         verdict = given.get("verdict") or "class"
-        sha256, path, label = given.get("sha256", "").lower(), row.get("path") or "", given.get("label", "")
+        sha256, written, named = given.get("sha256", "").lower(), row.get("path") or "", given.get("label", "")
+        path, label = plain(written), plain(row.get("label") or "").strip()
         found = (
             f"found {', '.join(f'{key} {value!r}' for key, value in row.items() if value)} in row {number} of {file}"
         )
@@ -218,7 +240,7 @@ def _rows(content: bytes, file: str) -> Iterator[Statement]:
             raise LabelFileError(f"expected a SHA-256 of 64 hexadecimal digits, {found}")
         if not sha256 and not path:
             raise LabelFileError(f"expected a sha256 or a path, {found}")
-        yield Statement(sha256, verdict, label or None, path or None)  # type: ignore[arg-type]
+        yield _Row(Statement(sha256, verdict, label or None, path or None), written, named)  # type: ignore[arg-type]
 
 
 def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
@@ -231,10 +253,8 @@ def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
             )
         else:
             lines = io.StringIO(content.decode("utf-8-sig"), newline="")  # a path may have other line ends in it
-            rows = [
-                {name: _as_it_was(cell) for name, cell in row.items() if name}
-                for row in csv.DictReader(lines, restkey="", restval="", strict=True)
-            ]
+            reader = csv.DictReader(lines, restkey="", restval="", strict=True)
+            rows = [{name: cell for name, cell in row.items() if name} for row in reader]
     except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
         raise LabelFileError(f"expected labels in {file} (.csv or .parquet), found: {error}") from None
     columns = set(rows[0]) if rows else set()
@@ -247,12 +267,13 @@ def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
 class _Seen:
     """Where the newest table has the pictures of a file's rows."""
 
-    def __init__(self, table: Predictions | None, wanted: Sequence[Statement]) -> None:
+    def __init__(self, table: Predictions | None, wanted: Sequence[_Row]) -> None:
         self._by_path: dict[str, dict[str, Any]] = {}
         self._by_content: dict[str, dict[str, Any]] = {}
         if table is None:
             return
-        paths, contents = {each.path for each in wanted}, {each.sha256 for each in wanted}
+        paths = {spelling for each in wanted for spelling in each.spellings}
+        contents = {each.said.sha256 for each in wanted}
         place = {"folder": str(table.artifact.manifest["provenance"]["folder"]), "table": str(table.artifact.ref)}
         for part in range(len(table.parts)):
             rows = table.read(part, ["path", "sha256", "label", "confidence"])
@@ -262,9 +283,10 @@ class _Seen:
                     self._by_path[path] = row
                     self._by_content.setdefault(sha256, row)
 
-    def placed(self, given: Statement) -> Statement:
-        """A row with what the table has of it; as it was where that is nothing."""
-        row = self._by_path.get(str(given.path))
+    def placed(self, each: _Row) -> Statement:
+        """What a row says, with what the table has of it; as it was where that is nothing."""
+        given = each.said
+        row = next((found for path in each.spellings if (found := self._by_path.get(path))), None)
         if given.sha256 and (row is None or row["sha256"] != given.sha256):
             row = self._by_content.get(given.sha256)
         return replace(given, **row) if row else given
