@@ -14,7 +14,7 @@ then looks at what is named. So what was named in time is seen, and what was not
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
@@ -184,8 +184,3 @@ def let_removals_pass(disk: Disk) -> None:
 
 def _owner(key: str) -> str:
     return key.rpartition("/")[2].rpartition("-")[0]
-
-
-def names_any(needs: Iterable[str], prefix: str) -> bool:
-    """Whether one of the needs is the folder or the key `prefix`, or below it."""
-    return any(each == prefix or each.startswith(f"{prefix}/") for each in needs)

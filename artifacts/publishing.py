@@ -59,24 +59,33 @@ def publish_version(
 ) -> None:
     """Commit the version `ref`, or see that the one that is there is whole, and mend it where it is not. As
     `Store.publish` says; only for whoever needs the version and what it is made from."""
-    disk = store.disk
-    published, is_there = None, store.has(ref)
-    if is_there:
-        with suppress(Corrupt):
-            published = store.open(ref)
+    disk, is_there = store.disk, store.has(ref)
+    published = _readable(store, ref) if is_there else None
     if published is None:
-        put = _mend if is_there else place
         pages = rendered()
         try:
-            manifest = seal(_write(disk, ref, identity, files, pages, made, put))
-            put(disk, f"{ref.folder}/{MANIFEST}", manifest, describe(manifest))
-        except (AlreadyExists, StoreError):
-            if is_there or not store.has(ref):
-                raise
-            published = store.open(ref)  # an identical run was first; its folder takes no other pages any more
+            manifest = _write(disk, ref, identity, files, pages, made, _mend if is_there else place)
+            published = commit(store, ref, manifest)
+        except StoreError:
+            published = None if is_there else _readable(store, ref)
+            if published is None:
+                raise  # otherwise an identical run was first; its folder takes no other pages any more
     if published:
         _check(published, identity, files, rendered)
     disk.protect(ref.folder)  # of what was there, too: a kill may have come between the manifest and this
+
+
+def commit(store: "Store", ref: Ref, manifest: Mapping[str, Any]) -> "Artifact | None":
+    """Let a version have its manifest, the last of its files. Returns what is published instead where one is there that
+    can be read: whoever was first has committed that, and it stays. One that can't is replaced."""
+    key, content = f"{ref.folder}/{MANIFEST}", seal(dict(manifest))
+    try:
+        store.disk.create(key, content)
+    except AlreadyExists:
+        if published := _readable(store, ref):
+            return published
+        store.disk.replace(key, content)
+    return None
 
 
 def adopt(store: "Store", artifact: "Artifact", places: MutableMapping[str, str]) -> int:
@@ -108,8 +117,7 @@ def adopt(store: "Store", artifact: "Artifact", places: MutableMapping[str, str]
     manifest = {name: value for name, value in artifact.manifest.items() if name != "at"}
     if shared:
         manifest["at"] = shared
-    content = seal(manifest)
-    place(disk, f"{ref.folder}/{MANIFEST}", content, describe(content))
+    commit(store, ref, manifest)
     disk.protect(ref.folder)
     return written
 
@@ -194,6 +202,13 @@ def _redraw(published: "Artifact", rendered: Callable[[], Mapping[str, Content]]
             disk.replace(f"{folder}/{file}", page)
         now = {**described, **{file: describe(page) for file, page in drawn.items()}}
         disk.replace(f"{folder}/{MANIFEST}", seal({**published.manifest, "rendered": now}))
+
+
+def _readable(store: "Store", ref: Ref) -> "Artifact | None":
+    """The version, where it is there and its manifest is not damaged."""
+    with suppress(Corrupt, NotFound):
+        return store.open(ref)
+    return None
 
 
 def _known(disk: Disk, key: str | None, described: Mapping[str, Any]) -> str | None:

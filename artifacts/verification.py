@@ -24,9 +24,11 @@ _NAMED = 5  # of those that refer to what is missing; a file that several versio
 class Verification:
     """What `verify` found.
 
-    checked: files of versions, alias events and runs' records that were looked at; corrupt: a sentence for each file
-    that is not what was published, and for all that is missing though something refers to it; damaged: the versions
-    that have such a file, or whose manifest is one, each with its sentence.
+    checked: files of versions, alias events and runs' records that were looked at.
+    corrupt: a sentence for each file that is not what was published, or can't be read, and for all that is missing
+    though something refers to it.
+    damaged: the versions that have a file which is not what was published, or whose manifest is one, each with its
+    sentence. What can't be read may be whole: it damages none.
     """
 
     checked: int
@@ -36,7 +38,11 @@ class Verification:
 
 def verify(store: "Store", ref: Ref | None) -> Verification:
     """Verify the version `ref` and that its inputs are there; without `ref` everything published, every alias event,
-    every run's record and every label. Raises NotFound for a `ref` that is not there."""
+    every run's record and every label.
+
+    Raises NotFound for a `ref` that is not there, and StoreError where it can't be known what is there: a folder that
+    can't be listed, a manifest that can't be read.
+    """
     verifier = _Verifier(store)
     if ref is None:
         verifier.check_versions()
@@ -94,11 +100,11 @@ class _Verifier:
                 self._check_files(found)
 
     def check_version(self, ref: Ref) -> None:
-        """Hash the files of the version `ref`. Raises NotFound."""
+        """Hash the files of the version `ref`. Raises NotFound, and StoreError where its manifest can't be read."""
         self.checked += 1
         try:
             artifact = self._store.open(ref)
-        except (Corrupt, StoreError) as error:
+        except Corrupt as error:
             self.problems.append(_Problem(str(error), (str(ref),)))
         else:
             self._check_files(artifact)
@@ -109,7 +115,9 @@ class _Verifier:
             self.checked += 1
             try:
                 artifact.check(file, self._hash)
-            except (Corrupt, StoreError) as error:
+            except StoreError as error:
+                self.problems.append(_Problem(f"{error}; whether it is damaged is not known"))
+            except Corrupt as error:
                 if not self._store.has(ref):  # it was removed meanwhile
                     return
                 self._tell(artifact, file, str(error))

@@ -159,6 +159,30 @@ def test_a_repair_removes_no_pictures_that_are_whole(shop):
     assert repair.mended or not shop.store.has(Ref.parse(repair.ref))
 
 
+def test_a_repair_removes_no_pictures_of_which_no_manifest_tells(shop):
+    """Which pictures it has can't be known: it stays as long as it may be the only one."""
+    learned = shop.week(1).artifact
+    again = shop.week(2).artifact
+    shop.lose()
+    shop.end()
+    for each in (learned, again):
+        damage(shop.store.disk.local_path(f"{each.ref.folder}/manifest.json"), b"{}")
+    found = repair_store(shop.store, shop.store.verify().damaged, print, yes=True)
+    assert {each.ref for each in found} == {str(learned.ref), str(again.ref)}
+    for each in found:
+        assert "its manifest can't be read, and it may have labelled pictures that no other dataset has" in each.refused
+        assert "retrain with --labels night" in each.refused
+    assert shop.store.has(learned.ref)
+
+
+def test_a_manifest_that_no_labelled_picture_depends_on_is_repaired(shop):
+    plain, learned = shop.week(1, labels=None).artifact, shop.week(2).artifact
+    shop.end()
+    damage(shop.store.disk.local_path(f"{plain.ref.folder}/manifest.json"), b"{}")
+    [done] = repair_store(shop.store, shop.store.verify().damaged, print, yes=True)
+    assert (done.refused, shop.store.has(plain.ref), shop.store.has(learned.ref)) == (None, False, True)
+
+
 def test_the_newest_that_learned_from_labels_stays_though_it_has_none(shop):
     log = Labels(shop.store.disk, "night")
     for number in range(6):

@@ -172,7 +172,8 @@ def verify(ref: str | None, repair: bool, yes: bool) -> Result:
     """Hash everything in the store, or one artifact, and compare with what was published.
 
     What artifacts were made from, and what champion and latest ever meant, must be there, or have been removed by a
-    rule; and so must every decision that a run says it made.
+    rule; and so must every decision that a run says it made. What can't be read is told, too; it may be whole, so no
+    repair touches it.
 
     \b
     Example:

@@ -201,6 +201,8 @@ def verification(result: dict[str, Any]) -> None:
 def _mended(repair: dict[str, Any]) -> str:
     """What was done about a damaged version, or can be."""
     made = f"; made from it: {', '.join(repair['dependants']) or 'nothing'}"
+    if repair["whole"]:
+        return "it is whole by now"
     if repair["same"]:
         same = f"by the same bytes in {repair['same']}"
         return f"mended {same}" if repair["mended"] else f"add --yes to mend it {same}"
