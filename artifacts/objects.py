@@ -62,7 +62,11 @@ class Bucket:
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The content of `key`, all of it."""
-        found = self.get(key)
+        return self.content(self.get(key))
+
+    @staticmethod
+    def content(found: "GetResult") -> Iterator[bytes]:
+        """What an answer brings, all of it."""
         size = found.meta["size"]
         for each in found.stream(min_chunk_size=1 << 20):
             size -= len(each)
