@@ -129,10 +129,19 @@ class BucketDisk(Bucket):
             obstore.delete(self.store, key)
 
     def materialize(self, key: str, sha256: str) -> LocalFile:
-        """A file of the cache, which knows what the bytes are. Whether they are there the bucket alone knows."""
-        if (kept := self._cache.find(sha256)) and (found := self.head(key)) and found["size"] == kept.size:
+        """A file of the cache, as long as the bucket has the object that it was fetched from, or an equal one."""
+        if (
+            (kept := self._cache.find(sha256))
+            and (found := self.head(key))
+            and self._cache.is_from(sha256, self._source(key, found))
+        ):
             return kept
-        return self.again("read", key, lambda: LocalFile(*self._cache.fill(sha256, self.stream(key))))
+
+        def fetch() -> LocalFile:
+            answer = self.get(key)
+            return LocalFile(*self._cache.fill(sha256, self.content(answer), self._source(key, answer.meta)))
+
+        return self.again("read", key, fetch)
 
     def hash(self, key: str) -> tuple[str, int]:
         """Downloaded, and not kept."""
@@ -175,6 +184,11 @@ class BucketDisk(Bucket):
     def place(self, key: str) -> str:
         """A URL."""
         return f"{self.root}/{key}"
+
+    def _source(self, key: str, found: Any) -> str:
+        """An object, and by what it is known to be another one: its ETag, or when it was written."""
+        which = found["e_tag"] or found["last_modified"].timestamp()
+        return f"{self.root}/{key}\n{which}\n{found['size']}"
 
     def _listed(self, prefix: str) -> Iterator[Any]:
         """What obstore tells of each key of a store."""

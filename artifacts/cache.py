@@ -1,6 +1,7 @@
 """Files of a bucket on this machine, by their SHA-256: shared by processes, bounded in size, safe to delete.
 
 <cache>/objects/<first two digits>/<sha256>
+<cache>/objects/<first two digits>/<sha256>.<digest of a source>   empty: what that source gave had this SHA-256
 """
 
 import contextlib
@@ -40,9 +41,19 @@ class Cache:
             path.unlink()
         return None
 
-    def fill(self, sha256: str, content: Iterable[bytes]) -> tuple[Path, str, int]:
+    def is_from(self, sha256: str, source: str) -> bool:
+        """Whether `source` is known to have given a file with this hash (hex)."""
+        with contextlib.suppress(OSError):
+            os.utime(self._mark(sha256, source))
+            return True
+        return False
+
+    def fill(self, sha256: str, content: Iterable[bytes], source: str) -> tuple[Path, str, int]:
         """Write a file that should have this hash. Returns where it is, its SHA-256 (hex) and its bytes; one that has
-        another hash is not kept. Raises StoreError when the disk refuses."""
+        another hash is not kept. Raises StoreError when the disk refuses.
+
+        source: where the content comes from, and by what it would be known that this gives other content.
+        """
         path = self._path(sha256)
         temporary = path.with_name(owners.new_name())
         hashed, size = hashlib.sha256(), 0
@@ -57,6 +68,7 @@ class Cache:
             if hashed.hexdigest() == sha256:
                 with self._writing():
                     temporary.replace(path)
+                    self._mark(sha256, source).touch()
                 self._shrink()
         finally:
             with contextlib.suppress(OSError):
@@ -74,6 +86,10 @@ class Cache:
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / sha256
+
+    def _mark(self, sha256: str, source: str) -> Path:
+        path = self._path(sha256)
+        return path.with_name(f"{path.name}.{hashlib.sha256(source.encode()).hexdigest()[:32]}")
 
     def _shrink(self) -> None:
         """Remove what was not asked for the longest, until the rest fits."""

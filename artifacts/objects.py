@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from artifacts.errors import AlreadyExists, NotFound, StoreAway, StoreError
 from artifacts.places import why_unaskable
-from artifacts.services import Connection
+from artifacts.services import LONGEST_PAUSE, RETRIED_FOR, RETRIES, Connection
 from artifacts.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +62,11 @@ class Bucket:
 
     def stream(self, key: str) -> Iterator[bytes]:
         """The content of `key`, all of it."""
-        found = self.get(key)
+        return self.content(self.get(key))
+
+    @staticmethod
+    def content(found: "GetResult") -> Iterator[bytes]:
+        """What an answer brings, all of it."""
         size = found.meta["size"]
         for each in found.stream(min_chunk_size=1 << 20):
             size -= len(each)
@@ -100,16 +104,24 @@ class Bucket:
                     raise
                 time.sleep(pause(TRIES - left))
 
-    def again(self, verb: str, key: str, ask: Callable[[], _Answer]) -> _Answer:
-        """Ask, and again when the network fails though obstore has tried several times. Raises NotFound, StoreError."""
-        for left in reversed(range(TRIES)):
+    def again(self, verb: str, key: str, ask: Callable[[], _Answer], *, alone: bool = False) -> _Answer:
+        """Ask, and again when the network fails. Raises NotFound, StoreError.
+
+        Args:
+            verb: for messages, as `key`.
+            ask: by obstore, which has tried several times when it fails.
+            alone: it asks by something else, that tries once: then it is tried as often as obstore would.
+        """
+        tries = TRIES * (1 + RETRIES) if alone else TRIES
+        began, longest = time.monotonic(), TRIES * RETRIED_FOR.total_seconds()
+        for left in reversed(range(tries)):
             try:
                 with self.asking(verb, key):
                     return ask()
             except StoreAway:
-                if not left:
+                if not left or (alone and time.monotonic() - began > longest):
                     raise
-                time.sleep(pause(TRIES - left))
+                time.sleep(pause(tries - left))
         raise AssertionError  # the loop returns or raises
 
     @contextlib.contextmanager
@@ -147,8 +159,10 @@ class Bucket:
 
 
 def pause(tried: int) -> float:
-    """PAUSE_SECONDS, twice as long with every try, and up to twice of that: writers don't come back all at once."""
-    return float(PAUSE_SECONDS * 2**tried * (1 + secrets.randbelow(1000) / 1000))
+    """PAUSE_SECONDS, twice as long with every try, and up to twice of that, LONGEST_PAUSE at most: writers don't come
+    back all at once."""
+    grown = PAUSE_SECONDS * 2**tried * (1 + secrets.randbelow(1000) / 1000)
+    return float(min(grown, LONGEST_PAUSE.total_seconds()))
 
 
 def _reason(text: str, code: str, refused: bool) -> str:

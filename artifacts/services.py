@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 _SIGNED_FOR = timedelta(minutes=15)  # as far as S3 lets clocks be apart
+CONNECT = timedelta(seconds=5)  # until a service has taken a connection
+RETRIES, RETRIED_FOR = 6, timedelta(seconds=30)  # of a request, by the client
+LONGEST_PAUSE = timedelta(seconds=3)  # between two of them
 _ANONYMOUS, _INSTANCE = "anonymous", "instance"
 
 
@@ -83,6 +86,7 @@ class Connection:
         """
         self._root, self._options, self._what, self._timeout, self._pause = root, options, what, timeout, pause
         self.at = _place(root, what)
+        self._signs: tuple[str, SignCapableStore] | None = None
         _check(options, _SERVICES[self.at.scheme], root)
 
     def open(self) -> "ObjectStore":
@@ -90,27 +94,39 @@ class Connection:
         given: dict[str, Any] = {"skip_signature": True} if self._anonymous else {}
         return self._connect(self.at.bucket, self.at.prefix, self._options, given)
 
-    def sign(self, query: str) -> str:
+    def sign(self, query: str, rest: str) -> str:
         """An address that S3 answers as one of the bucket itself, with a query of ours: good for a quarter of an hour.
 
-        The client signs addresses of objects alone. So the query stands behind the bucket, and what the client puts
-        behind that is a parameter (`x-...`) that S3 passes over. Raises StoreError.
+        The client signs addresses of objects alone. So the query stands behind the bucket, and its last value goes on
+        with the key that the client puts behind that: `/` and `rest`. Addresses with one query are signed by one store
+        of the client's, which asks once for the credentials of a role. Raises StoreError.
+
+        Args:
+            query: as it stands in an address.
+            rest: a key that the client can ask for.
         """
         import obstore
 
-        options, bucket, query = dict(self._options), self.at.bucket, f"?{query}&x-object="
-        if "endpoint" in options and options.get("virtual_hosted") == "true":
-            options["endpoint"] = options["endpoint"].rstrip("/") + query
-        else:
-            options["virtual_hosted"], bucket = "false", bucket + query
-        nobody = {"access_key_id": _ANONYMOUS, "secret_access_key": _ANONYMOUS}
-        store = self._connect(bucket, "", options, nobody if self._anonymous else {})
-        url: str = obstore.sign(cast("SignCapableStore", store), "GET", "all", _SIGNED_FOR)
-        if url.startswith("http://") and options.get("allow_http") != "true":
+        url: str = obstore.sign(self._signing(query), "GET", rest, _SIGNED_FOR)
+        if url.startswith("http://") and self._options.get("allow_http") != "true":
             raise StoreError(
                 f'expected {{"allow_http": "true"}} in LOOKBOOK_STORE_OPTIONS for {self._root} without TLS'
             )
         return url.partition("&X-Amz-")[0] if self._anonymous else url
+
+    def _signing(self, query: str) -> "SignCapableStore":
+        """A store that signs addresses with this query. Raises StoreError."""
+        if self._signs and self._signs[0] == query:
+            return self._signs[1]
+        options, bucket = dict(self._options), self.at.bucket
+        if "endpoint" in options and options.get("virtual_hosted") == "true":
+            options["endpoint"] = f"{options['endpoint'].rstrip('/')}?{query}"
+        else:
+            options["virtual_hosted"], bucket = "false", f"{bucket}?{query}"
+        nobody = {"access_key_id": _ANONYMOUS, "secret_access_key": _ANONYMOUS}
+        store = cast("SignCapableStore", self._connect(bucket, "", options, nobody if self._anonymous else {}))
+        self._signs = query, store
+        return store
 
     @property
     def _anonymous(self) -> bool:
@@ -127,13 +143,13 @@ class Connection:
         service = _SERVICES[self.at.scheme]
         client: ClientConfig = {
             "timeout": self._timeout,
-            "connect_timeout": "5s",
+            "connect_timeout": CONNECT,
             "allow_http": options.get("allow_http") == "true",
         }
         retry: RetryConfig = {
-            "max_retries": 6,
-            "retry_timeout": timedelta(seconds=30),
-            "backoff": {"init_backoff": self._pause, "max_backoff": timedelta(seconds=3), "base": 2},
+            "max_retries": RETRIES,
+            "retry_timeout": RETRIED_FOR,
+            "backoff": {"init_backoff": self._pause, "max_backoff": LONGEST_PAUSE, "base": 2},
         }
         try:
             store = getattr(obstore.store, service.store)(
