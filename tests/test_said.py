@@ -21,6 +21,7 @@ from tasks.prepare import prepare_folder
 from tasks.requests import PictureSettings
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import allow_place, to_text
+from tasks.vision.duplicates import firsts
 
 
 class Shop:
@@ -315,5 +316,6 @@ def test_another_file_of_a_picture_that_is_tested_with_is_not_learned_from(shop)
     assert {found[path] for path in [*tested, *again]} == {("test", "boot")}
     assert {uses(made)[path] for path in again} == {"added"}
     right = np.eye(2, dtype=np.float32)[made.test.labels]
-    parts = json.loads(lessons(made, right, lambda images: right[: len(images)])[LESSONS])["tested"]
+    counted = np.unique(firsts(made.test.images, made.test.labels))
+    parts = json.loads(lessons(made, right, counted, lambda images: right[: len(images)])[LESSONS])["tested"]
     assert (parts["folder"]["items"], parts["others"]["items"]) == (len(made.test.labels) - len(again), 0)
