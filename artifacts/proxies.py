@@ -60,7 +60,7 @@ def _is_passed_by(host: str, no_proxy: str) -> bool:
         number = ipaddress.ip_address(host)
     except ValueError:
         return any(_is_below(host, each.lower()) for each in given)
-    return any(number in each for part in given if (each := _network(part)))
+    return any(number in network for part in given if (network := _network(part)))
 
 
 def _is_below(host: str, domain: str) -> bool:

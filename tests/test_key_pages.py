@@ -184,6 +184,7 @@ PROXY = "PROXY"  # stands for the address of one that works
         ({"HTTP_PROXY": "\u00e9.example"}, False),
         ({"HTTP_PROXY": f"{PROXY}/path"}, True),
         ({"HTTP_PROXY": DEAD, "REQUEST_METHOD": "GET"}, False),
+        ({"ALL_PROXY": DEAD, "REQUEST_METHOD": "GET"}, False),
         ({"HTTP_PROXY": DEAD, "NO_PROXY": "127.0.0.1"}, False),
         ({"HTTP_PROXY": DEAD, "no_proxy": "x, 127.0.0.1 ,y"}, False),
         ({"HTTP_PROXY": DEAD, "NO_PROXY": "127.0.0.0/8"}, False),

@@ -103,7 +103,7 @@ def test_a_folder_has_the_keys_that_the_plain_client_lists(place, objects):
                 assert folder.entry(key.encode()).size == size
 
 
-@MANY
+@tries(MANY, max_examples=20)
 @given(OBJECTS, st.integers(1, 3))
 @example({"a": True, "a-": True, "a/": True, "a/b": True, "a//b": True}, 1)
 @example({"a/\n": True, "a/\x01/b": True, "a/.": True, "a/../b": True, "b": True}, 1)

@@ -91,6 +91,36 @@ def test_a_folder_that_can_not_be_listed_fails_loudly(tmp_path):
     assert "FolderError: can't list the folder shut/: Permission denied; mend its permissions" in run.stderr
 
 
+WALK = """
+import os, sys
+from tasks.shared.walking import walk
+for entry in walk(os.open(sys.argv[1], os.O_RDONLY)):
+    print(os.fsdecode(entry.path))
+    for folder in sys.argv[2:]:
+        os.chmod(folder, 0o444)
+"""
+
+
+def test_an_empty_folder_that_may_be_listed_alone_is_passed_over(tmp_path):
+    """`..` can't be opened in it: nobody may go into it."""
+    fill(tmp_path, [b"a/before", b"a/z", b"b"])
+    for empty in ("a/locked", "locked"):
+        (tmp_path / empty).mkdir()
+        (tmp_path / empty).chmod(0o444)
+    run = subprocess.run([*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", WALK, tmp_path], capture_output=True, text=True)
+    assert run.stdout.split() == ["a/before", "a/z", "b"], run.stderr
+
+
+def test_a_folder_that_is_shut_meanwhile_is_named(tmp_path):
+    fill(tmp_path, [b"a/b/c", b"d"])
+    shut = tmp_path / "a/b"
+    command = [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", WALK, tmp_path, shut]
+    run = subprocess.run(command, capture_output=True, text=True)
+    shut.chmod(0o755)
+    assert run.stdout.split() == ["a/b/c"]
+    assert "FolderError: can't list the folder a/b/: Permission denied; mend its permissions" in run.stderr
+
+
 DEEP = """
 import os, resource, sys
 from tasks.shared.walking import walk

@@ -5,6 +5,7 @@ import heapq
 import os
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from tasks.shared.listing import OPEN_FOLDER, Entry, FolderError, FolderLost, entry_of, to_text
@@ -33,8 +34,10 @@ class _Level(NamedTuple):
 def walk(top: int) -> Iterator[Entry]:
     """Every entry below the open folder `top` that is no folder itself, sorted by the bytes of its path.
 
-    Symlinks are entries, and are not followed. What vanishes meanwhile is passed over. One folder is open at a time,
-    however deep it is. Raises FolderError for a folder that can't be listed, FolderLost for one that was moved.
+    Symlinks are entries, and are not followed. What vanishes meanwhile is passed over. A folder is open at a
+    time, and the next one until something is found in it, however deep they are.
+
+    Raises FolderError for a folder that can't be listed, FolderLost for one that was moved.
     """
     folder = os.dup(top)
     try:
@@ -45,18 +48,13 @@ def walk(top: int) -> Iterator[Entry]:
             if name is None:
                 levels.pop()
                 if levels:
-                    inner, folder = folder, _outer(folder, levels[-1])
-                    os.close(inner)
+                    left, folder = folder, _outer(folder, path, levels[-1])
+                    os.close(left)
             elif name.endswith(b"/"):
-                try:
-                    inner = os.open(name[:-1], OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    raise _unlistable(path + name, error) from None
-                os.close(folder)
-                folder = inner
-                levels.append(_level(folder, path + name))
+                if entered := _enter(folder, path, name):
+                    left, (folder, level) = folder, entered
+                    os.close(left)
+                    levels.append(level)
             else:
                 try:
                     found = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -73,12 +71,33 @@ def _level(folder: int, path: bytes) -> _Level:
     return _Level(path, _file(folder), _names(folder, path))
 
 
-def _outer(folder: int, level: _Level) -> int:
-    """A descriptor of the folder that an open one was found in. Raises FolderError and FolderLost."""
+def _enter(folder: int, path: bytes, name: bytes) -> tuple[int, _Level] | None:
+    """A descriptor of the folder `name` in an open one, and what is in it; None where it is gone or empty.
+
+    An empty one may be listed and not entered: then no `..` leads back. Raises FolderError.
+    """
+    try:
+        inner = os.open(name[:-1], OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unlistable(path + name, error) from None
+    first = None
+    try:
+        level = _level(inner, path + name)
+        first = next(level.names, None)
+        return (inner, level._replace(names=chain([first], level.names))) if first else None
+    finally:
+        if first is None:
+            os.close(inner)
+
+
+def _outer(folder: int, path: bytes, level: _Level) -> int:
+    """A descriptor of the folder that an open one, `path`, was found in. Raises FolderError and FolderLost."""
     try:
         outer = os.open(b"..", OPEN_FOLDER, dir_fd=folder)
     except OSError as error:
-        raise _unlistable(level.path, error) from None
+        raise _unlistable(path, error) from None
     if _file(outer) != level.file:  # it leads out of what is listed
         os.close(outer)
         raise FolderLost(f"a folder in {to_text(level.path) or '.'} was moved while it was listed; run it again")
