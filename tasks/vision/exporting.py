@@ -25,9 +25,7 @@ CALIBRATED = "probabilities_calibrated"  # after OUTPUT by name, so that this st
 FILES: dict[Format, str] = {"saved-model": ".", "tflite": "model.tflite", "onnx": "model.onnx"}
 """What a runtime is given, as a path inside the folder: a SavedModel is a folder itself."""
 TOLERANCE = 1e-5  # of a probability, where the logits are small
-ROUNDINGS = (
-    4  # of a float32 by which two runtimes' logits may differ, of the largest one; 1.2 was the most (exporting.md)
-)
+ROUNDINGS = 4  # of a float32, of the largest logit; docs/exporting.md has what was measured
 OPSET = 15  # of ONNX; what tf2onnx prefers, named here so that a newer one changes no graph
 
 
