@@ -30,11 +30,14 @@ class Drawn:
 class Audit:
     """A sample.
 
-    table: the ref; rows: class -> how many rows the model gave it, of all that could be drawn.
+    table: the ref; rows: class -> how many rows the model gave it, of all that could be drawn; where pictures were left
+    out by their pixels, an estimate of that.
     seed: of the draw; pictures: in the order in which they are shown, which is random, too.
     at, by: when and by whom it was drawn.
     learned: how many rows show pictures that the table's weights have learned from; none of them was drawn. None where
     that was not known: such rows may be among those drawn, as in all samples of an earlier Lookbook.
+    compared: whether these are known by their pixels. If not, only by their files: other files of the same pictures may
+    be among those drawn.
     """
 
     number: int
@@ -45,6 +48,7 @@ class Audit:
     at: str
     by: str
     learned: int | None = None
+    compared: bool = False
 
 
 def write_audit(
@@ -55,10 +59,12 @@ def write_audit(
     seed: int,
     drawn: Sequence[Drawn],
     learned: int | None = None,
+    compared: bool = False,
 ) -> Audit:
     """Put a sample on record."""
     pictures = [asdict(each) for each in drawn]
-    document = {"table": table, "rows": dict(rows), "seed": seed, "pictures": pictures, "learned": learned}
+    document = {"table": table, "rows": dict(rows), "seed": seed, "pictures": pictures}
+    document |= {"learned": learned, "compared": compared}
     return _audit_of(numbered.append(disk, f"{FOLDER}/{name}", document))
 
 
@@ -77,6 +83,6 @@ def read_audit(disk: Disk, key: str) -> Audit:
 
 def _audit_of(document: Mapping[str, Any]) -> Audit:
     """An earlier Lookbook wrote down nothing of what was learned from."""
-    document = {"learned": None, **document}
+    document = {"learned": None, "compared": False, **document}
     given = {field.name: document[field.name] for field in fields(Audit)}
     return Audit(**{**given, "pictures": [Drawn(**each) for each in document["pictures"]]})

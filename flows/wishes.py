@@ -33,8 +33,7 @@ _IN_WORDS = {
 
 
 def tell_of_scoring(store: Store, settings: Settings, published: Predictions) -> None:
-    """Emit a table's numbers, and a wish where they are beyond their limits for the second time
-    in a row."""
+    """Emit a table's numbers, and a wish where they are beyond their limits for the second time in a row."""
     from prefect.events import emit_event
 
     ref = published.artifact.ref

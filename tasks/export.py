@@ -151,18 +151,20 @@ def _check_graph(
 
     alike = Predictor(network)
     given = exporting.run(exporting.load(file_format, folder), images, alike.batch)
+    some = images[: alike.batch]  # their logits are as large as the others'
+    allowed = exporting.tolerance(network, some)
     found, answers, why = given[exporting.OUTPUT], answering.predict(images), None
     if answering.precision == "float32":
-        exporting.difference(answers, found)
+        exporting.difference(answers, found, allowed)
     else:
-        rounding = exporting.difference(alike(images), found)
+        rounding = exporting.difference(alike(images), found, allowed)
         why = (
             f"predict computes the pretrained network in {answering.precision} on this processor, the graph in "
             f"float32; computed alike, probabilities differ by at most {rounding:.1e}"
         )
     if temperature is not None:  # of the same logits: a batch of them tells
-        some = images[: alike.batch]
-        exporting.difference(Predictor(network, temperature)(some), given[exporting.CALIBRATED][: len(some)])
+        calibrated, allowed = Predictor(network, temperature)(some), exporting.tolerance(network, some, temperature)
+        exporting.difference(calibrated, given[exporting.CALIBRATED][: len(some)], allowed)
     other_labels = np.count_nonzero(answers.argmax(1) != found.argmax(1))
     return _Checked(len(images), float(np.abs(answers - found).max()), int(other_labels), why)
 

@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from reviewed import CLASSES, draw_folder, guesses, publish_table, publish_weights
+from reviewed import draw as draw_picture
+from test_said import Shop
 
-from artifacts import metrics, predictions
+from artifacts import metrics, predictions, weights
 from artifacts.audits import Drawn, audits_of, read_audit, write_audit
 from artifacts.documents import seal, unseal
 from artifacts.labels import Labels, Statement
 from artifacts.refs import Ref
+from artifacts.settings import Settings
 from tasks.reports import audit as audit_report
 from tasks.reviewing.production import NothingToAudit, draw_audit, in_production
 from tasks.reviewing.rows import Place, draw, read
@@ -114,7 +119,7 @@ def label(store, sample, verdicts, **more):
 def test_an_audit_tells_how_good_a_table_is(store, night, lookbook):
     ref = night.artifact.ref
     assert in_production(store, ref) is None
-    audit = draw_audit(store, night, 40, seed=0)
+    audit = draw_audit(store, Settings(), night, 40, seed=0)
     assert in_production(store, ref).accuracy is None
     label(store, audit, lambda each, number: each.label if number % 4 else "none" if number % 8 else "line")
     found = in_production(store, ref)
@@ -133,7 +138,7 @@ def test_an_audit_tells_how_good_a_table_is(store, night, lookbook):
 
 
 def test_bad_pictures_do_not_count(store, night):
-    audit = draw_audit(store, night, 40, seed=0)
+    audit = draw_audit(store, Settings(), night, 40, seed=0)
     label(store, audit, lambda each, number: "bad" if number < 10 else each.label)
     found = in_production(store, night.artifact.ref)
     assert (found.labelled, found.bad, found.accuracy.value, found.accuracy.items) == (40, 10, 1.0, 30)
@@ -141,7 +146,7 @@ def test_bad_pictures_do_not_count(store, night):
 
 def test_there_is_no_number_before_all_that_was_drawn_is_labelled(store, night, lookbook):
     """Whoever looks meanwhile may stop where it pleases, and what was put off are the hard ones."""
-    audit = draw_audit(store, night, 60, seed=0)
+    audit = draw_audit(store, Settings(), night, 60, seed=0)
     label(store, audit, lambda each, number: each.label if number < 59 else None)
     found = in_production(store, night.artifact.ref)
     assert (found.drawn, found.labelled, found.accuracy, found.precision) == (60, 59, None, {})
@@ -155,12 +160,12 @@ def test_there_is_no_number_before_all_that_was_drawn_is_labelled(store, night, 
 
 def test_a_word_of_one_audit_says_nothing_in_another(store, night, tmp_path):
     """Nor in one of a later table of the same pictures: their models have learned from that word."""
-    first = draw_audit(store, night, 40, seed=0)
+    first = draw_audit(store, Settings(), night, 40, seed=0)
     label(store, first, lambda each, number: each.label)
-    again = draw_audit(store, night, 118, seed=1)
+    again = draw_audit(store, Settings(), night, 118, seed=1)
     assert in_production(store, night.artifact.ref).labelled == 0
     later = publish_table(store, tmp_path / "pictures", "night", guesses(120, seed=1))
-    draw_audit(store, predictions.load(store, later), 120, seed=0)
+    draw_audit(store, Settings(), predictions.load(store, later), 120, seed=0)
     assert in_production(store, later).labelled == 0
     label(store, again, lambda each, number: each.label)
     assert in_production(store, night.artifact.ref).accuracy.value == 1.0
@@ -169,16 +174,16 @@ def test_a_word_of_one_audit_says_nothing_in_another(store, night, tmp_path):
 
 def test_words_of_an_earlier_lookbook_count_in_the_audit_of_their_table(store, night, tmp_path):
     """They name no audit."""
-    audit = draw_audit(store, night, 40, seed=0)
+    audit = draw_audit(store, Settings(), night, 40, seed=0)
     label(store, audit, lambda each, number: each.label, audit=None)
     assert in_production(store, night.artifact.ref).accuracy.value == 1.0
     later = publish_table(store, tmp_path / "pictures", "night", guesses(120, seed=1))
-    draw_audit(store, predictions.load(store, later), 120, seed=0)
+    draw_audit(store, Settings(), predictions.load(store, later), 120, seed=0)
     assert in_production(store, later).labelled == 0
 
 
 def test_a_later_word_from_elsewhere_changes_no_audit_and_one_that_is_taken_back_is_none(store, night):
-    audit = draw_audit(store, night, 10, seed=0)
+    audit = draw_audit(store, Settings(), night, 10, seed=0)
     label(store, audit, lambda each, number: each.label)
     log = Labels(store.disk, "night")
     log.say("from-elsewhere", "bob", [Statement(audit.pictures[0].sha256, "none", chosen="unsure")])
@@ -196,7 +201,7 @@ def test_what_the_weights_have_learned_from_is_not_drawn_and_is_told(store, nigh
     said = guesses(120, seed=2)
     said[[0, 100]] = np.nan
     table = publish_table(store, tmp_path / "pictures", "night", said, parts=3, made_by=made_by)
-    audit = draw_audit(store, predictions.load(store, table), 100, seed=0)
+    audit = draw_audit(store, Settings(), predictions.load(store, table), 100, seed=0)
     assert {each.sha256 for each in audit.pictures} == set(contents[80:]) - {contents[100]}
     assert sum(audit.rows.values()) == 39
     label(store, audit, lambda each, number: each.label if number % 2 else "none")
@@ -204,7 +209,56 @@ def test_what_the_weights_have_learned_from_is_not_drawn_and_is_told(store, nigh
     assert (found.drawn, found.learned) == (39, 79)
     assert found.accuracy.value == pytest.approx(0.5, abs=0.02)
     assert "79 more rows of pictures that its weights have learned from" in audit_report.markdown(found)
-    assert draw_audit(store, night, 10, seed=0).learned is None  # a dataset that names no files
+    of_no_files = draw_audit(store, Settings(), night, 10, seed=0)
+    assert (of_no_files.learned, of_no_files.compared) == (0, True), "pixels are known without files"
+
+
+def twins(store, tmp_path, others):
+    """A table of 40 pictures that its weights have learned from, saved again as BMP, and of others."""
+    shop = Shop(store, tmp_path)
+    data = shop.prepare_plain()
+    (tmp_path / "again").mkdir()
+    for number, source in enumerate(map(str, data.train.sources[:40])):
+        Image.open(shop.top / "shop" / source).save(tmp_path / "again" / f"{number:03d}.bmp")
+    for number in range(others):
+        draw_picture(tmp_path / "again" / f"other{number:03d}.png", 5000 + number)
+    made_by = weights.save(
+        store, "shop", tensors={"output/bias": np.zeros(2, np.float32)}, history=[], classes=data.classes,
+        image_spec=data.image_spec, settings={"architecture": "dense"}, dataset=data.artifact.ref, made={},
+    )  # fmt: skip
+    said = np.tile(np.array([[0.9, 0.1]], np.float32), (40 + others, 1))
+    return predictions.load(
+        store, publish_table(store, tmp_path / "again", "night", said, classes=data.classes, made_by=made_by)
+    )
+
+
+def test_another_file_of_a_picture_that_was_learned_from_is_not_drawn(store, tmp_path):
+    table = twins(store, tmp_path, others=40)
+    audits = [draw_audit(store, Settings(decoders=1), table, 20, seed) for seed in range(6)]
+    for audit in audits:
+        assert (len(audit.pictures), audit.compared) == (20, True)
+        assert all(each.path.startswith("other") for each in audit.pictures)
+        assert audit.rows["boot"] + audit.learned == 80
+    assert np.mean([audit.rows["boot"] for audit in audits]) == pytest.approx(40, abs=8)
+    told = audit_report.markdown(in_production(store, table.artifact.ref))
+    assert "0 of 20 rows" in told
+    assert audit_report.learned_sentence(40, True).startswith("Not counted: about 40 more rows of pictures")
+
+
+def test_a_table_of_nothing_but_such_files_can_not_be_audited(store, tmp_path):
+    with pytest.raises(NothingToAudit, match="that its weights have not learned from, found none among 40"):
+        draw_audit(store, Settings(decoders=1), twins(store, tmp_path, others=0), 10, seed=0)
+
+
+def test_where_the_folder_is_gone_an_audit_says_what_it_does_not_know(store, tmp_path):
+    table = twins(store, tmp_path, others=5)
+    shutil.rmtree(tmp_path / "again")
+    audit = draw_audit(store, Settings(decoders=1), table, 20, seed=0)
+    assert (len(audit.pictures), audit.learned, audit.compared) == (20, 0, False)
+    assert audit_report.learned_sentence(0, False) == (
+        "Its weights have learned from none of the table's files. Other files of pictures that they have learned from "
+        "may be among those drawn."
+    )
 
 
 def test_a_table_of_nothing_but_learned_pictures_can_not_be_audited(store, tmp_path):
@@ -214,7 +268,7 @@ def test_a_table_of_nothing_but_learned_pictures_can_not_be_audited(store, tmp_p
         store, tmp_path / "pictures", "night", guesses(3), made_by=publish_weights(store, learned=contents)
     )
     with pytest.raises(NothingToAudit, match="that its weights have not learned from, found none"):
-        draw_audit(store, predictions.load(store, ref), 10, seed=0)
+        draw_audit(store, Settings(), predictions.load(store, ref), 10, seed=0)
 
 
 def test_an_audit_of_an_earlier_lookbook_is_read_as_it_was(store, night):
@@ -232,7 +286,7 @@ def test_an_audit_of_an_earlier_lookbook_is_read_as_it_was(store, night):
 
 
 def test_an_audit_of_another_table_says_nothing_of_this_one(store, night, tmp_path):
-    draw_audit(store, night, 40, seed=0)
+    draw_audit(store, Settings(), night, 40, seed=0)
     draw_folder(tmp_path / "others", 30, seed=1)
     other = publish_table(store, tmp_path / "others", "night", guesses(30, seed=1))
     assert in_production(store, other) is None
@@ -243,11 +297,11 @@ def test_a_table_without_predictions_has_nothing_to_audit(store, tmp_path):
     draw_folder(tmp_path / "pictures", 3)
     ref = publish_table(store, tmp_path / "pictures", "night", np.full((3, 3), np.nan, np.float32))
     with pytest.raises(NothingToAudit, match="expected predictions"):
-        draw_audit(store, predictions.load(store, ref), 10, seed=0)
+        draw_audit(store, Settings(), predictions.load(store, ref), 10, seed=0)
 
 
 def test_a_damaged_audit_is_told(store, night):
-    draw_audit(store, night, 10, seed=0)
+    draw_audit(store, Settings(), night, 10, seed=0)
     path = store.disk.root / "audits/night/00000001.json"
     content = path.read_bytes()
     path.unlink()
@@ -263,14 +317,14 @@ def test_it_is_told_beside_the_test_split_of_the_same_weights(store, night):
         sources=["a", "b", "c"], weights=Ref.parse(inputs["weights"]), dataset=Ref.parse(inputs["dataset"]),
         report=dict, fair=np.arange(3), made={},
     )  # fmt: skip
-    draw_audit(store, night, 40, seed=0)
+    draw_audit(store, Settings(), night, 40, seed=0)
     assert in_production(store, night.artifact.ref).test_accuracy == 0.75
     assert len(list(audits_of(store.disk, "night"))) == 1
 
 
 def test_what_was_labelled_because_the_model_was_unsure_does_not_bend_an_audit(store, night):
     log = Labels(store.disk, "night")
-    audit = draw_audit(store, night, 40, seed=0)
+    audit = draw_audit(store, Settings(), night, 40, seed=0)
     for number, each in enumerate(audit.pictures[:20]):
         log.say(f"unsure-{number:04d}", "ann", [Statement(each.sha256, "none", chosen="unsure")])
     assert in_production(store, night.artifact.ref).labelled == 0

@@ -95,6 +95,39 @@ def test_a_graph_has_the_calibrated_probabilities_beside_those_of_predict(traine
         np.testing.assert_allclose(found, model.load(store, ref).predict(trained.images), rtol=0, atol=1e-5)
 
 
+def with_head(trained, architecture, larger, temperature):
+    """These weights with an output layer that is so much larger, and a temperature."""
+    like = weights.load(trained.store, trained.refs[architecture])
+    tensors = {
+        name: tensor * np.float32(larger if name.startswith("output") else 1) for name, tensor in like.tensors.items()
+    }
+    return weights.save(
+        trained.store, "fashion-mnist", tensors=tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings=like.settings, dataset=trained.dataset, temperature=temperature, made={},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["tflite", "onnx"])
+@pytest.mark.parametrize(("architecture", "larger", "temperature"), [("conv", 1, 0.05), ("conv", 50, 1.0)])
+def test_rounding_is_no_reason_to_refuse_a_graph_of_large_logits(
+    trained, tmp_path, architecture, larger, temperature, file_format
+):
+    """A temperature of 1/20 makes twenty times as much of it, and logits of 390 are rounded by that much more."""
+    ref = with_head(trained, architecture, larger, temperature)
+    assert export(trained.store, ref, file_format, tmp_path / "graph").other_labels == 0
+
+
+@pytest.mark.slow
+def test_a_calibrated_output_of_another_temperature_is_refused(trained, tmp_path, monkeypatch):
+    from tasks.vision import exporting
+
+    ref, write = with_head(trained, "conv", 1, 0.05), exporting.write
+    monkeypatch.setattr(exporting, "write", lambda *given: write(*given[:4], given[4] * 1.001))
+    with pytest.raises(ExportError, match="found a difference of"):
+        export(trained.store, ref, "tflite", tmp_path / "graph")
+
+
 def saved_model_outputs(path, images):
     from tasks.vision.device import tf
 
@@ -296,6 +329,7 @@ def test_a_graph_whose_numbers_are_others_is_not_exported(trained, tmp_path, mon
     from tasks.vision import exporting
 
     monkeypatch.setattr(exporting, "TOLERANCE", 0)
+    monkeypatch.setattr(exporting, "ROUNDINGS", 0)
     with pytest.raises(ExportError, match=r"within 0, found a difference of .* and 0 other labels among 1,000 test"):
         export(trained.store, trained.refs["conv"], file_format, tmp_path / "new/er")
     assert list(tmp_path.iterdir()) == []

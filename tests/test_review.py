@@ -268,7 +268,7 @@ def test_a_damaged_log_stops_the_page_with_the_files_name(settings, store, table
 def test_an_audit_is_shown_in_its_order_and_judged(asked, store, table):
     from artifacts import predictions
 
-    audit = draw_audit(store, predictions.load(store, table), 20, seed=1)
+    audit = draw_audit(store, Settings(), predictions.load(store, table), 20, seed=1)
     found = asked.table("audit").json()
     assert [each["path"] for each in found["items"]] == [each.path for each in audit.pictures]
     for item in found["items"][:10]:
@@ -290,7 +290,7 @@ def test_only_rows_that_an_audit_drew_are_labelled_as_a_part_of_it(asked, store,
     answer = asked.say((items[0], "square"), chosen="audit")
     assert answer.status_code == 422
     assert "expected an audit of predictions/night@" in answer.json()["detail"]
-    audit = draw_audit(store, predictions.load(store, table), 20, seed=1)
+    audit = draw_audit(store, Settings(), predictions.load(store, table), 20, seed=1)
     drawn = {each.path for each in audit.pictures}
     [other, *_] = (each for each in items if each["path"] not in drawn)
     [one, *_] = (each for each in items if each["path"] in drawn)
@@ -309,11 +309,11 @@ def test_only_rows_that_an_audit_drew_are_labelled_as_a_part_of_it(asked, store,
 def test_a_new_audit_of_the_same_table_shows_again_what_an_earlier_one_did(asked, store, table, clock):
     from artifacts import predictions
 
-    draw_audit(store, predictions.load(store, table), 58, seed=1)
+    draw_audit(store, Settings(), predictions.load(store, table), 58, seed=1)
     items = asked.table("audit").json()["items"]
     asked.say(*((item, item["label"]) for item in items), chosen="audit", audit=1)
     assert asked.table("audit").json()["items"] == []
-    draw_audit(store, predictions.load(store, table), 58, seed=2)
+    draw_audit(store, Settings(), predictions.load(store, table), 58, seed=2)
     clock.ahead += LOOK_SECONDS
     found = asked.table("audit").json()
     assert len(found["items"]) == 58
@@ -324,7 +324,7 @@ def test_a_new_audit_of_the_same_table_shows_again_what_an_earlier_one_did(asked
 def test_an_audit_shows_again_what_was_labelled_before(asked, store, table, clock):
     from artifacts import predictions
 
-    audit = draw_audit(store, predictions.load(store, table), 20, seed=1)
+    audit = draw_audit(store, Settings(), predictions.load(store, table), 20, seed=1)
     clock.ahead += LOOK_SECONDS
     items = asked.table("audit").json()["items"]
     asked.say((items[0], "none"), chosen="unsure")

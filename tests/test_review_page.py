@@ -439,11 +439,11 @@ def test_an_audit_from_the_command_to_the_answer(store, browser, night):
 def test_a_new_audit_is_shown_in_a_page_that_stays_open_with_rows_of_the_one_before(labelling, store, tmp_path, clock):
     draw_folder(tmp_path / "few", 8)
     table = predictions.load(store, publish_table(store, tmp_path / "few", "night", guesses(8)))
-    draw_audit(store, table, 8, seed=1)
+    draw_audit(store, Settings(), table, 8, seed=1)
     with labelling("/review/night?mode=audit") as page:
         first = {press(page, key) for key in ["s", *["Enter"] * 7]}
         expect(page.locator("figure")).to_contain_text("Nothing is left to label here.")
-        draw_audit(store, table, 8, seed=2)
+        draw_audit(store, Settings(), table, 8, seed=2)
         clock.ahead += 10
         assert {press(page, "Enter") for _ in range(8)} == first
         expect(page.locator("#audit")).to_contain_text("8 of 8 labelled")

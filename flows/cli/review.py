@@ -38,10 +38,10 @@ def review(name: str | None, audit: int | None, seed: int | None) -> Result:
         table = predictions.load(store, store.resolve(f"predictions/{name}@latest"))
         page = f"/review/{name}"
         if audit:
-            drawn = draw_audit(store, table, audit, secrets.randbelow(2**31) if seed is None else seed)
+            drawn = draw_audit(store, settings, table, audit, secrets.randbelow(2**31) if seed is None else seed)
             say(f"drew {len(drawn.pictures):,} rows of {drawn.table}")
             if drawn.learned:
-                say(f"left out: {drawn.learned:,} rows of pictures that its weights have learned from")
+                say(f"left out: about {drawn.learned:,} rows of pictures that its weights have learned from")
             page += "?mode=audit"
     with listening(settings) as sockets:
         yield {"url": address(settings, sockets) + page}

@@ -327,12 +327,13 @@ function tell() {
 }
 
 function judgement(found) {
-  const { accuracy, learned, test_accuracy } = found;
+  const { accuracy, learned, compared, test_accuracy } = found;
   if (!accuracy) return `${found.labelled} of ${found.drawn} labelled; how many are right is told when all are`;
   return [
     `${percent(accuracy.value)} right (95 % interval ${percent(accuracy.low)} to ${percent(accuracy.high)}), ${found.labelled} of ${found.drawn} labelled`,
     ...(learned === null ? ["pictures that the model has learned from may be among them"] : []),
-    ...(learned ? [`not counted: ${learned} more rows of pictures that the model has learned from`] : []),
+    ...(learned ? [`not counted: ${compared ? "about " : ""}${learned} more rows of ${compared ? "pictures" : "files"} that the model has learned from`] : []),
+    ...(learned !== null && !compared ? ["other files of pictures that it has learned from may be among them"] : []),
     ...(test_accuracy === null ? [] : [`on the test images ${percent(test_accuracy)}`]),
   ].join("; ");
 }

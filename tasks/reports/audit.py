@@ -24,16 +24,24 @@ def markdown(found: Production) -> str:
         [
             f"**{found.accuracy.value:.1%}** of the predictions in `{found.table}` are right (95 % interval "
             f"{found.accuracy.low:.1%} to {found.accuracy.high:.1%}), by an audit of {found.drawn:,} rows drawn at "
-            f"random{tested}. {learned_sentence(found.learned)}",
+            f"random{tested}. {learned_sentence(found.learned, found.compared)}",
             table(("least often right when it says", "right", "95 % interval", "labelled"), rows),
         ]
     )
 
 
-def learned_sentence(rows: int | None) -> str:
-    """What an audit leaves out: `rows` of pictures that the weights have learned from; None where nobody knows."""
+def learned_sentence(rows: int | None, compared: bool) -> str:
+    """What an audit leaves out: `rows` of pictures that the weights have learned from; None where nobody knows.
+    compared: whether they are known by their pixels, or by their files alone."""
     if rows is None:
         return "Pictures that its weights have learned from may be among them: the audit does not know which these are."
-    if not rows:
-        return "Its weights have learned from none of the table's pictures."
-    return f"Not counted: {many(rows, 'more row')} of pictures that its weights have learned from."
+    if compared:
+        if not rows:
+            return "Its weights have learned from none of the pictures that were drawn."
+        return f"Not counted: about {many(rows, 'more row')} of pictures that its weights have learned from."
+    files = (
+        f"Not counted: {many(rows, 'more row')} of files that its weights have learned from."
+        if rows
+        else "Its weights have learned from none of the table's files."
+    )
+    return f"{files} Other files of pictures that they have learned from may be among those drawn."

@@ -51,7 +51,8 @@ def production_facts(production: Mapping[str, Any]) -> dict[str, str]:
     accuracy, tested = production["accuracy"], production["test_accuracy"]
     if accuracy is None:
         return {"accuracy here": f"not known yet: {labelled}"}
-    facts = {"accuracy here": f"{_interval(accuracy)}; {labelled}. {learned_sentence(production['learned'])}"}
+    learned = learned_sentence(production["learned"], production["compared"])
+    facts = {"accuracy here": f"{_interval(accuracy)}; {labelled}. {learned}"}
     if tested is not None:
         facts["on the test images"] = f"{tested:.2%}"
     lines = [f"{name}: right in {_interval(share)}" for name, share in production["precision"].items()]

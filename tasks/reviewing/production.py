@@ -1,7 +1,7 @@
 """How good a table's predictions are, by what people said of a random sample of its rows."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,15 +11,21 @@ import pyarrow as pa
 
 from artifacts import dataset, metrics
 from artifacts.audits import Audit, Drawn, audits_of, write_audit
+from artifacts.dataset import Split
 from artifacts.errors import Corrupt, LookbookError, NotFound
 from artifacts.labels import Labels, Statement
 from artifacts.predictions import Predictions
 from artifacts.refs import Ref
+from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.reviewing.rows import NOTHING, draw, read, rows_by_class
+from tasks.reviewing.known import known_by_heart
+from tasks.reviewing.rows import NOTHING, Place, Seen, draw, read, rows_by_class
+from tasks.shared.listing import FolderError
 from tasks.vision.auditing import Share, allocate, estimate
+from tasks.vision.images import ImageSpec
 
 AUDIT = "audit"  # why a picture is shown
+_RESERVE = 4  # rows that are drawn for each that is wanted: some show what was learned from
 
 
 class NothingToAudit(LookbookError):
@@ -33,7 +39,7 @@ class Production:
     audit: the sample's number; drawn: how many rows it has; labelled: of how many of them people said in this audit
     what they show; bad: how many of those were bad pictures, which do not count.
     learned: how many more rows of the table show pictures that the weights have learned from; None where nobody knows,
-    and such rows may be among those drawn.
+    and such rows may be among those drawn. compared: whether that is known by pixels, and about, or by files alone.
     accuracy: of all predictions but those, with its 95 % interval; None until all that was drawn is labelled.
     precision: class -> how often it is right when the model says so; empty until then.
     test_accuracy: of the same weights on their own test split; None where that is not in the store.
@@ -45,6 +51,7 @@ class Production:
     labelled: int
     bad: int
     learned: int | None
+    compared: bool
     accuracy: Share | None
     precision: dict[str, Share]
     test_accuracy: float | None
@@ -53,32 +60,73 @@ class Production:
         return asdict(self)
 
 
-def draw_audit(store: Store, table: Predictions, size: int, seed: int) -> Audit:
+def draw_audit(store: Store, settings: Settings, table: Predictions, size: int, seed: int) -> Audit:
     """Draw rows of a table in proportion to what the model said, and put them on record: none whose picture the
-    table's weights have learned from, as they know it by heart. Raises NothingToAudit."""
+    table's weights have learned from, as they know it by heart. Raises NothingToAudit.
+
+    Files that were learned from are known beforehand. A row that turns out to have the pixels of another one is passed
+    over, and the next of its class is drawn; of a class's rows as many are such as of those that were looked at.
+    """
     ref, predicted = table.artifact.ref, sum(table.artifact.facts["labels"].values())
     if not predicted:
         raise NothingToAudit(f"expected predictions in {ref}, found none: every row is an error; see its report")
     learned = _learned_from(store, table)
-    but = NOTHING if learned is None else learned
-    rows = rows_by_class(table, but)
-    if not rows:
+    files = NOTHING if learned is None or learned.sha256 is None else pa.array(map(str, learned.sha256), pa.string())
+    rows = rows_by_class(table, files)
+    wanted = Counter(allocate(rows, size))
+    in_order = {name: min(rows[name], _RESERVE * count) for name, count in wanted.items()}
+    reserve = read(table, draw(table, in_order, seed, files))
+    compared = learned is not None
+    try:
+        seen, looked_at = _not_by_heart(settings, table, reserve, wanted, learned)
+    except FolderError:
+        (seen, looked_at), compared = _not_by_heart(settings, table, reserve, wanted, None), False
+    if not seen:
         raise NothingToAudit(
             f"expected predictions in {ref} of pictures that its weights have not learned from, found none among "
             f"{predicted:,}; score other pictures"
         )
-    seen = read(table, draw(table, allocate(rows, size), seed, but))
+    kept = Counter(str(each.label) for each in seen)
+    rows |= {name: round(rows[name] * kept[name] / many) for name, many in looked_at.items()}
     drawn = [Drawn(*each.place, str(each.sha256), each.path, str(each.label)) for each in seen]
-    left_out = None if learned is None else predicted - sum(rows.values())
-    return write_audit(store.disk, ref.name, str(ref), rows, seed, drawn, left_out)
+    known = compared or (learned is not None and learned.sha256 is not None)
+    left_out = predicted - sum(rows.values()) if known else None
+    return write_audit(store.disk, ref.name, str(ref), rows, seed, drawn, left_out, compared)
 
 
-def _learned_from(store: Store, table: Predictions) -> pa.Array | None:
-    """SHA-256 (hex) of the files that a table's weights were trained on; None where nobody knows: the dataset can't be
-    read, or its images are no files."""
+def _not_by_heart(
+    settings: Settings, table: Predictions, reserve: Sequence[Seen], wanted: Counter[str], learned: Split | None
+) -> tuple[list[Seen], Counter[str]]:
+    """The first `wanted` rows of each class whose pictures were not learned from, in the order of the reserve, and how
+    many of each class were looked at. Raises FolderError."""
+    facts, where = table.artifact.facts, str(table.artifact.manifest["provenance"]["folder"])
+    spec, seen, left, looked_at = ImageSpec.from_dict(facts["image_spec"]), set[Place](), list(reserve), Counter[str]()
+    missing = Counter(wanted)
+    while due := _first_of_each(left, missing):
+        looked_at.update(str(each.label) for each in due)
+        known = [False] * len(due) if learned is None else known_by_heart(settings, where, spec, due, learned.images)
+        fresh = [each for each, by_heart in zip(due, known, strict=True) if not by_heart]
+        seen.update(each.place for each in fresh)
+        missing -= Counter(str(each.label) for each in fresh)
+        taken = {each.place for each in due}
+        left = [each for each in left if each.place not in taken]
+    return [each for each in reserve if each.place in seen], looked_at
+
+
+def _first_of_each(rows: Sequence[Seen], counts: Mapping[str, int]) -> list[Seen]:
+    """So many rows of each class, those that come first."""
+    found, met = [], Counter[str]()
+    for each in rows:
+        met[str(each.label)] += 1
+        if met[str(each.label)] <= counts[str(each.label)]:
+            found.append(each)
+    return found
+
+
+def _learned_from(store: Store, table: Predictions) -> Split | None:
+    """What a table's weights were trained on; None where the dataset can't be read."""
     with suppress(NotFound, Corrupt):
-        trained_on = dataset.load(store, Ref.parse(table.artifact.identity["inputs"]["dataset"])).train.sha256
-        return None if trained_on is None else pa.array(map(str, trained_on), pa.string())
+        return dataset.load(store, Ref.parse(table.artifact.identity["inputs"]["dataset"])).train
     return None
 
 
@@ -148,6 +196,7 @@ def judged(audit: Audit, said: Mapping[str, Statement], tested: float | None) ->
         sum(drawn.values()),
         bad,
         audit.learned,
+        audit.compared,
         _estimated(names, rows, labelled, right),
         {name: share for name in names if (share := _estimated([name], rows, labelled, right))},
         tested,

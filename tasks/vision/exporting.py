@@ -1,7 +1,7 @@
 """A network as a graph that needs no Python: pixels in, probabilities out, for TensorFlow, LiteRT or ONNX runtimes.
 
 A format is a function that writes the graph, and one that loads it back as its own runtime does. `difference` compares.
-Converters may reorder sums, so a graph agrees with `Predictor` to about 1e-6 and not to the bit. It computes in float32
+Converters may reorder sums, so a graph agrees with `Predictor` to rounding and not to the bit. It computes in float32
 throughout: neither LiteRT nor ONNX Runtime has convolutions in bfloat16 for every processor.
 """
 
@@ -24,7 +24,8 @@ INPUT, OUTPUT = "images", "probabilities"
 CALIBRATED = "probabilities_calibrated"  # after OUTPUT by name, so that this stays the first one where only order tells
 FILES: dict[Format, str] = {"saved-model": ".", "tflite": "model.tflite", "onnx": "model.onnx"}
 """What a runtime is given, as a path inside the folder: a SavedModel is a folder itself."""
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # of a probability, where the logits are small
+ROUNDINGS = 4  # of a float32, of the largest logit; docs/exporting.md has what was measured
 OPSET = 15  # of ONNX; what tf2onnx prefers, named here so that a newer one changes no graph
 
 
@@ -82,10 +83,21 @@ def run(graph: Predict, images: np.ndarray, batch: int) -> dict[str, np.ndarray]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def difference(expected: np.ndarray, found: np.ndarray) -> float:
+def tolerance(network: Network, images: np.ndarray, temperature: float = 1.0) -> float:
+    """By how much a probability of these images may differ between runtimes: 1e-5, or what rounding explains.
+
+    images: uint8 [items, height, width, channels]. Sums in another order differ by some roundings of a float32
+    (2^-23 of its size), a temperature T makes of a difference 1/T of it, and the softmax half of that at most: its
+    derivative is p (1 - p), and the other logits may go the other way.
+    """
+    largest = float(np.abs(network(tf.constant(images)).numpy()).max())
+    return max(TOLERANCE, ROUNDINGS * float(np.finfo(np.float32).eps) * largest / temperature)
+
+
+def difference(expected: np.ndarray, found: np.ndarray, allowed: float = TOLERANCE) -> float:
     """The largest absolute difference between two tables of probabilities, float32 [items, classes].
 
-    Raises ExportError when shapes, dtypes or labels differ, or the difference is above 1e-5.
+    Raises ExportError when shapes, dtypes or labels differ, or the difference is above `allowed`.
     """
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise ExportError(
@@ -94,9 +106,9 @@ def difference(expected: np.ndarray, found: np.ndarray) -> float:
         )
     largest = float(np.abs(expected - found).max())
     labels = np.count_nonzero(expected.argmax(1) != found.argmax(1))
-    if labels or not largest <= TOLERANCE:  # so that NaN is refused, too
+    if labels or not largest <= allowed:  # so that NaN is refused, too
         raise ExportError(
-            f"expected the written graph to give the probabilities of `lookbook predict` within {TOLERANCE:g}, found a "
+            f"expected the written graph to give the probabilities of `lookbook predict` within {allowed:.2g}, found a "
             f"difference of {largest:.2g} and {labels:,} other labels among {len(expected):,} test images; {_REFUSED}"
         )
     return largest
