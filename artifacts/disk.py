@@ -52,7 +52,7 @@ class Stored(NamedTuple):
 
 
 class Disk(Protocol):
-    """Keys are `/`-separated. A key, once it exists, holds its final bytes.
+    """Keys are `/`-separated. A key, once it exists, holds its final bytes, but for what `replace` mends.
 
     Every method raises StoreError when the disk refuses.
     """
@@ -73,13 +73,15 @@ class Disk(Protocol):
         """Remove what processes that have ended left behind. Raises StoreError for a disk that keeps no promises."""
 
     def create(self, key: str, content: bytes | Path) -> None:
-        """Write `key` durably, or not at all. Raises AlreadyExists when somebody was first.
+        """Write `key` durably, or not at all. Raises AlreadyExists when somebody was first, and FileNotFoundError where
+        the content is a file that is gone: that of a cache may be.
 
         A large file may be written twice by two at once: so its key must follow from its content.
         """
 
     def replace(self, key: str, content: bytes | Path) -> None:
-        """Put these bytes in the place of others, at once. Only for what is damaged, or missing."""
+        """Put these bytes in the place of others, at once. Only for what is damaged or missing, and for the manifest of
+        pages that were drawn anew. Raises FileNotFoundError as `create` does."""
 
     def read(self, key: str) -> bytes:
         """All bytes of `key`. Raises NotFound."""
@@ -146,8 +148,8 @@ class LocalDisk:
         """Write `key` durably, or not at all; nobody may write to the file from then on.
 
         A Path inside the store is linked without a copy: it becomes read-only, and a `key` that is this file already
-        counts as created. Raises AlreadyExists when somebody was first, StoreError when the disk refuses
-        (full, read-only, fsync failed).
+        counts as created. Raises AlreadyExists when somebody was first, FileNotFoundError for a Path that is gone, and
+        StoreError when the disk refuses (full, read-only, fsync failed).
         """
         target = self.local_path(key)
         try:
@@ -156,6 +158,7 @@ class LocalDisk:
                     return self._create(target, key, content)
             return self._create(target, key, content)
         except OSError as error:
+            _still_there(content)
             raise self._refused("write", key, error) from error
 
     def _create(self, target: Path, key: str, content: bytes | Path) -> None:
@@ -185,6 +188,7 @@ class LocalDisk:
             if is_guarded:
                 self.protect(key.rpartition("/")[0])
         except OSError as error:
+            _still_there(content)
             raise self._refused("write", key, error) from error
         finally:
             self.remove(spare)  # where both were one file, a rename leaves both names
@@ -508,6 +512,12 @@ def _make_writable(folder: Path) -> None:
     """Give its owner the right to write to a folder. Raises OSError."""
     if not os.access(folder, os.W_OK):
         folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IWUSR)
+
+
+def _still_there(content: bytes | Path) -> None:
+    """Raises FileNotFoundError for a file that is gone."""
+    if isinstance(content, Path):
+        content.stat()
 
 
 def _are_one(file: Path, other: Path) -> bool:
