@@ -203,7 +203,9 @@ class LocalDisk:
             raise self._refused("read", key, error) from error
 
     def exists(self, key: str) -> bool:
-        return self.local_path(key).is_file()
+        with contextlib.suppress(NotFound):
+            return self._looked(key, lambda: stat.S_ISREG(self.local_path(key).stat().st_mode))
+        return False
 
     def materialize(self, key: str, sha256: str) -> LocalFile:  # noqa: ARG002
         """The file itself."""
@@ -323,10 +325,9 @@ class LocalDisk:
 
     def local_path(self, key: str) -> Path:
         """Where `key` is, or would be. Raises StoreError for a key that leads out of the store."""
-        parts = key.split("/")
-        if not all(parts) or ".." in parts or "." in parts or "\0" in key:
+        if not is_key(key):
             raise StoreError(f"{key!r} is no key of a store")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*key.split("/"))
 
     def protect(self, prefix: str) -> None:
         """Let nobody add or remove anything in the folder `prefix` and below it, where the disk allows that.
@@ -418,6 +419,12 @@ class LocalDisk:
     def _unlistable(self, error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise self._refused("list", str(error.filename), error) from error
+
+
+def is_key(text: str) -> bool:
+    """Whether it may be a key: it leads nowhere out of a store."""
+    parts = text.split("/")
+    return all(parts) and ".." not in parts and "." not in parts and "\0" not in text
 
 
 def spread(at_once: int, look: Callable[[_Given], _Found], items: Iterable[_Given]) -> Iterator[_Found]:

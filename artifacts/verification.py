@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from artifacts import aliases, audits, labels, living, tombstones
-from artifacts.disk import Disk, spread
+from artifacts.disk import Disk, is_key, spread
 from artifacts.documents import unseal
 from artifacts.errors import Corrupt, InvalidRef, LookbookError, StoreError
 from artifacts.refs import Ref
@@ -235,9 +235,7 @@ class _Verifier:
         with suppress(InvalidRef):
             ref = Ref.parse(wanted)
             return self._store.has(ref) or tombstones.find(self._store.disk, ref) is not None
-        with suppress(StoreError):  # no key at all
-            return self._store.disk.exists(wanted)
-        return False
+        return is_key(wanted) and self._store.disk.exists(wanted)
 
     def _file(self, artifact: "Artifact", file: str) -> _File | None:
         return self._store.disk.identity(artifact.key(file))
