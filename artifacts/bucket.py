@@ -7,6 +7,7 @@ which nothing makes exclusive: the key of such a file follows from its content.
 
 import contextlib
 import hashlib
+import io
 import secrets
 import time
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ class BucketDisk(Bucket):
             )
 
     def create(self, key: str, content: bytes | Path) -> None:
-        """A path of more than LARGE_BYTES is uploaded in parts. Raises AlreadyExists and StoreError."""
+        """A path of more than LARGE_BYTES is uploaded in parts. Raises AlreadyExists, FileNotFoundError, StoreError."""
         if isinstance(content, Path):
             if content.stat().st_size > LARGE_BYTES:
                 return self._upload(key, content)
@@ -83,11 +84,10 @@ class BucketDisk(Bucket):
         raise AssertionError  # the loop returns or raises
 
     def replace(self, key: str, content: bytes | Path) -> None:
-        """One PUT, or an upload in parts. Raises StoreError."""
-        import obstore
-
-        token = secrets.token_hex(16)
-        self.again("write", key, lambda: obstore.put(self.store, key, content, attributes={_WRITER: token}))
+        """One PUT, or an upload in parts. Raises FileNotFoundError and StoreError."""
+        if isinstance(content, Path) and content.stat().st_size <= LARGE_BYTES:
+            content = content.read_bytes()
+        self._put(key, content, {_WRITER: secrets.token_hex(16)})
 
     def read(self, key: str) -> bytes:
         """Raises NotFound and StoreError."""
@@ -158,6 +158,17 @@ class BucketDisk(Bucket):
     def remember(self, key: str, sha256: str, size: int) -> None:
         """What was uploaded is not in the cache."""
 
+    def know(self, key: str, sha256: str, size: int) -> None:
+        """In the cache, until the object's ETag changes; without the file. One HEAD. Raises StoreError."""
+        found = self.head(key)
+        if found and found["size"] == size:
+            self._cache.mark(sha256, self._source(key, found))
+
+    def is_known(self, key: str, sha256: str, size: int) -> bool:
+        """One HEAD. Raises StoreError."""
+        found = self.head(key)
+        return bool(found and found["size"] == size and self._cache.is_from(sha256, self._source(key, found)))
+
     def identity(self, key: str) -> tuple[Any, ...] | None:
         """The key: a shared file has one."""
         return (key,)
@@ -205,11 +216,22 @@ class BucketDisk(Bucket):
         return self._is_marked
 
     def _upload(self, key: str, file: Path) -> None:
-        import obstore
-
         if self.head(key) is not None:
             raise AlreadyExists(f"{key} exists already in {self.root}")
-        self.again("write", key, lambda: obstore.put(self.store, key, file, chunk_size=_CHUNK_BYTES))
+        self._put(key, file, {})
+
+    def _put(self, key: str, content: bytes | Path, attributes: dict[str, str]) -> None:
+        """Raises FileNotFoundError and StoreError."""
+        import obstore
+
+        with contextlib.ExitStack() as stack:
+            opened = stack.enter_context(open(content, "rb")) if isinstance(content, Path) else io.BytesIO(content)
+
+            def put() -> None:
+                opened.seek(0)
+                obstore.put(self.store, key, opened, attributes=attributes, chunk_size=_CHUNK_BYTES)
+
+            self.again("write", key, put)
 
     def _wins(self, key: str, content: bytes) -> bool:
         try:

@@ -48,6 +48,13 @@ class Cache:
             return True
         return False
 
+    def mark(self, sha256: str, source: str) -> None:
+        """Write down that `source` has what has this hash (hex). Raises StoreError when the disk refuses."""
+        mark = self._mark(sha256, source)
+        with self._writing():
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
     def fill(self, sha256: str, content: Iterable[bytes], source: str) -> tuple[Path, str, int]:
         """Write a file that should have this hash. Returns where it is, its SHA-256 (hex) and its bytes; one that has
         another hash is not kept. Raises StoreError when the disk refuses.
@@ -68,7 +75,7 @@ class Cache:
             if hashed.hexdigest() == sha256:
                 with self._writing():
                     temporary.replace(path)
-                    self._mark(sha256, source).touch()
+                self.mark(sha256, source)
                 self._shrink()
         finally:
             with contextlib.suppress(OSError):

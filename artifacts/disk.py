@@ -52,7 +52,7 @@ class Stored(NamedTuple):
 
 
 class Disk(Protocol):
-    """Keys are `/`-separated. A key, once it exists, holds its final bytes.
+    """Keys are `/`-separated. A key, once it exists, holds its final bytes, but for what `replace` mends.
 
     Every method raises StoreError when the disk refuses.
     """
@@ -73,13 +73,15 @@ class Disk(Protocol):
         """Remove what processes that have ended left behind. Raises StoreError for a disk that keeps no promises."""
 
     def create(self, key: str, content: bytes | Path) -> None:
-        """Write `key` durably, or not at all. Raises AlreadyExists when somebody was first.
+        """Write `key` durably, or not at all. Raises AlreadyExists when somebody was first, and FileNotFoundError where
+        the content is a file that is gone: that of a cache may be.
 
         A large file may be written twice by two at once: so its key must follow from its content.
         """
 
     def replace(self, key: str, content: bytes | Path) -> None:
-        """Put these bytes in the place of others, at once. Only for what is damaged, or missing."""
+        """Put these bytes in the place of others, at once. Only for what is damaged or missing, and for the manifest of
+        pages that were drawn anew. Raises FileNotFoundError as `create` does."""
 
     def read(self, key: str) -> bytes:
         """All bytes of `key`. Raises NotFound."""
@@ -112,6 +114,12 @@ class Disk(Protocol):
 
     def remember(self, key: str, sha256: str, size: int) -> None:
         """Let this process materialize what it has just written and hashed itself without hashing it again."""
+
+    def know(self, key: str, sha256: str, size: int) -> None:
+        """Remember, after it was written or hashed, what is under `key`: its SHA-256 (hex) and its bytes."""
+
+    def is_known(self, key: str, sha256: str, size: int) -> bool:
+        """Whether that is what this machine knows of `key`, and it has not changed since. Nothing is read."""
 
     def identity(self, key: str) -> tuple[Any, ...] | None:
         """What tells the file under `key` from others, whatever its names are; None when there is none."""
@@ -146,8 +154,8 @@ class LocalDisk:
         """Write `key` durably, or not at all; nobody may write to the file from then on.
 
         A Path inside the store is linked without a copy: it becomes read-only, and a `key` that is this file already
-        counts as created. Raises AlreadyExists when somebody was first, StoreError when the disk refuses
-        (full, read-only, fsync failed).
+        counts as created. Raises AlreadyExists when somebody was first, FileNotFoundError for a Path that is gone, and
+        StoreError when the disk refuses (full, read-only, fsync failed).
         """
         target = self.local_path(key)
         try:
@@ -156,6 +164,7 @@ class LocalDisk:
                     return self._create(target, key, content)
             return self._create(target, key, content)
         except OSError as error:
+            _still_there(content)
             raise self._refused("write", key, error) from error
 
     def _create(self, target: Path, key: str, content: bytes | Path) -> None:
@@ -185,6 +194,7 @@ class LocalDisk:
             if is_guarded:
                 self.protect(key.rpartition("/")[0])
         except OSError as error:
+            _still_there(content)
             raise self._refused("write", key, error) from error
         finally:
             self.remove(spare)  # where both were one file, a rename leaves both names
@@ -199,7 +209,9 @@ class LocalDisk:
             raise self._refused("read", key, error) from error
 
     def exists(self, key: str) -> bool:
-        return self.local_path(key).is_file()
+        with contextlib.suppress(NotFound):
+            return self._looked(key, lambda: stat.S_ISREG(self.local_path(key).stat().st_mode))
+        return False
 
     def materialize(self, key: str, sha256: str) -> LocalFile:  # noqa: ARG002
         """The file itself."""
@@ -214,6 +226,15 @@ class LocalDisk:
         """Until the file's size or time change."""
         with contextlib.suppress(OSError):
             _HASHED[_identity(self.local_path(key).stat())] = (sha256, size)
+
+    def know(self, key: str, sha256: str, size: int) -> None:
+        """In this process, until the file's size or time change."""
+        self.remember(key, sha256, size)
+
+    def is_known(self, key: str, sha256: str, size: int) -> bool:
+        with contextlib.suppress(OSError):
+            return _HASHED.get(_identity(self.local_path(key).stat())) == (sha256, size)
+        return False
 
     def identity(self, key: str) -> tuple[int, ...] | None:
         """The inode, and what changes with its content."""
@@ -319,10 +340,9 @@ class LocalDisk:
 
     def local_path(self, key: str) -> Path:
         """Where `key` is, or would be. Raises StoreError for a key that leads out of the store."""
-        parts = key.split("/")
-        if not all(parts) or ".." in parts or "." in parts or "\0" in key:
+        if not is_key(key):
             raise StoreError(f"{key!r} is no key of a store")
-        return self.root.joinpath(*parts)
+        return self.root.joinpath(*key.split("/"))
 
     def protect(self, prefix: str) -> None:
         """Let nobody add or remove anything in the folder `prefix` and below it, where the disk allows that.
@@ -414,6 +434,12 @@ class LocalDisk:
     def _unlistable(self, error: OSError) -> None:
         if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
             raise self._refused("list", str(error.filename), error) from error
+
+
+def is_key(text: str) -> bool:
+    """Whether it may be a key: it leads nowhere out of a store."""
+    parts = text.split("/")
+    return all(parts) and ".." not in parts and "." not in parts and "\0" not in text
 
 
 def spread(at_once: int, look: Callable[[_Given], _Found], items: Iterable[_Given]) -> Iterator[_Found]:
@@ -508,6 +534,12 @@ def _make_writable(folder: Path) -> None:
     """Give its owner the right to write to a folder. Raises OSError."""
     if not os.access(folder, os.W_OK):
         folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IWUSR)
+
+
+def _still_there(content: bytes | Path) -> None:
+    """Raises FileNotFoundError for a file that is gone."""
+    if isinstance(content, Path):
+        content.stat()
 
 
 def _are_one(file: Path, other: Path) -> bool:

@@ -45,5 +45,9 @@ class StoreAway(StoreError):
     """The service that a store is kept by, or the network to it, fails: the next try may not meet that."""
 
 
+class SourceUnreadable(StoreError):
+    """The store that is copied can't be read, or a file of it; the copy can be written."""
+
+
 class NotPromotable(LookbookError):
     """Weights that must not become champion, when there is no champion to keep."""

@@ -2,16 +2,17 @@
 damaged, or was left unfinished, the same bytes take its place."""
 
 import hashlib
-from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from artifacts.disk import Disk, hash_file
 from artifacts.documents import seal
-from artifacts.errors import AlreadyExists, Corrupt, NotFound, StoreError
+from artifacts.errors import AlreadyExists, Corrupt, NotFound, SourceUnreadable, StoreError
 from artifacts.living import claim
+from artifacts.opening import use
 from artifacts.provenance import provenance
 from artifacts.refs import Ref
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from artifacts.store import Artifact, Store
 
 MANIFEST = "manifest.json"
-_SHARED = "data/"  # files that several versions may have
 
 Content = bytes | Path
+_Put = Callable[[Disk, str, Content, Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def create_part(disk: Disk, path: Path, sha256: str) -> str:
 
     One that is there is taken, and one that is damaged replaced: otherwise nobody could make it again.
     """
-    key = f"parts/{sha256}.parquet"
+    key = _part_key(sha256)
     if disk.exists(key):
         claim(disk, key)
         _mend(disk, key, path, {"sha256": sha256, "bytes": path.stat().st_size})
@@ -88,38 +89,82 @@ def commit(store: "Store", ref: Ref, manifest: Mapping[str, Any]) -> "Artifact |
     return None
 
 
+def is_shared(file: str) -> bool:
+    """Whether several versions may have the file, by its name: all that a version of another store tells of that."""
+    return file.startswith("data/")
+
+
 def adopt(store: "Store", artifact: "Artifact", places: MutableMapping[str, str]) -> int:
     """Commit a version of another store as it is. Returns the bytes that were written.
 
-    places: SHA-256 (hex) -> key of files in this store that several versions have; what is written is added.
+    places: SHA-256 (hex) -> key of files in this store that several versions have, and that are whole; what is written
+    is added.
 
-    Raises Corrupt for a file that isn't what was published.
+    Raises Corrupt for a file that isn't what was published, and SourceUnreadable where the other store can't be read.
     """
     disk, ref, written = store.disk, artifact.ref, 0
     shared: dict[str, str] = {}
+    put = _mend if store.has(ref) else place
     for file, described in artifact.files.items():
-        key, sha256 = f"{ref.folder}/{file}", described["sha256"]
-        is_shared = file.startswith(_SHARED)
-        if is_shared and (known := _known(disk, places.get(sha256), described)):
-            if disk.links:
-                place(disk, key, disk.materialize(known, sha256).path, described)
-            else:
-                shared[file] = known
-            continue
-        path = artifact.path(file)
-        if is_shared and not disk.links:
-            key = shared[file] = create_part(disk, path, sha256)
+        if is_shared(file) and not disk.links:
+            key = shared[file] = _part_key(described["sha256"])
+            written += _take(disk, key, artifact, file, places, _mend)
         else:
-            place(disk, key, path, described)
-        written += described["bytes"]
-        if is_shared:
-            places[sha256] = key
+            written += _take(disk, f"{ref.folder}/{file}", artifact, file, places, put)
     manifest = {name: value for name, value in artifact.manifest.items() if name != "at"}
     if shared:
         manifest["at"] = shared
     commit(store, ref, manifest)
     disk.protect(ref.folder)
     return written
+
+
+def restore(published: "Artifact", file: str, artifact: "Artifact", places: MutableMapping[str, str]) -> int:
+    """Put a file of a version of another store in the place of this one's, which is damaged. Returns the bytes that
+    were written. Raises what `adopt` does, and NotFound where the other version has no such file.
+
+    A page may have come out otherwise there: then the manifest describes that one.
+    """
+    disk, described, pages = published.disk, artifact.describe(file), published.manifest["rendered"]
+    written = _take(disk, published.key(file), artifact, file, places, _mend)
+    if file in pages and pages[file] != described:
+        manifest = {**published.manifest, "rendered": {**pages, file: described}}
+        disk.replace(f"{published.ref.folder}/{MANIFEST}", seal(manifest))
+    disk.protect(published.ref.folder)
+    return written
+
+
+@contextmanager
+def reading_source() -> Iterator[None]:
+    """What is read of another store: where that can't be, it is no failure of the one that is written."""
+    try:
+        yield
+    except StoreError as error:
+        raise SourceUnreadable(str(error)) from error
+
+
+def _take(disk: Disk, key: str, artifact: "Artifact", file: str, places: MutableMapping[str, str], put: _Put) -> int:
+    """Let `key` hold a file of another store's version, as that describes it. Returns the bytes that were written."""
+    described = artifact.describe(file)
+    sha256 = described["sha256"]
+    known = places.get(sha256) if is_shared(file) else None
+    if known and (known == key or disk.exists(known)):
+        if known != key:
+            put(disk, key, disk.materialize(known, sha256).path, described)
+        return 0
+
+    def find() -> Path:
+        with reading_source():
+            return artifact.path(file)
+
+    is_written = use(find, lambda path: put(disk, key, path, described))
+    if is_shared(file):
+        places[sha256] = key
+    return described["bytes"] if is_written else 0
+
+
+def _part_key(sha256: str) -> str:
+    return f"parts/{sha256}.parquet"
 
 
 def describe(content: Content | Shared) -> dict[str, Any]:
@@ -132,18 +177,22 @@ def describe(content: Content | Shared) -> dict[str, Any]:
     return {"sha256": sha256, "bytes": size}
 
 
-def place(disk: Disk, key: str, content: Content, described: Mapping[str, Any]) -> None:
-    """Let `key` hold `content`, as it is described; what an unfinished run left there may be damaged."""
+def place(disk: Disk, key: str, content: Content, described: Mapping[str, Any]) -> bool:
+    """Let `key` hold `content`, as it is described; what an unfinished run left there may be damaged. Whether it was
+    written: otherwise it was there."""
     try:
         disk.create(key, content)
     except AlreadyExists:
-        _mend(disk, key, content, described)
+        return _mend(disk, key, content, described)
+    return True
 
 
-def _mend(disk: Disk, key: str, content: Content, described: Mapping[str, Any]) -> None:
+def _mend(disk: Disk, key: str, content: Content, described: Mapping[str, Any]) -> bool:
     """The same where `key` should be there, and holds it or is damaged."""
-    if not _is(disk, key, described):
-        disk.replace(key, content)
+    if _is(disk, key, described):
+        return False
+    disk.replace(key, content)
+    return True
 
 
 def _check(
@@ -173,7 +222,7 @@ def _write(
     files: Mapping[str, Content | Shared],
     pages: Mapping[str, Content],
     made: Mapping[str, Any],
-    put: Callable[[Disk, str, Content, Mapping[str, Any]], None],
+    put: _Put,
 ) -> dict[str, Any]:
     """Write all but the manifest. Returns that."""
     shared = {file: content.key for file, content in files.items() if isinstance(content, Shared)}
@@ -208,18 +257,6 @@ def _readable(store: "Store", ref: Ref) -> "Artifact | None":
     """The version, where it is there and its manifest is not damaged."""
     with suppress(Corrupt, NotFound):
         return store.open(ref)
-    return None
-
-
-def _known(disk: Disk, key: str | None, described: Mapping[str, Any]) -> str | None:
-    """The key, if there is one and what it holds is not damaged."""
-    if key is None:
-        return None
-    if not disk.links:  # it was looked at when it was written
-        return key
-    with suppress(NotFound):
-        if disk.materialize(key, described["sha256"])[1:] == (described["sha256"], described["bytes"]):
-            return key
     return None
 
 

@@ -54,7 +54,7 @@ class Artifact:
     def path(self, file: str) -> Path:
         """A local path of `file`, hashed by this process since it last changed. Raises NotFound (no such file in the
         manifest) and Corrupt."""
-        expected = self._expected(file)
+        expected = self.describe(file)
         found: LocalFile = self._missing_is_corrupt(
             file, lambda: self.disk.materialize(self.key(file), expected["sha256"])
         )
@@ -63,7 +63,7 @@ class Artifact:
 
     def read(self, file: str) -> bytes:
         """The bytes of `file`, hashed as read. Raises NotFound and Corrupt."""
-        expected = self._expected(file)
+        expected = self.describe(file)
         content: bytes = self._missing_is_corrupt(file, lambda: self.disk.read(self.key(file)))
         self._compare(file, expected, hashlib.sha256(content).hexdigest(), len(content))
         return content
@@ -73,7 +73,7 @@ class Artifact:
 
         `hash_key` gives the SHA-256 (hex) and the bytes of a key; whoever checks many versions may remember them.
         """
-        expected, look = self._expected(file), hash_key or self.disk.hash
+        expected, look = self.describe(file), hash_key or self.disk.hash
         sha256, size = self._missing_is_corrupt(file, lambda: look(self.key(file)))
         self._compare(file, expected, sha256, size)
 
@@ -86,7 +86,8 @@ class Artifact:
         """Where `file` is in the store: below the version's folder, or where the manifest says that a shared one is."""
         return str(self.manifest.get("at", {}).get(file, f"{self.ref.folder}/{file}"))
 
-    def _expected(self, file: str) -> dict[str, Any]:
+    def describe(self, file: str) -> dict[str, Any]:
+        """SHA-256 (hex) and bytes of `file`, as the manifest has them. Raises NotFound (no such file there)."""
         try:
             described: dict[str, Any] = self.manifest["identity"]["files"].get(file) or self.manifest["rendered"][file]
             return described  # not out of `files`, which takes as long as there are many

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from artifacts import aliases, audits, labels, living, tombstones
-from artifacts.disk import spread
+from artifacts.disk import Disk, is_key, spread
 from artifacts.documents import unseal
 from artifacts.errors import Corrupt, InvalidRef, LookbookError, StoreError
 from artifacts.refs import Ref
@@ -59,6 +59,23 @@ def verify(store: "Store", ref: Ref | None) -> Verification:
     return Verification(verifier.checked, sentences, damaged)
 
 
+class Hashes:
+    """SHA-256 (hex) and bytes of keys: each file of a disk is hashed once, whatever its names are. Raises what
+    `Disk.hash` does."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._known: dict[_File, tuple[str, int]] = {}
+
+    def __call__(self, key: str) -> tuple[str, int]:
+        file = self._disk.identity(key)
+        if file is None:
+            return self._disk.hash(key)
+        if file not in self._known:
+            self._known[file] = self._disk.hash(key)
+        return self._known[file]
+
+
 @dataclass
 class _Problem:
     """text: what is wrong; refs: the version in which that is; also: the others that hold the same damaged file."""
@@ -78,7 +95,7 @@ class _Verifier:
         self.checked = 0
         self.problems: list[_Problem] = []
         self._store = store
-        self._hashes: dict[_File, tuple[str, int]] = {}
+        self._hash = Hashes(store.disk)
         self._damaged: dict[_File | None, _Problem] = {}
         self._wanted: dict[str, list[str]] = defaultdict(list)  # a ref or a key -> what refers to it
 
@@ -218,17 +235,7 @@ class _Verifier:
         with suppress(InvalidRef):
             ref = Ref.parse(wanted)
             return self._store.has(ref) or tombstones.find(self._store.disk, ref) is not None
-        with suppress(StoreError):  # no key at all
-            return self._store.disk.exists(wanted)
-        return False
-
-    def _hash(self, key: str) -> tuple[str, int]:
-        file = self._store.disk.identity(key)
-        if file is None:
-            return self._store.disk.hash(key)
-        if file not in self._hashes:
-            self._hashes[file] = self._store.disk.hash(key)
-        return self._hashes[file]
+        return is_key(wanted) and self._store.disk.exists(wanted)
 
     def _file(self, artifact: "Artifact", file: str) -> _File | None:
         return self._store.disk.identity(artifact.key(file))

@@ -636,7 +636,7 @@ def test_copying_by_the_command_line(bucket, tmp_path, lookbook):
     assert (done.returncode, done.stdout) == (0, "1 versions and records copied, 1 bytes\n"), done.stderr
     assert done.stderr == f"copying {ref}\n"
     again = lookbook("copy", str(tmp_path / "store"), bucket, "--json")
-    assert json.loads(again.stdout) == {"copied": 0, "present": 1, "bytes": 0}
+    assert json.loads(again.stdout) == {"copied": 0, "present": 1, "mended": 0, "bytes": 0}
     failed = lookbook("list", LOOKBOOK_STORE="s3://no-such-bucket-here/x")
     assert failed.returncode == 1
     assert "there is no such bucket" in failed.stderr

@@ -9,6 +9,7 @@ from published import damage, remove
 from artifacts import aliases, runs
 from artifacts.aliases import Choice
 from artifacts.disk import hash_file
+from artifacts.errors import StoreError
 
 
 def publish(store, seed, inputs=None):
@@ -160,6 +161,16 @@ def test_a_latest_history_that_is_gone_is_told_by_the_scoring_that_made_it(store
 def test_a_run_that_says_nonsense_is_told(store):
     runs.record(store.disk, "odd", {"decision": "../../etc/passwd"})
     assert "../../etc/passwd is missing" in store.verify().corrupt[0]
+
+
+def test_what_can_not_be_asked_for_is_not_called_missing(store):
+    """A folder that this user may not look into, say."""
+    aliases.promote(store.disk, publish(store, 1), "first")
+    runs.record(store.disk, "newer", {"decision": "aliases/weights/shirts/champion/00000001.json"})
+    folder = store.disk.local_path("aliases/weights/shirts")
+    folder.symlink_to(folder.name)  # even root can't
+    with pytest.raises(StoreError, match=r"can't read aliases/weights/shirts/champion/00000001.json in "):
+        store.verify()
 
 
 def test_the_command_ends_with_1_and_the_same_keys(store, lookbook):

@@ -202,12 +202,14 @@ def copy_store(source: str, target: str) -> Result:
     """Copy one store into another: all versions, and all that was written down about them.
 
     SOURCE and TARGET are folders or buckets (s3://bucket/prefix). Every file is hashed on its way. What is there
-    already is not copied again, so a copy that was interrupted goes on, and one that is repeated brings what is new.
-    Runs may go on meanwhile: what they publish is for the next copy. What can't be copied is told at the end.
+    already is hashed, and mended where it is damaged, but not copied again: so a copy that was interrupted goes on, one
+    that is repeated brings what is new, and one from a backup restores. Runs may go on meanwhile: what they publish is
+    for the next copy. What can't be copied is told at the end.
 
     \b
     Example:
       lookbook copy store s3://pictures/store
+      lookbook copy s3://pictures/store store
     """
     from dataclasses import asdict
 

@@ -240,6 +240,7 @@ def pin(event: dict[str, Any]) -> None:
 
 def copied(result: dict[str, Any]) -> None:
     rest = f", {result['present']:,} were there" if result["present"] else ""
+    rest += f", {result['mended']:,} of these mended" if result["mended"] else ""
     print_out(f"{result['copied']:,} versions and records copied, {result['bytes']:,} bytes{rest}")
 
 
