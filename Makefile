@@ -11,7 +11,7 @@ help:
 	@echo "make retrain     download, train, evaluate, promote (the main job)"
 	@echo "make up          Prefect with its page, workers and schedules, until Ctrl-C"
 	@echo "make test        the tests (the pages' need Debian's chromium: installed when it is missing)"
-	@echo "make test-quick  those without servers, browsers, kills and trainings: within a minute"
+	@echo "make test-quick  those without servers, browsers, kills and trainings: a good minute"
 	@echo "make test-long   kills, and runs side by side, that take longer"
 	@echo "make test-costs  make test, and what each file and each test costs, and by what"
 	@echo "make test-any-order   make test in another order each time; it prints the seed"

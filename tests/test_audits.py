@@ -22,6 +22,8 @@ from tasks.reviewing.production import NothingToAudit, draw_audit, in_production
 from tasks.reviewing.rows import Place, draw, read
 from tasks.vision.auditing import allocate, estimate
 
+pytestmark = pytest.mark.slow  # tables by the dozen
+
 
 def test_a_sample_is_drawn_in_proportion_and_no_larger_than_what_there_is():
     assert allocate({"a": 900, "b": 90, "c": 10, "d": 0}, 100) == {"a": 90, "b": 9, "c": 1, "d": 0}

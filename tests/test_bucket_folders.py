@@ -29,6 +29,8 @@ from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import Files
 from tasks.vision.images import ImageSpec, Limits
 
+pytestmark = pytest.mark.slow  # folders are listed and read in a bucket
+
 SPEC = ImageSpec(height=8, width=8, channels=1)
 LIMITS = Limits(1_000_000, 1_000_000)
 

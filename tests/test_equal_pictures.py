@@ -24,6 +24,8 @@ from tasks.shared.deadline import Deadline
 from tasks.shared.listing import Entry
 from tasks.vision.images import ImageSpec
 
+pytestmark = pytest.mark.slow  # folders are prepared by the dozen
+
 BOTH = ("boot/3.png", "boot/copy.bmp")
 
 

@@ -16,6 +16,8 @@ from artifacts.keys import list_keys
 from artifacts.objects import Bucket
 from artifacts.settings import Settings
 
+pytestmark = pytest.mark.slow  # a service that answers late
+
 PAGES = 5
 
 

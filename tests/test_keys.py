@@ -24,6 +24,8 @@ from artifacts.settings import Settings
 from tasks.shared.folders import opened
 from tasks.shared.listing import FolderError
 
+pytestmark = pytest.mark.slow  # hundreds of keys in a bucket each
+
 # What a key is made of: what URLs, paths and XML take for something else, and what sorts around `/`.
 PIECES = [
     "a", "b", "sub", "/", "/", "//", ".", "..", "-", "0", "%", "%2f", "%2e%2e", "#", "?", "&", "=", "+", " ", "<",

@@ -17,6 +17,8 @@ from tasks.requests import PictureSettings
 from tasks.shared.collecting import repair_store
 from tasks.shared.deadline import Deadline
 
+pytestmark = pytest.mark.slow  # datasets by the dozen
+
 WEEK = 7
 
 

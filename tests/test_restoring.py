@@ -19,6 +19,8 @@ from artifacts.labels import Labels, Statement
 from artifacts.publishing import Shared
 from artifacts.store import Artifact, Store
 
+pytestmark = pytest.mark.slow  # stores are copied by the dozen
+
 
 @pytest.fixture
 def target(tmp_path):

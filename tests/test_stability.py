@@ -8,6 +8,8 @@ import pytest
 
 from tasks.vision.stability import LITTLE, MUCH, median_ratio, rise, shift, stability_index
 
+pytestmark = pytest.mark.slow  # simulations
+
 HUNDRED = "a hundred classes, a few of them often"
 EQUAL = np.full(10, 0.1)
 PLACES = {
