@@ -173,8 +173,7 @@ class _Copying:
             return
         for file, described in there.artifact.files.items():
             if is_shared(file) and file not in there.damaged:
-                key = self._places[described["sha256"]] = there.artifact.key(file)
-                self._target.disk.remember(key, described["sha256"], described["bytes"])
+                self._places[described["sha256"]] = there.artifact.key(file)
 
     def _mend(self, there: _There) -> None:
         """Put what the source has in the place of what is damaged."""

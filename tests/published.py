@@ -1,6 +1,8 @@
 """What tests do to published files by force, against the store's guard."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -16,3 +18,14 @@ def remove(path: Path) -> None:
         if each.is_dir():
             each.chmod(0o755)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """A file that even root can't read for a while: a link to itself."""
+    spare = path.with_name("spare")
+    path.parent.chmod(0o755)
+    path.rename(spare)
+    path.symlink_to(path.name)
+    yield
+    spare.replace(path)

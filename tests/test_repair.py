@@ -1,10 +1,9 @@
 """pytest tests/test_repair.py: a repair removes what is damaged for certain, and nothing else."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
-from published import damage
+from published import damage, unreadable
 
 from artifacts.disk import LocalDisk
 from artifacts.errors import StoreError
@@ -20,17 +19,6 @@ def publish(store, name="shoes", **files):
 
 def path_of(store, ref, file):
     return store.disk.local_path(f"{ref.folder}/{file}")
-
-
-@contextmanager
-def unreadable(path):
-    """A file that even root can't read for a while: a link to itself."""
-    spare = path.with_name("spare")
-    path.parent.chmod(0o755)
-    path.rename(spare)
-    path.symlink_to(path.name)
-    yield
-    spare.replace(path)
 
 
 def end(store):

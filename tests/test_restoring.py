@@ -4,11 +4,10 @@ rest, and what a copy says it wrote is what it wrote."""
 import hashlib
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import pytest
 from environment import WITHOUT_ROOTS_RIGHTS
-from published import damage, remove
+from published import damage, remove, unreadable
 
 from artifacts import aliases, copying
 from artifacts.bucket import BucketDisk
@@ -69,18 +68,6 @@ def lose(store, key):
         remove(store.disk.local_path(key))
     else:
         store.disk.remove(key)
-
-
-@contextmanager
-def unreadable(store, key):
-    """A file that even root can't read: a link to itself."""
-    path = store.disk.local_path(key)
-    spare = path.with_name("spare")
-    path.parent.chmod(0o755)
-    path.rename(spare)
-    path.symlink_to(path.name)
-    yield
-    spare.replace(path)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +192,7 @@ def test_what_can_not_be_read_of_the_source_keeps_nothing_else_back(store, targe
     say(store)
     event = "aliases/weights/boots/champion/00000002.json"
     key = event if file == "event" else f"{ref.folder}/{file}"
-    with unreadable(store, key):
+    with unreadable(store.disk.local_path(key)):
         with pytest.raises(SourceUnreadable, match=rf"can't read {key} in "):
             copying.copy(store, target)
         assert target.has(rest)
