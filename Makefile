@@ -3,8 +3,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# Another environment, with the oldest versions that pyproject.toml allows.
+LOWEST := .venv-lowest/ready
 
-.PHONY: help setup retrain up test test-quick test-long test-costs test-any-order coverage faults browser compiler check bench lock
+.PHONY: help setup retrain up test test-quick test-lowest test-long test-costs test-any-order coverage faults browser compiler check bench lock
 
 help:
 	@echo "make setup       create .venv with what requirements.lock says"
@@ -12,6 +14,7 @@ help:
 	@echo "make up          Prefect with its page, workers and schedules, until Ctrl-C"
 	@echo "make test        the tests (the pages' need Debian's chromium: installed when it is missing)"
 	@echo "make test-quick  those without servers, browsers, kills and trainings: a good minute"
+	@echo "make test-lowest the quick tests, with the oldest versions that pyproject.toml allows"
 	@echo "make test-long   kills, and runs side by side, that take longer"
 	@echo "make test-costs  make test, and what each file and each test costs, and by what"
 	@echo "make test-any-order   make test in another order each time; it prints the seed"
@@ -19,20 +22,22 @@ help:
 	@echo "make faults      kills, errors, full disks, two at once at each change of a store: hours, and a C compiler"
 	@echo "make check       ruff, import-linter and mypy"
 	@echo "make bench       the benchmarks, against their baselines"
-	@echo "make lock        resolve requirements.lock anew from pyproject.toml"
+	@echo "make lock        resolve requirements.lock and requirements.lowest anew from pyproject.toml"
 
 setup: $(READY)
 
-$(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+$(READY): requirements.lock
+$(LOWEST): requirements.lowest
+$(READY) $(LOWEST): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "expected Python 3.11, 3.12 or 3.13, found $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || \
 		{ echo "expected Python's venv module, found none; on Debian: apt-get install python3-venv"; exit 1; }
-	@echo "setting up .venv (about two minutes, 3 GB)"
-	@rm -rf .venv
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "setting up $(@D) (about two minutes, 3 GB)"
+	@rm -rf $(@D)
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(filter requirements.%,$^)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 retrain: $(READY)
@@ -46,8 +51,13 @@ TEST := $(BIN)/pytest --numprocesses auto --maxprocesses 8
 test: $(READY) browser
 	@$(TEST) -m "not long"
 
+QUICK := "not server and not browser and not kill and not slow and not long"
+
 test-quick: $(READY)
-	@$(TEST) -m "not server and not browser and not kill and not slow and not long"
+	@$(TEST) -m $(QUICK)
+
+test-lowest: $(LOWEST)
+	@$(<D)/bin/pytest --numprocesses auto --maxprocesses 8 -m $(QUICK)
 
 test-costs: $(READY) browser
 	@PYTHONPATH=tests $(TEST) -m "not long" -p costs
@@ -95,7 +105,10 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/scale.py
 	@$(BIN)/python benchmarks/help.py
 
+# uv resolves for each Python that the project allows, not for the one that runs it; `lowest` has the oldest versions that it allows.
+RESOLVE := .venv/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes --no-header
+
 lock: $(READY)
-	@$(BIN)/python -m venv .venv/lock && .venv/lock/bin/pip install --quiet --disable-pip-version-check pip-tools
-	@.venv/lock/bin/pip-compile --quiet --upgrade --extra dev --generate-hashes --allow-unsafe --strip-extras --no-header \
-		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	@$(BIN)/python -m venv .venv/lock && .venv/lock/bin/pip install --quiet --disable-pip-version-check uv
+	@$(RESOLVE) --output-file requirements.lock pyproject.toml
+	@$(RESOLVE) --resolution lowest-direct --no-annotate --output-file requirements.lowest pyproject.toml
