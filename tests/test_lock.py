@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Debian 12 has 3.11.2; redis asks for async-timeout below 3.11.3, and pendulum's place is taken by whenever from 3.13 on.
+# Debian 12 has 3.11.2; redis needs async-timeout below 3.11.3, and prefect needs whenever from 3.13 on.
 PYTHONS = ["3.11.0", "3.11.2", "3.11.9", "3.12.0", "3.12.9", "3.13.0", "3.13.9"]
 
 
