@@ -53,6 +53,7 @@ for each in (
     retention.pin,
     retention.unpin,
     runs.up,
+    runs.deploy,
 ):
     lookbook.add_command(each)
 
