@@ -1,9 +1,13 @@
 """pytest tests/test_strangers.py: pages and programs ask nobody but the server."""
 
+import os
+import pty
+import subprocess
 from urllib.parse import urlsplit
 
 import pytest
 from browser import Browser, fill, open_deployment, open_form, open_run, read_report, submit
+from commands import COMMAND
 from playwright.sync_api import expect
 from strangers import way_to_strangers
 from upheld import delete, post
@@ -102,3 +106,24 @@ def test_the_page_that_labels_pictures_asks_nobody_but_the_server(up, page, stra
     page.wait_for_load_state("networkidle")
     assert refused(page) == []
     assert strangers[1] == []
+
+
+@pytest.mark.slow
+def test_a_first_command_in_a_terminal_tells_strangers_nothing(tmp_path):
+    """Prefect would say that somebody has begun to use it; in no terminal it says nothing in any case."""
+    untold = ("DO_NOT_TRACK", "CI", "NO_PROXY", "no_proxy")
+    with way_to_strangers() as (proxy, asked):
+        environment = {
+            **{name: value for name, value in os.environ.items() if name not in untold},
+            **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), proxy),
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+        }
+        ours, its = pty.openpty()
+        status = subprocess.run([*COMMAND, "deploy"], env=environment, stdout=its, stderr=its, timeout=300).returncode
+        os.close(its)
+        said = os.read(ours, 10_000).decode()
+        os.close(ours)
+    assert status == 1
+    assert "expected a Prefect server, found neither PREFECT_API_URL nor a `lookbook up`" in " ".join(said.split())
+    assert asked == []
+    assert "telemetry" not in said
