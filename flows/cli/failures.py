@@ -15,6 +15,14 @@ def complain(text: str) -> None:
     click.echo(f"{click.style('lookbook:', fg='red')} {printable(text)}", err=True)
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an interrupt is behind an error: code that calls others' code may make an error of its own of it, as
+    pydantic does of one in a serializer."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def one_line(error: Exception) -> str:
     """What an error says to a person: what was expected, what was found, and what to do."""
     from pydantic import ValidationError
