@@ -24,6 +24,7 @@ RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --ed
 
 USER lookbook
 ENV PATH=/opt/venv/bin:$PATH \
+    DO_NOT_TRACK=1 \
     LOOKBOOK_HOME=/opt/lookbook \
     LOOKBOOK_STORE=/srv/store \
     LOOKBOOK_CACHE=/srv/cache \

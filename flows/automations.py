@@ -37,18 +37,25 @@ _PAYLOAD = """{
 }"""
 
 
-def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) -> None:
-    """Make them, or bring those that are there up to date.
+def create_automations(client: SyncPrefectClient, notify_url: SecretStr | None) -> list[str]:
+    """Make them, or bring those that are there up to date: their names.
 
     Without a `notify_url` the notices are removed with its address: names and errors of runs go nowhere unasked.
     """
-    _put(client, _crashed())
+    made = [_crashed()]
     with suppress(ObjectNotFound):  # a prefect.yaml of somebody's own may not have it
-        _put(client, _wished(client.read_deployment_by_name(RETRAINING).id))
+        made.append(_wished(client.read_deployment_by_name(RETRAINING).id))
     if notify_url is not None:
         block: Any = Webhook(method="POST", url=notify_url)
-        _put(client, _notify(block.save(_BLOCK, overwrite=True)))
-        return
+        made.append(_notify(block.save(_BLOCK, overwrite=True)))
+    else:
+        _remove_notices(client)
+    for each in made:
+        _put(client, each)
+    return [each.name for each in made]
+
+
+def _remove_notices(client: SyncPrefectClient) -> None:
     for automation in client.read_automations_by_name(_NOTIFY):
         client.delete_automation(automation.id)
     with suppress(ObjectNotFound):

@@ -9,6 +9,9 @@ Prefect sees it:
 - with an `Origin` (browsers send it with everything that may change something) that is not the server's own page;
 - for a part of another site's page (`Sec-Fetch-Site`): an image, a script, a frame;
 - where there is no password: with a `Host` that is not the server's own, or from a process of another user.
+
+And its answers tell browsers to ask nobody but the server: Prefect's page has a client of an analytics host in it,
+which starts whatever the settings of Prefect 3.8.8 say, and reports may name pictures on strangers' servers.
 """
 
 import os
@@ -66,23 +69,60 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{in_url(name)}{'' if port in (None, own) else f':{port}'}"
 
 
+def policy_of(origins: Iterable[str]) -> str:
+    """The Content-Security-Policy of Prefect's pages at `origins`, by which they ask nobody else for anything.
+
+    A page that was opened by one of the server's names asks its API by another one. What else is allowed is how
+    Prefect's page is made (3.8.8): styles and pictures within it, and the graph of a run, which is drawn by functions
+    that are compiled in the page and by workers of `data:` and `blob:`. A policy can't name an IPv6 address: the page
+    of a server that listens at no other one asks that by 'self'.
+    """
+    apis = sorted(each for each in origins if "[" not in each)
+    sockets = [f"ws{each.removeprefix('http')}" for each in apis if each.startswith("http")]
+    return "; ".join(
+        (
+            "default-src 'self'",
+            " ".join(["connect-src 'self'", *apis, *sockets]),
+            "script-src 'self' 'unsafe-eval'",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "worker-src 'self' data: blob:",
+            "object-src 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
 class Guard:
     """An ASGI application around Prefect's, or around the page that labels pictures.
 
     origins: of the pages that may use it.
     password: whether the application asks for one.
+    policy: Content-Security-Policy of all that it answers; None where the application sets its own.
     """
 
-    def __init__(self, app: App, origins: Iterable[str], password: bool, advice: Advice = PREFECT) -> None:
+    def __init__(
+        self, app: App, origins: Iterable[str], password: bool, advice: Advice = PREFECT, policy: str | None = None
+    ) -> None:
         self._app, self._password, self._advice = app, password, advice
+        self._headers = [(b"content-security-policy", policy.encode())] if policy else []
         self._origins = frozenset(origins)
         self._names = {urlsplit(origin).hostname for origin in self._origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and (why := self._refusal(scope)):
             await _refuse(scope, send, why)
-        else:
-            await self._app(scope, receive, send)
+            return
+
+        async def with_policy(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *self._headers]
+            await send(message)
+
+        await self._app(scope, receive, with_policy if self._headers else send)
 
     def _refusal(self, scope: Scope) -> str | None:
         """Why a request is refused; None where it is not."""

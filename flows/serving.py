@@ -177,7 +177,7 @@ def _guarded(sockets: list[socket.socket], beside_a_run: bool) -> Iterator["Guar
             temporary_settings,
         )
 
-        from flows.guard import Guard, origin_of, own_origins
+        from flows.guard import Guard, origin_of, own_origins, policy_of
 
     port = sockets[0].getsockname()[1]
     if beside_a_run:
@@ -190,7 +190,8 @@ def _guarded(sockets: list[socket.socket], beside_a_run: bool) -> Iterator["Guar
     with temporary_settings({PREFECT_SERVER_CORS_ALLOWED_ORIGINS: ",".join(sorted(origins))}):
         app = create_app(ephemeral=beside_a_run, final=True)
         with garbage_collected_apart():
-            yield Guard(app, origins, password=bool(PREFECT_SERVER_API_AUTH_STRING.value()))
+            password = bool(PREFECT_SERVER_API_AUTH_STRING.value())
+            yield Guard(app, origins, password, policy=policy_of(origins))
 
 
 if __name__ == "__main__":

@@ -52,6 +52,21 @@ def standing_api() -> str | None:
     return None
 
 
+def known_api() -> str:
+    """The API of the server that is configured, or else of a `lookbook up` of this user. Raises ServerError."""
+    from prefect.settings import PREFECT_API_URL
+
+    api = PREFECT_API_URL.value() or standing_api()
+    if api is None:
+        raise ServerError(
+            "expected a Prefect server, found neither PREFECT_API_URL nor a `lookbook up`; start one (prefect server "
+            "start) and set PREFECT_API_URL to its API, like http://127.0.0.1:4200/api"
+        )
+    if not healthy(api):
+        raise ServerError(f"expected a Prefect server at PREFECT_API_URL {api}, found none; start it")
+    return api
+
+
 @contextmanager
 def standing_server(crew: Crew, say: Callable[[str], None]) -> Iterator[tuple[str, bool]]:
     """The API of the server, and whether it is a new one, which ends with this context. Raises ServerError."""

@@ -79,7 +79,7 @@ def running(say: Say) -> Iterator[tuple[Running, Crew]]:
         seen_by_runs["LOOKBOOK_REVIEW_URL"] = review = address(settings, sockets)
         stack.enter_context(crew.member("review", command(sockets), {**seen_by_runs, **_password()}, sockets))
         crew_of_pools = stack.enter_context(workers(crew, seen_by_runs, started, say))
-        deploy(settings, api, say)
+        deploy(settings, api, say, with_workers=True)
         wait_for_workers(crew_of_pools, before)
         address_file().write_text(api)
         yield Running(api, review, logs, ours=True), crew

@@ -29,10 +29,13 @@ class Browser:
     page is open, or else no other test could run a loop there meanwhile.
 
     resolve: how names are resolved: MAP NAME ADDRESS.
+    proxy: URL of what is asked for all that is not on this machine. Pages then may ask for anything.
     """
 
-    def __init__(self, resolve: str = "") -> None:
+    def __init__(self, resolve: str = "", proxy: str = "") -> None:
         flags = [*FLAGS, f"--host-resolver-rules={resolve}"] if resolve else FLAGS
+        flags = [*flags, f"--proxy-server={proxy}"] if proxy else flags
+        self._anywhere = bool(proxy)
         self._playwright = sync_playwright().start()
         self._chromium = self._playwright.chromium.launch(
             executable_path=shutil.which("chromium-headless-shell"), args=flags
@@ -57,7 +60,8 @@ class Browser:
         reachable = (url, *others, "data:", "blob:")
         screen = self._playwright.devices[device] if device else {"viewport": {"width": 1280, "height": 1000}}
         with self._running(), self._chromium.new_context(**screen, reduced_motion="reduce") as context:
-            context.route(lambda to: not to.startswith(reachable), lambda route: route.abort())
+            if not self._anywhere:
+                context.route(lambda to: not to.startswith(reachable), lambda route: route.abort())
             page = context.new_page()
             page.set_default_timeout(PATIENT)
             page.goto(url)

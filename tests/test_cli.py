@@ -1,7 +1,9 @@
 """pytest tests/test_cli.py: the command line, as a person uses it."""
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 
 import click
@@ -9,6 +11,7 @@ import pytest
 from commands import answer, complaint
 from PIL import Image
 from published import damage
+from pydantic import BaseModel, field_serializer
 
 from artifacts import aliases, weights
 from artifacts.store import Store
@@ -52,6 +55,27 @@ def test_help_has_an_example_that_is_real(verb, lookbook):
     for name, *arguments in examples:
         command = group.commands[name]
         command.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("verbose", [[], ["--verbose"]])
+def test_an_interrupt_is_one_whatever_becomes_of_it(lookbook, monkeypatch, verbose):
+    """Prefect's client writes JSON by pydantic, which makes an error of its own of Ctrl-C in a serializer."""
+
+    class Asked(BaseModel):
+        name: str
+
+        @field_serializer("name")
+        def as_written(self, name):
+            os.kill(os.getpid(), signal.SIGINT)
+            return name
+
+    @click.command()
+    @click.option("--verbose", is_flag=True)
+    def ask(verbose):
+        Asked(name="pool").model_dump(mode="json")
+
+    monkeypatch.setitem(group.commands, "show", ask)
+    assert "interrupted; nothing half-done was published" in complaint(lookbook("show", *verbose), 130)
 
 
 @pytest.mark.kill

@@ -25,7 +25,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flows import ports
-from flows.guard import Guard, origin_of, own_origins
+from flows.guard import Guard, origin_of, own_origins, policy_of
 
 ELSEWHERE = "evil.example"
 JSON = {"content-type": "application/json"}
@@ -336,6 +336,31 @@ def test_an_address_is_known_as_a_browser_tells_it(configured, sent):
     assert asyncio.run(ask(sent)) == 200
     for other in (f"{sent}:8443", f"ftp{sent.removeprefix('http')}", "https://evil.example", "null", "https://[", ""):
         assert asyncio.run(ask(other)) == 403
+
+
+def test_pages_are_told_to_ask_nobody_but_the_server_by_its_names():
+    """Policies can't name an IPv6 address: Chromium would pass over it, and say so on every page."""
+    policy = policy_of(own_origins("127.0.0.1", 4200) | {"https://prefect.example"})
+    [connect] = [each for each in policy.split("; ") if each.startswith("connect-src")]
+    assert connect.split()[1:] == [
+        "'self'",
+        "http://127.0.0.1:4200",
+        "http://localhost:4200",
+        "https://prefect.example",
+        "ws://127.0.0.1:4200",
+        "ws://localhost:4200",
+        "wss://prefect.example",
+    ]
+
+
+@pytest.mark.parametrize("policy", ["default-src 'self'", None])
+def test_a_guard_sets_the_policy_of_an_application_that_has_none(policy):
+    async def ask():
+        guard = Guard(content, own_origins("127.0.0.1", 4200), password=True, policy=policy)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard, client=("127.0.0.1", 9))) as client:
+            return (await client.get("http://127.0.0.1:4200/")).headers.get("content-security-policy")
+
+    assert asyncio.run(ask()) == policy
 
 
 def test_a_server_at_the_port_of_its_scheme_knows_its_own_page():

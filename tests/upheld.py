@@ -45,18 +45,18 @@ def asked(url: str, what: str, **body: Any) -> list[dict[str, Any]]:
 
 def post(url: str, asking: Any) -> httpx.Response:
     """The answer to a POST of JSON."""
-    return _answered("POST", url, json=asking)
+    return answered("POST", url, json=asking)
 
 
 def patch(url: str, change: Any) -> None:
-    _answered("PATCH", url, json=change)
+    answered("PATCH", url, json=change)
 
 
 def delete(url: str) -> None:
-    _answered("DELETE", url)
+    answered("DELETE", url)
 
 
-def _answered(method: str, url: str, **given: Any) -> httpx.Response:
+def answered(method: str, url: str, **given: Any) -> httpx.Response:
     """The answer; asked again while SQLite is busy, as Prefect's clients do."""
 
     def answer() -> httpx.Response | None:

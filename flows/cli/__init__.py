@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from flows.cli import backbone, model, retention, review, runs, store
-from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line
+from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line, was_interrupted
 
 
 class Lookbook(click.Group):
@@ -53,6 +53,7 @@ for each in (
     retention.pin,
     retention.unpin,
     runs.up,
+    runs.deploy,
 ):
     lookbook.add_command(each)
 
@@ -95,17 +96,23 @@ def main() -> NoReturn:
         error.show()
         sys.exit(WRONG_USAGE)
     except (KeyboardInterrupt, click.Abort):
-        complain("interrupted; nothing half-done was published, run the command again to go on")
-        sys.exit(INTERRUPTED)
+        _end_interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except Exception as error:
+        if was_interrupted(error):
+            _end_interrupted()
         if verbose:
             raise
         complain(one_line(error))
         sys.exit(FAILED)
     sys.exit(0)
+
+
+def _end_interrupted() -> NoReturn:
+    complain("interrupted; nothing half-done was published, run the command again to go on")
+    sys.exit(INTERRUPTED)
 
 
 def _interrupt() -> NoReturn:

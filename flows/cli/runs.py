@@ -1,4 +1,4 @@
-"""Verbs that Prefect runs: retrain, score, up."""
+"""Verbs that Prefect runs, or that run Prefect: retrain, score, up, deploy."""
 
 import os
 import signal
@@ -115,6 +115,38 @@ def up() -> Result:
             for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(each, signal.SIG_IGN)
             say("stopping: workers, then the server")
+
+
+@verb(show="deployed")
+def deploy() -> Result:
+    """Make what a Prefect server needs: the work pools cpu and gpu, the deployments of prefect.yaml, the automations.
+
+    For a server that you start yourself (prefect server start), at PREFECT_API_URL; `lookbook up` does it by itself.
+    Without the automations a run whose machine died would stay Running for ever. Run it again after an update, or when
+    prefect.yaml has changed: the limits of pools stay, and schedules and automations stay switched as they are.
+
+    LOOKBOOK_NOTIFY_URL is where a scheduled run that failed sends word; without it none does. docs/operations.md goes
+    through the rest: the server's settings, and its workers.
+
+    \b
+    Example:
+      lookbook deploy
+      PREFECT_API_URL=https://prefect.example/api lookbook deploy
+    """
+    from dataclasses import asdict
+
+    from artifacts.settings import Settings
+    from flows import deployments
+    from flows.serving import reach_loopback_directly
+    from flows.standing import check_home, known_api
+
+    check_home()
+    reach_loopback_directly()
+    api = known_api()
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api}):
+        return {"api": api, **asdict(deployments.deploy(Settings(), api, say, with_workers=False))}
 
 
 def _refuse_what_goes_with_images() -> None:

@@ -89,5 +89,7 @@ def _print(show: str, result: Result, as_json: bool) -> None:
 
 
 def _keep_prefect_quiet(verbose: bool) -> None:
-    """Prefect's own lines stay off the console unless they are asked for; its UI has them in any case."""
+    """Prefect's own lines stay off the console unless they are asked for; its UI has them in any case. And nothing is
+    told to its makers, by this process and all that it starts, unless somebody wants that (DO_NOT_TRACK=0)."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO" if verbose else "CRITICAL")

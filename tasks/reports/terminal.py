@@ -288,6 +288,15 @@ def operation(result: dict[str, Any]) -> None:
     print_out(Panel(Group(_facts(facts), "", following, ending), title="lookbook is up", expand=False))
 
 
+def deployed(result: dict[str, Any]) -> None:
+    facts = {
+        "page": text_of(result["api"].removesuffix("/api"), "bold"),
+        **{name: text_of("\n".join(result[name])) for name in ("pools", "deployments", "automations")},
+    }
+    workers = "\n".join(f"prefect worker start --type process --pool {pool}" for pool in result["pools"])
+    print_out(Panel(Group(_facts(facts), "", f"workers, where they run:\n{workers}"), title="deployed", expand=False))
+
+
 def text_of(value: object, style: str = "") -> Text:
     """Text from a store or a folder: no markup, and nothing that a terminal would obey."""
     return Text(printable(value), style)
