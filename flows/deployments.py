@@ -17,10 +17,12 @@ _DEPLOY_SECONDS = 300.0  # it takes some
 
 def deploy(settings: Settings, api: str, say: Say) -> None:
     """What prefect.yaml says, and the automations. A schedule that was there before stays as somebody has switched it;
-    that of `score/nightly` is awake when there is a folder for it."""
+    that of `score/nightly` is awake when there is a folder for it. What an earlier Lookbook deployed under another name
+    goes."""
     from prefect.client.orchestration import get_client
 
     from flows.automations import create_automations
+    from flows.renamed import replace_renamed
 
     with get_client(sync_client=True) as client:
         known = client.read_deployments()
@@ -43,6 +45,7 @@ def deploy(settings: Settings, api: str, say: Say) -> None:
                 )
                 if schedule.active != awake:
                     client.update_deployment_schedule(each.id, schedule.id, active=awake)
+        replace_renamed(client, known, say)  # whose schedules that were on switch those of today on
 
 
 def _deploy_all(home: Path, environment: Mapping[str, str]) -> None:
