@@ -148,7 +148,7 @@ def _told(
     told = decisions.markdown(store, result.weights, decision)
     _report("decision", called, told, f"Decision on the champion of {called}")
     _report(
-        "retrain", called, retraining.markdown(store, result, because), f"Retraining of {called}"
+        "retrain", called, retraining.markdown(store, result, because, Settings().review_url), f"Retraining of {called}"
     )
     return result.to_dict()
 
