@@ -159,7 +159,7 @@ def main() -> None:
             show("retrain: all but imports and the stages", overheads)
             make_small(top / "ten/png", copies=1)
             fresh = {"folder": "ten:png", "fresh": True}
-            beside(api, ["score", str(top / "ten/png"), "--fresh"], "score/folder", fresh, environment)
+            beside(api, ["score", str(top / "ten/png"), "--fresh"], "score/by-hand", fresh, environment)
             make_small(top / "made/png", copies=7)
             score = [str(BIN / "lookbook"), "score", str(top / "made/png"), "--fresh", "--json"]
             shards = []

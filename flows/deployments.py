@@ -41,15 +41,17 @@ def deploy(settings: Settings, api: str, say: Say, *, with_workers: bool) -> Dep
 
     The limits of pools stay, and schedules and automations stay as somebody has switched them. The schedule of
     `score/nightly` is awake when these settings have a folder for it: where the workers have the same settings
-    (`with_workers`) each time, elsewhere when it is new. Raises ServerError.
+    (`with_workers`) each time, elsewhere when it is new. What an earlier Lookbook deployed under another name goes.
+    Raises ServerError.
     """
     from prefect.client.orchestration import get_client
 
     from flows.automations import create_automations
+    from flows.renamed import replace_renamed
 
     make_pools()
     with get_client(sync_client=True) as client:
-        before = {(each.id, schedule.slug): schedule.active for each in _known(client) for schedule in each.schedules}
+        before = _known(client)
     # Without LOOKBOOK_HOME: `prefect deploy` would write this machine's folder into the pull steps of all workers.
     environment = {name: value for name, value in os.environ.items() if name != "LOOKBOOK_HOME"}
     home = settings.home.absolute()
@@ -58,17 +60,18 @@ def deploy(settings: Settings, api: str, say: Say, *, with_workers: bool) -> Dep
     _deploy_all(home, with_our_code({**environment, "PREFECT_API_URL": api}, home))
     with get_client(sync_client=True) as client:
         automations = create_automations(client, settings.notify_url)
-        known = _known(client)
         nightly = _nightly(client)
-        for each in known:
+        switched = {(each.id, schedule.slug): schedule.active for each in before for schedule in each.schedules}
+        for each in _known(client):
             for schedule in each.schedules:
-                was = before.get((each.id, schedule.slug))
+                was = switched.get((each.id, schedule.slug))
                 awake = schedule.active if was is None else was
                 if each.id == nightly and (with_workers or was is None):
                     awake = NIGHTLY_ROOT in settings.image_roots
                 if schedule.active != awake:
                     client.update_deployment_schedule(each.id, schedule.id, active=awake)
-        return Deployed(list(pools()), _names(client, known), automations)
+        replace_renamed(client, before, say)  # whose schedules that were on switch those of today on
+        return Deployed(list(pools()), _names(client, _known(client)), automations)
 
 
 def _known(client: "SyncPrefectClient") -> "list[DeploymentResponse]":

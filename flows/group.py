@@ -21,25 +21,16 @@ from tasks.scoring.groups import shared, take_part
 from tasks.scoring.job import Job
 from tasks.shared.deadline import Deadline
 
-DEPLOYMENT = "group/cpu"
+DEPLOYMENT = "group/for-a-scoring"
 
 
 class GroupsFailed(LookbookError):
     """Groups that can't be started."""
 
 
-def _run_name() -> str:
-    return _called(flow_run.parameters["group"], flow_run.parameters["groups"])
-
-
-def _called(group: int, groups: int) -> str:
-    return f"score-group-{group}-of-{groups}"
-
-
 @flow(
     name="group",
     description="Take part in a scoring that another run has begun with several **groups**, which starts this.",
-    flow_run_name=_run_name,
     persist_result=False,  # rows go into the store; nothing is pickled
 )
 @asks_for(GroupRequest)
@@ -83,7 +74,7 @@ def groups_of(store: Store, settings: Settings, job: Job, plan: str, deadline: D
 
 def _start(shared: str, groups: int, deadline: Deadline) -> Iterator[Any]:
     for group in range(2, groups + 1):
-        name = _called(group, groups)
+        name = f"{flow_run.name}-group-{group}-of-{groups}"
         parameters = {"scoring": shared, "group": group, "groups": groups}
         parameters["deadline_hours"] = round(deadline.hours_left(), 3)
         try:

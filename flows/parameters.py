@@ -2,10 +2,14 @@
 
 Prefect reads `inspect.signature` and the `Args` of `inspect.getdoc`, and nothing of a pydantic Field's description
 (Prefect 3.8.8): both are made here.
+
+What may be left empty is an empty field. Of pydantic's own schema, a choice between a number and null whose default is
+null, Prefect's form makes two tabs and the words "Property is type None"; of a type alone it makes a field, and its
+check lets null pass where the schema has no default.
 """
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from inspect import Parameter, Signature, getdoc
 from typing import Annotated, Any, TypeVar
@@ -18,19 +22,24 @@ from tasks.requests import FOLDERS
 from tasks.vision.recipes import TrainingSettings, settings_for
 from tasks.vision.setting import REQUIRED, Setting, declared, make
 
-FIRST = ("folder", "images", "name", "architecture", "epochs", "train_on", "if_unchanged")
+FIRST = ("folder", "images", "name", "architecture", "epochs", "labels", "new_classes", "train_on", "if_unchanged")
 """What people change most, at the top of a form."""
 
 Request = TypeVar("Request")
 
 
-def asks_for(request: type[Request]) -> Callable[[Callable[[Request], Any]], Callable[..., Any]]:
+def asks_for(
+    request: type[Request], only: Collection[str] = ()
+) -> Callable[[Callable[[Request], Any]], Callable[..., Any]]:
     """Turn the function of a flow, which takes a request, into one that takes its settings as flat parameters.
+
+    only: the settings that are asked for, where the others keep their defaults; by default all of them.
 
     The function raises SettingsError for values that are not as declared: whoever starts a run can switch Prefect's own
     checks off.
     """
     settings = sorted(declared(request), key=lambda each: FIRST.index(each.name) if each.name in FIRST else len(FIRST))
+    settings = [each for each in settings if not only or each.name in only]
 
     def decorate(function: Callable[[Request], Any]) -> Callable[..., Any]:
         @wraps(function)
@@ -54,7 +63,32 @@ def _parameter(setting: Setting) -> Parameter:
 
 def _annotation(setting: Setting) -> Any:
     limited = Annotated[setting.kind, Field(**setting.limits._asdict())] if setting.limits else setting.kind
-    return limited | None if setting.optional else limited
+    kind = limited | None if setting.optional else limited
+    return Annotated[kind, _Field(setting)] if setting.optional or setting.choices else kind
+
+
+class _Field:
+    """The JSON schema of what may be left empty, and of a choice."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+
+    def __get_pydantic_json_schema__(self, core: Any, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        if not self._setting.choices:  # the number or the text, without the null
+            return _WithoutDefault(schema_of(core)["anyOf"][0])
+        choice = {"type": "string", "enum": [*self._setting.choices]}  # of a single one pydantic makes no choice
+        if not self._setting.optional:
+            return choice
+        # Prefect's check takes `enum` by the word, null or not; its form opens the first of two tabs.
+        return _WithoutDefault(anyOf=[{**choice, "title": "choose"}, {"type": "null", "title": "recommended"}])
+
+
+class _WithoutDefault(dict[str, Any]):
+    """A JSON schema that stays without a default, which pydantic adds in the end."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key != "default":
+            super().__setitem__(key, value)
 
 
 def _explained(setting: Setting) -> str:
@@ -65,7 +99,7 @@ def _explained(setting: Setting) -> str:
     if setting.limits:
         parts.append(f"{str(setting.limits).capitalize()}.")
     if setting.recipes:
-        parts.append(f"None stands for {setting.recipes}.")
+        parts.append(f"Empty stands for {setting.recipes}.")
     return f"{setting.name}: {' '.join(parts)}"
 
 

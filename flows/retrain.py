@@ -42,9 +42,19 @@ from tasks.shared.listing import default_name
 from tasks.vision.errors import SettingsError
 from tasks.vision.recipes import IMAGE_SIZE, TRANSFER_IMAGE_SIZE, TrainingSettings, recommended
 
+_FEW = ("images", "name", "architecture", "epochs", "labels", "new_classes", "train_on", "if_unchanged")
+"""The settings that people change most: those of the short form."""
+_DESCRIPTION = """
+Prepare the data, **train** a network on them, **evaluate** it on the test split, and **promote** it to champion when it
+is better there than the champion, beyond chance.
+
+The defaults retrain on Fashion-MNIST in under a minute. For pictures of your own give `images`: a folder that holds a
+folder a class. The result is a report on this run's *Artifacts* page, and another one on the decision.
+"""
+
 
 def _run_name() -> str:
-    given = flow_run.parameters
+    given = {"because": None, "dataset": Data.dataset, **flow_run.parameters}  # a short form does not ask for these
     subject = subject_of(split_table(given["images"])[0]) if given["images"] else given["dataset"]
     because = f"-{re.sub(r'[^a-z0-9]+', '-', given['because'].lower())[:60].strip('-')}" if given["because"] else ""
     return run_name("retrain", f"{given['name'] or subject}{because}")
@@ -52,13 +62,7 @@ def _run_name() -> str:
 
 @flow(
     name="retrain",
-    description="""
-Prepare the data, **train** a network on them, **evaluate** it on the test split, and **promote** it to champion when it
-is better there than the champion, beyond chance.
-
-The defaults retrain on Fashion-MNIST in under a minute. For pictures of your own give `images`: a folder that holds a
-folder a class. The result is a report on this run's *Artifacts* page, and another one on the decision.
-""",
+    description=_DESCRIPTION,
     flow_run_name=_run_name,
     on_failure=[tell_of_failure],
     persist_result=False,  # refs go into the store; nothing is pickled
@@ -70,6 +74,23 @@ def retrain(request: RetrainRequest) -> Any:
     Returns refs (dataset, weights, metrics, champion), accuracy, loss, promoted, reason, the decision's numbers, and
     seconds a stage.
     """
+    return _retrain(request)
+
+
+@flow(
+    name="retrain",
+    description=f"{_DESCRIPTION}\nThese settings are changed most; the form of `retrain/weekly` has all of them.",
+    flow_run_name=_run_name,
+    on_failure=[tell_of_failure],
+    persist_result=False,
+)
+@asks_for(RetrainRequest, only=_FEW)
+def retrain_by_hand(request: RetrainRequest) -> Any:
+    """As `retrain`, with a short form."""
+    return _retrain(request)
+
+
+def _retrain(request: RetrainRequest) -> Any:
     deadline = Deadline.after(request.deadline_hours)
     configured = Settings()
     store = Store(configured.store)
@@ -126,7 +147,9 @@ def _told(
     result = Retrained(**produced, accuracy=numbers.accuracy, loss=numbers.loss, seconds=seconds, decision=decision)
     told = decisions.markdown(store, result.weights, decision)
     _report("decision", called, told, f"Decision on the champion of {called}")
-    _report("retrain", called, retraining.markdown(store, result, because), f"Retraining of {called}")
+    _report(
+        "retrain", called, retraining.markdown(store, result, because, Settings().review_url), f"Retraining of {called}"
+    )
     return result.to_dict()
 
 

@@ -1,5 +1,5 @@
-"""The page on which people label pictures, as an application: what it answers. Whom, stands in `flows/review_door.py`;
-what it may do, in `tasks/reviewing`."""
+"""The page on which people label pictures, and the reports of what is published, as an application: what it answers.
+Whom, stands in `flows/review_door.py`; what it may do, in `tasks/reviewing`."""
 
 import hmac
 import secrets
@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from artifacts.documents import digest
 from artifacts.errors import Corrupt, LookbookError, NotFound, StoreError
 from artifacts.provenance import user_at_host
+from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.reviewing.pictures import NoPicture
@@ -29,6 +30,13 @@ from tasks.vision.errors import DecoderError
 
 _PAGES = Path(__file__).with_name("pages")
 _TYPES = {"review.html": "text/html", "review.js": "text/javascript", "review.css": "text/css"}
+# A report is one file with its style and its pictures inside. It shows names of strangers: no script runs in it, it
+# asks nobody for anything, and it is of no origin, so that it can't ask this server either.
+_REPORT = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'; sandbox",
+    "Cache-Control": "private, max-age=600",
+}
 _MOST_ITEMS, _MOST_SAID = 1000, 500
 _SHOWN_CLASSES = 3  # of a picture, the most probable ones
 _STATUS: tuple[tuple[type[LookbookError], int], ...] = (
@@ -161,6 +169,11 @@ def make_app(
     def picture(name: str, version: str, part: int, row: int, size: Literal["whole", "small"] = "whole") -> Response:
         content = reviews.of(name).picture(version, Place(part, row), size)
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
+
+    @app.get("/reports/{kind}/{name}/{version}")
+    def report(kind: Literal["metrics", "predictions"], name: str, version: str) -> Response:
+        artifact = reviews.store.open(Ref.parse(f"{kind}/{name}@{version}"))
+        return Response(artifact.read("report.html"), media_type="text/html", headers=_REPORT)
 
     @app.post("/api/tables/{name}/labels", dependencies=[Depends(may_change)])
     def say(name: str, saying: Saying, request: Request) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Whom the page on which people label pictures answers: its own pages and names and this user's processes, or whoever
-knows the password."""
+"""Whom the page on which people label pictures, and the reports beside it, answer: its own pages and names and this
+user's processes, or whoever knows the password."""
 
 import base64
 import hmac
@@ -19,10 +19,11 @@ from flows.guard import Advice, App, Guard, Receive, Scope, Send, origin_of, own
 _MOST_BYTES = 1 << 20  # of what a page sends
 _GUESSES, _GUESS_SECONDS = 10, 6.0  # wrong passwords that are looked at one after the other, and then one in so long
 _COOKIE = "lookbook-review"
-_HEADERS = {
+_HEADERS = {  # of an answer that has no other ones of its own
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -86,7 +87,7 @@ class _Doorkeeper:
             if message["type"] == "http.response.start":
                 given = {name for name, _ in message["headers"]}
                 ours = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                ours += [] if b"cache-control" in given else [(b"cache-control", b"no-store")]
+                ours = [each for each in ours if each[0] not in given]
                 if lets_in:
                     cookie = f"{_COOKIE}={self._known}; Path=/; HttpOnly; SameSite=Strict"
                     ours.append((b"set-cookie", cookie.encode()))

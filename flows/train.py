@@ -1,4 +1,4 @@
-"""The step that wants a GPU: a flow of its own, in this process or as a run of the deployment `train/gpu`."""
+"""The step that wants a GPU: a flow of its own, in this process or as a run of `train/for-a-retraining`."""
 
 import time
 from contextlib import suppress
@@ -27,7 +27,7 @@ from tasks.shared.deadline import Deadline
 from tasks.train import train as train_network
 from tasks.vision.recipes import TrainingSettings
 
-DEPLOYMENT = "train/gpu"
+DEPLOYMENT = "train/for-a-retraining"
 _POLL_SECONDS = 2.0
 
 
@@ -90,8 +90,8 @@ def check_device(device: str) -> None:
 
 
 def train_on_gpu_pool(store: Store, parameters: dict[str, Any], deadline: Deadline) -> str:
-    """The weights' ref from a run of `train/gpu`; in place when that deployment is in this run's own pool, where a
-    waiting parent would hold the slot that its child needs.
+    """The weights' ref from a run of `train/for-a-retraining`; in place when that deployment is in this run's own
+    pool, where a waiting parent would hold the slot that its child needs.
 
     A run of an earlier attempt of this parent is taken over when it still works or is done. Raises TrainingFailed,
     TrainingCancelled and DeadlineExceeded; whatever ends this function early cancels the child.

@@ -128,8 +128,8 @@ class RetrainRequest:
     computing: Computing
     train_on: Annotated[
         Literal["here", "gpu pool"],
-        "here trains in this run's own process; gpu pool trains in a run of train/gpu, for which this run waits. Both "
-        "workers need the same store.",
+        "here trains in this run's own process; gpu pool trains in a run of train/for-a-retraining, for "
+        "which this run waits. Both workers need the same store.",
     ] = "here"
     because: Annotated[
         str | None, "Why this run was started, for its name and its report; an automation fills it in."
@@ -185,8 +185,8 @@ class ScoreRequest:
     groups: Annotated[
         int,
         Limits(ge=1, le=100),
-        "How many runs share the folder: this one, and runs of group/cpu on other workers, which must have the "
-        "same store, roots and software.",
+        "How many runs share the folder: this one, and runs of group/for-a-scoring on other workers, which "
+        "must have the same store, roots and software.",
     ] = 1
     deadline_hours: DeadlineHours = 12
 

@@ -52,13 +52,16 @@ class Browser:
             self._playwright.stop()
 
     @contextmanager
-    def open_page(self, url: str, *others: str, device: str = "") -> Iterator[Page]:
+    def open_page(
+        self, url: str, *others: str, device: str = "", phone: tuple[int, int] | None = None
+    ) -> Iterator[Page]:
         """A new page at `url`, which can reach nothing but that and `others`: it must work without the internet.
 
-        device: what is pretended, such as `Pixel 7`; by default a large screen.
+        device: what is pretended, such as `Pixel 7`; phone: width and height of a screen that is touched; by default a
+        large screen.
         """
         reachable = (url, *others, "data:", "blob:")
-        screen = self._playwright.devices[device] if device else {"viewport": {"width": 1280, "height": 1000}}
+        screen = self._playwright.devices[device] if device else _screen(phone)
         with self._running(), self._chromium.new_context(**screen, reduced_motion="reduce") as context:
             if not self._anywhere:
                 context.route(lambda to: not to.startswith(reachable), lambda route: route.abort())
@@ -76,6 +79,12 @@ class Browser:
             asyncio._set_running_loop(None)
 
 
+def _screen(phone: tuple[int, int] | None) -> dict[str, Any]:
+    width, height = phone or (1280, 1000)
+    touched = {"has_touch": True, "is_mobile": True} if phone else {}
+    return {"viewport": {"width": width, "height": height}, **touched}
+
+
 @contextmanager
 def open_page(url: str, *others: str) -> Iterator[Page]:
     """A page in a browser of its own."""
@@ -84,11 +93,13 @@ def open_page(url: str, *others: str) -> Iterator[Page]:
 
 
 def open_deployment(page: Page, name: str) -> None:
-    """From any page: Deployments, search, the deployment called `name`."""
+    """From any page: Deployments, search, the deployment called `name`: its flow's, a slash, its own."""
+    flow, _, called = name.partition("/")
     page.get_by_role("link", name="Deployments", exact=True).first.click()
-    page.get_by_role("textbox", name="Search deployments").fill(name)
+    page.get_by_role("textbox", name="Search deployments").fill(called)
     page.wait_for_url("**flowOrDeploymentName=**")  # the search waits for a pause in typing, and undoes earlier clicks
-    link = page.locator("a[href*='/deployments/deployment/']").filter(has_text=re.compile(f"^{re.escape(name)}$"))
+    rows = page.get_by_role("row").filter(has=page.get_by_role("link", name=flow, exact=True))
+    link = rows.locator("a[href*='/deployments/deployment/']").filter(has_text=re.compile(f"^{re.escape(called)}$"))
     expect(link).to_have_count(1)
     link.click()
     expect(page.get_by_role("button", name="Run", exact=True)).to_be_visible()
@@ -111,8 +122,6 @@ def fill(page: Page, name: str, value: object) -> None:
     """Set one parameter: a number, a text, an optional one, a switch or a choice."""
     block = field(page, name)
     expect(block).to_be_visible()  # the fields are drawn after the form
-    if (tabs := block.get_by_role("tab")).count():
-        tabs.filter(has_not_text=re.compile("^None$")).first.click()
     if isinstance(value, bool):
         block.get_by_role("switch").set_checked(value)
     elif (choice := block.get_by_role("button", name=re.compile("^Select "))).count():

@@ -3,7 +3,7 @@ the page's server."""
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -40,18 +40,22 @@ def draw_folder(folder: Path, items: int, seed: int = 0) -> None:
         draw(folder / f"{item:06d}.png", seed * 1_000_000 + item)
 
 
-def publish_weights(store: Store, name: str = "shapes", learned: Sequence[str] = ()) -> Ref:
+def publish_weights(
+    store: Store, name: str = "shapes", learned: Sequence[str] = (), classes: Sequence[str] = CLASSES
+) -> Ref:
     """Weights that have learned from files of these contents (SHA-256, hex); from images that are no files without."""
-    side = dataset.Split(np.zeros((3, 8, 8, 3), np.uint8), np.arange(3, dtype=np.int32), ["a", "b", "c"])
+    side = dataset.Split(
+        np.zeros((len(classes), 8, 8, 3), np.uint8), np.arange(len(classes), dtype=np.int32), list(classes)
+    )
     files = dataset.Split(
         np.zeros((len(learned), 8, 8, 3), np.uint8), np.zeros(len(learned), np.int32), list(learned), list(learned)
     )
     learned_from = dataset.save(
-        store, name, train=files if learned else side, test=side, classes=CLASSES, image_spec=SPEC.to_dict(),
+        store, name, train=files if learned else side, test=side, classes=classes, image_spec=SPEC.to_dict(),
         settings={}, inputs={}, made={},
     )  # fmt: skip
     return weights.save(
-        store, name, tensors={"output/bias": np.zeros(3, np.float32)}, history=[], classes=CLASSES,
+        store, name, tensors={"output/bias": np.zeros(len(classes), np.float32)}, history=[], classes=classes,
         image_spec=SPEC.to_dict(), settings={"architecture": "dense"}, dataset=learned_from, made={},
     )  # fmt: skip
 
@@ -68,9 +72,11 @@ def publish_table(
     parts: int = 1,
     classes: Sequence[str] = CLASSES,
     made_by: Ref | None = None,
+    report: Mapping[str, bytes] = {},
 ) -> Ref:
     """A table of the folder's files, in their order, as `lookbook score` would write it.
 
+    report: its pages.
     probabilities: float32 [files, classes]; a row of NaN is a file that could not be decoded.
     """
     made_by = made_by or publish_weights(store)
@@ -84,7 +90,7 @@ def publish_table(
         finished.append(shards.finish(record_digest(digest, str(folder)), digest, pa.Table.from_pylist(rows, schema)))
     ref = predictions.save(
         store, name, parts=finished, weights=made_by, dataset=dataset_of(store, made_by), settings={},
-        classes=classes, image_spec=spec, report={}, made={"folder": str(folder)},
+        classes=classes, image_spec=spec, report=report, made={"folder": str(folder)},
     )  # fmt: skip
     choice = Choice("promote", str(ref), str(ref), "the newest")
     aliases.decide(store.disk, "predictions", name, "latest", lambda events: choice)

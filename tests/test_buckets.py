@@ -605,7 +605,7 @@ def test_a_gpu_worker_trains_and_a_nightly_scoring_of_a_bucket_runs_behind_a_bad
     try:
         retraining = upheld.start("retrain/weekly", epochs=1, train_on="gpu pool")
         assert upheld.wait(retraining)["state_type"] == "COMPLETED", upheld.logs(retraining)
-        scoring = upheld.start("score/folder", folder="photos:in", name="photos", weights="fashion-mnist@champion")
+        scoring = upheld.start("score/by-hand", folder="photos:in", name="photos", weights="fashion-mnist@champion")
         assert upheld.wait(scoring)["state_type"] == "COMPLETED", upheld.logs(scoring)
         training = upheld.inner(retraining)
         assert training["work_pool_name"] == "gpu"

@@ -28,22 +28,23 @@ def shared(up, champion):
 def groups_of(up, run):
     """The runs that were started for the groups of a run."""
     [parent] = asked(up.api, "flow_runs", flow_runs={"id": {"any_": [run]}})
-    found = asked(up.api, "flow_runs", flow_runs={"name": {"like_": "score-group-"}})
+    found = asked(up.api, "flow_runs", flow_runs={"name": {"like_": "-group-"}})
     return sorted((each for each in found if each["created"] > parent["created"]), key=lambda each: each["name"])
 
 
 def test_groups_share_a_folder_and_make_the_table_of_one_run(up, shared):
     before = set(up.store.disk.list("staging/plans"))  # of runs that other tests have ended
-    run = up.start("score/folder", **shared, groups=3, fresh=True)
+    run = up.start("score/by-hand", **shared, groups=3, fresh=True)
     assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
     children = groups_of(up, run)
-    assert [each["name"] for each in children] == ["score-group-2-of-3", "score-group-3-of-3"]
+    called = up.run(run)["name"]
+    assert [each["name"] for each in children] == [f"{called}-group-2-of-3", f"{called}-group-3-of-3"]
     became = {up.wait(child["id"])["state_type"] for child in children}
     assert became in (
         {"COMPLETED"},
         {"COMPLETED", "CANCELLED"},
     )  # one for which the pool had no room was not waited for
-    alone = up.start("score/folder", **shared, fresh=True)
+    alone = up.start("score/by-hand", **shared, fresh=True)
     assert up.wait(alone)["state_type"] == "COMPLETED", up.logs(alone)
     table, again = (runs.find(up.store.disk, each)["predictions"] for each in (run, alone))
     assert table == again
@@ -51,7 +52,7 @@ def test_groups_share_a_folder_and_make_the_table_of_one_run(up, shared):
 
 
 def test_a_group_that_is_killed_costs_no_rows(up, shared):
-    run = up.start("score/folder", **shared, groups=2, fresh=True)
+    run = up.start("score/by-hand", **shared, groups=2, fresh=True)
     [child] = eventually(lambda: groups_of(up, run), "the run of a group")
     parent = up.engine(run)
     os.kill(parent, signal.SIGSTOP)  # or it might do all before the other has begun

@@ -79,7 +79,7 @@ def test_killed_with_their_worker_runs_are_crashed_and_go_on_when_they_are_run_a
     known = set(shards.glob("*/*.json"))
     training = up.start("retrain/weekly", name="killed", epochs=60, if_unchanged="train", seed=21)
     scored_by = runs.find(up.store.disk, champion)["weights"]  # whoever is champion when it goes on
-    scoring = up.start("score/folder", folder="photos:many", weights=scored_by)
+    scoring = up.start("score/by-hand", folder="photos:many", weights=scored_by)
     up.wait(scoring, "RUNNING")
     eventually(lambda: set(shards.glob("*/*.json")) - known, lambda: f"a finished shard: {up.logs(scoring)}")
     victims = [up.engine(scoring)]

@@ -119,7 +119,7 @@ def test_a_folder_outside_the_roots_is_refused_by_runs_of_workers(up, champion):
     """With the schema's checks off, as whoever reaches the API can ask."""
     before = sorted(up.store.disk.list("staging"))
     refused = [
-        up.start("score/folder", folder="/etc"),
+        up.start("score/by-hand", folder="/etc"),
         up.start("retrain/weekly", images="photos:way out/etc", name="x"),
     ]
     for run in map(up.wait, refused):
@@ -130,7 +130,7 @@ def test_a_folder_outside_the_roots_is_refused_by_runs_of_workers(up, champion):
 
 def test_scoring_a_folder_reports_counts_errors_and_pictures(up, champion):
     asking = {"folder": "photos:shapes", "weights": "fashion-mnist@champion"}
-    run = up.start("score/folder", **asking)
+    run = up.start("score/by-hand", **asking)
     assert up.wait(run)["state_type"] == "COMPLETED", up.logs(run)
     ref = runs.find(up.store.disk, run)["predictions"]
     report = up.report("score-shapes")
@@ -146,7 +146,7 @@ def test_scoring_a_folder_reports_counts_errors_and_pictures(up, champion):
 
 
 def test_a_run_that_names_a_command_of_its_own_is_started_by_that(up):
-    run = up.start("collect/store", job={"command": f"{sys.executable} -c 'raise SystemExit(7)'"}, remove=False)
+    run = up.start("collect/sundays", job={"command": f"{sys.executable} -c 'raise SystemExit(7)'"}, remove=False)
     found = up.wait(run)
     assert found["state_type"] == "CRASHED"
     assert "status code: 7" in found["state"]["message"]
@@ -189,7 +189,7 @@ def test_a_collection_that_asks_for_nonsense_fails_in_words(up):
     [({"folder": "photos:", "colour": "red"}, "provided with parameters ['folder', 'colour']"), ({}, "folder: Field")],
 )
 def test_a_run_with_an_unknown_or_a_missing_parameter_fails_in_words(up, parameters, told):
-    ended = up.wait(up.start("score/folder", **parameters))
+    ended = up.wait(up.start("score/by-hand", **parameters))
     assert (ended["state_type"], ended["state"]["name"]) == ("FAILED", "Failed")
     assert told in ended["state"]["message"]
 

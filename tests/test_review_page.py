@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from browser import PATIENT, Browser
 from commands import COMMAND
 from playwright.sync_api import expect
 from proxied import documented, proxied
-from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, served
+from reviewed import CLASSES, Clock, draw, draw_folder, guesses, publish_table, publish_weights, served
 from upheld import free_port
 
 from artifacts import predictions
@@ -26,6 +26,16 @@ from tasks.reviewing.production import draw_audit
 pytestmark = pytest.mark.browser
 
 MANY, KILLS = 300, 5  # pictures that are labelled while the server is killed so often
+CLOTHES = ["t-shirt-top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
+SIGNS = [
+    *(f"speed limit {speed}" for speed in (20, 30, 50, 60, 70, 80, 100, 120)), "end of speed limit 80", "no passing",
+    "no passing for trucks", "priority at next crossing", "priority road", "yield", "stop", "no vehicles", "no trucks",
+    "no entry", "danger", "bend left", "bend right", "double bend", "bumpy road", "slippery road", "road narrows",
+    "road works", "traffic signals", "pedestrians", "children", "bicycles", "ice or snow", "wild animals",
+    "end of all limits", "turn right ahead", "turn left ahead", "ahead only", "straight or right", "straight or left",
+    "keep right", "keep left", "roundabout", "end of no passing", "end of no passing, trucks",
+]  # fmt: skip
+"""The 43 classes of the German traffic sign benchmark (GTSRB, 2011), in words."""
 AHEAD = 12  # pictures that the page fetches at once (review.js)
 
 
@@ -408,17 +418,72 @@ def test_names_of_strangers_are_text(labelling, store, tmp_path):
         assert complaints == []
 
 
-def test_it_works_on_a_phone(labelling, store, night):
-    with labelling() as page:
-        page.set_viewport_size({"width": 360, "height": 740})
+PHONES = [(390, 844), (360, 640), (844, 390)]
+
+
+def opened_on_a_phone(store, browser, folder, classes, phone):
+    draw_folder(folder, 5)
+    made_by = publish_weights(store, "few", classes=classes)
+    publish_table(store, folder, "night", guesses(5, classes=len(classes)), classes=classes, made_by=made_by)
+    stack = ExitStack()
+    url = stack.enter_context(served(Settings(store=str(store.disk.root))))
+    return stack, stack.enter_context(browser.open_page(f"{url}/review/night", url, phone=phone))
+
+
+def boxes(page, what):
+    return [each.bounding_box() for each in page.locator(what).all()]
+
+
+@pytest.mark.parametrize("phone", PHONES, ids=str)
+def test_on_a_phone_the_picture_and_ten_classes_are_one_screen(store, browser, tmp_path, phone):
+    stack, page = opened_on_a_phone(store, browser, tmp_path / "photos", CLOTHES, phone)
+    with stack:
         shown(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        for button in page.locator("button:visible").all():
-            assert button.bounding_box()["height"] >= 40
-        page.get_by_role("button", name="square").click()
-        page.get_by_role("button", name="Bad picture").click()
+        fits(page, phone, least=40)
+        page.locator("#classes button", has_text="sandal").tap()
+        wait_for(page, "1 labelled")
+        shown(page)
+        page.get_by_role("button", name="Bad picture").tap()
         wait_for(page, "2 labelled")
-        assert sorted(recorded(store).values()) == ["bad", "square"]
+        assert sorted(recorded(store).values()) == ["bad", "sandal"]
+
+
+@pytest.mark.parametrize("phone", PHONES[:2], ids=str)
+def test_on_a_phone_the_picture_and_43_classes_are_one_screen(store, browser, tmp_path, phone):
+    stack, page = opened_on_a_phone(store, browser, tmp_path / "photos", SIGNS, phone)
+    with stack:
+        shown(page)
+        fits(page, phone, least=24)  # what a thumb hits (WCAG 2.2, 2.5.8)
+        page.locator("#classes button").last.tap()
+        wait_for(page, "1 labelled")
+        assert [*recorded(store).values()] == [SIGNS[-1]]
+
+
+def test_on_a_phone_classes_that_no_screen_holds_scroll_below_the_picture(store, browser, tmp_path):
+    classes = [f"a long name of a class of things, number {number}" for number in range(43)]
+    stack, page = opened_on_a_phone(store, browser, tmp_path / "photos", classes, PHONES[1])
+    with stack:
+        shown(page)
+        page.locator("#classes button").last.tap()  # scrolled to
+        assert boxes(page, "figure img")[0]["y"] >= 0
+        wait_for(page, "1 labelled")
+        assert [*recorded(store).values()] == [classes[-1]]
+
+
+def fits(page, phone, least):
+    """All of a screen is on it, buttons are that high, none is on another one, and the picture has a share of it."""
+    width, height = phone
+    found = boxes(page, "header select, header button, #find, #one button:visible, figure img, #likely")
+    assert all(each["x"] >= 0 and each["x"] + each["width"] <= width for each in found)
+    assert all(each["y"] >= 0 and each["y"] + each["height"] <= height for each in found)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    [seen] = boxes(page, "figure img")
+    assert min(seen["width"], seen["height"]) >= 96
+    buttons = boxes(page, "#one button:visible")
+    assert min(each["height"] for each in buttons) >= least
+    for one, other in itertools.combinations([seen, *buttons], 2):
+        apart = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+        assert apart or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
 
 
 def test_an_audit_from_the_command_to_the_answer(store, browser, night):

@@ -51,7 +51,7 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     """Train, score a night's pictures, label what the model was least sure of, train again, read why it is better."""
     settings = {"images": "photos:wardrobe/own", "name": "wardrobe", "epochs": 30, "image_size": 28, "color": "grey"}
     settings |= {"schedule": "constant", "significance": 0.04, "max_recall_drop": 0.5}
-    open_deployment(page, "weekly")
+    open_deployment(page, "retrain/weekly")
     open_form(page)
     assert "How often every training image is seen." in field(page, "epochs").inner_text()
     assert "Chance of promoting a model that is only as good" in field(page, "significance").inner_text()
@@ -63,12 +63,14 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     assert len(report["images"]) == 2
     assert all(width > 300 for width in report["images"])
     assert ["on the test images", "this model"] in report["rows"]
+    open_whole_report(page, f"{up.review}/reports/metrics/wardrobe/")
+    expect(page.locator("#matrix")).to_be_visible()
     open_run(page, up.url, run)
     report = read_report(page, "decision-wardrobe")
     assert "Promoted. the first model, accuracy" in report["text"]
     assert "This test split has made 0 decisions before this one." in report["text"]
 
-    open_deployment(page, "folder")
+    open_deployment(page, "score/by-hand")
     open_form(page)
     for name, value in {"folder": "photos:wardrobe/night", "weights": "wardrobe@champion", "name": "looks"}.items():
         fill(page, name, value)
@@ -79,10 +81,12 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     assert ["unsupported", "1", "zz notes.txt"] in report["rows"]
     assert report["images"]
     assert all(report["images"])
-    link = page.get_by_role("link", name="Label what it was least sure of")
-    assert link.get_attribute("href") == f"{up.review}/review/looks"
+    labelling = page.get_by_role("link", name="Label what it was least sure of").get_attribute("href")
+    assert labelling == f"{up.review}/review/looks"
+    open_whole_report(page, f"{up.review}/reports/predictions/looks/")
+    expect(page.get_by_role("heading", name="Least certain")).to_be_visible()
 
-    page.goto(link.get_attribute("href"))
+    page.goto(labelling)
     labels = page.locator("#classes button")
     expect(labels).to_have_count(4)
     keys = dict(zip(labels.evaluate_all("all => all.map(each => each.dataset.label)"), "1234", strict=True))
@@ -97,7 +101,7 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     picture(page, "review")
 
     page.goto(up.url)
-    open_deployment(page, "weekly")
+    open_deployment(page, "retrain/weekly")
     open_form(page)
     run = retrain(page, up, **settings, labels="looks")
     report = read_report(page, "decision-wardrobe")
@@ -116,11 +120,17 @@ def test_the_loop_closed_with_mouse_and_keyboard_alone(page, up):
     assert ["the folder's own", "480"] in [row[:2] for row in report["rows"]]
 
 
+def open_whole_report(page, where):
+    """From a report's page: its link to the page of the same version, below `where`."""
+    address = page.get_by_role("link", name="The whole report").get_attribute("href")
+    assert address.startswith(where)
+    page.goto(address)
+
+
 def retrain(page, up, **settings):
     """A retraining by the form that is open: its run, whose page is open then."""
     for name, value in settings.items():
         fill(page, name, value)
-    picture(page, "run-form")
     run = submit(page)
     assert ended(page, up, run) == "Completed"
     return run
@@ -133,15 +143,51 @@ def ended(page, up, run):
 
 
 def test_a_forbidden_folder_is_refused_in_words_that_a_person_understands(page, up):
-    open_deployment(page, "folder")
+    open_deployment(page, "score/by-hand")
     open_form(page)
     fill(page, "folder", "photos:../../etc")
     assert ended(page, up, submit(page)) == "Failed"
     assert "expected a folder as root:sub/path below one of LOOKBOOK_IMAGE_ROOTS (photos:)" in state_message(page)
 
 
+EVERY = (
+    "retrain/weekly",
+    "train/for-a-retraining",
+    "score/by-hand",
+    "score/nightly",
+    "group/for-a-scoring",
+    "collect/sundays",
+)
+
+
+def test_no_form_says_that_a_property_is_none(page):
+    for name in EVERY:
+        open_deployment(page, name)
+        open_form(page)
+        expect(field(page, "deadline_hours")).to_be_visible()  # the last one
+        assert "is type" not in page.locator("form").inner_text(), name
+
+
+def test_the_short_form_starts_a_retraining(page, up):
+    open_deployment(page, "retrain/by-hand")
+    open_form(page)
+    fill(page, "if_unchanged", "stop")
+    assert page.locator("form fieldset").count() <= 10
+    assert "is type" not in page.locator("form").inner_text()
+    for name, value in {"images": "photos:shapes", "name": "by-hand", "architecture": "dense", "epochs": 2}.items():
+        fill(page, name, value)
+    picture(page, "run-form")
+    run = submit(page)
+    assert ended(page, up, run) == "Completed"
+    assert up.run(run)["parameters"] == {
+        "images": "photos:shapes", "name": "by-hand", "architecture": "dense", "epochs": 2, "if_unchanged": "stop",
+        "new_classes": False, "train_on": "here",
+    }  # fmt: skip
+    assert re.fullmatch(rf"retrain-by-hand-\d{{4}}-\d\d-\d\d-\d\d:\d\d-{run[-4:]}", up.run(run)["name"])
+
+
 def test_the_form_minds_the_limits(page):
-    open_deployment(page, "weekly")
+    open_deployment(page, "retrain/weekly")
     open_form(page)
     fill(page, "epochs", 0)
     page.get_by_role("button", name="Submit").click()
@@ -151,7 +197,7 @@ def test_the_form_minds_the_limits(page):
 
 
 def test_a_collection_shows_what_stays_and_why_with_a_chart(page, up, champion):
-    open_deployment(page, "store")
+    open_deployment(page, "collect/sundays")
     open_form(page)
     assert "Without this nothing is removed" in field(page, "remove").inner_text()
     fill(page, "remove", False)  # the deployment's own is to remove

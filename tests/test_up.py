@@ -36,9 +36,9 @@ def test_what_up_makes(up):
     assert {pool["status"] for pool in pools.values()} == {"READY"}
     [monday] = up.deployment("retrain/weekly")["schedules"]
     assert (monday["schedule"]["cron"], monday["schedule"]["timezone"], monday["active"]) == ("0 4 * * 1", "UTC", True)
-    for asleep in ("score/nightly", "collect/store"):
+    for asleep in ("score/nightly", "collect/sundays"):
         assert [each["active"] for each in up.deployment(asleep)["schedules"]] == [False]
-    pull = up.deployment("train/gpu")["pull_steps"]
+    pull = up.deployment("train/for-a-retraining")["pull_steps"]
     assert pull == [{"prefect.deployments.steps.set_working_directory": {"directory": "{{ $LOOKBOOK_HOME }}"}}]
     automations = {each["name"] for each in asked(up.api, "automations")}
     assert automations == {
@@ -81,7 +81,8 @@ def test_a_command_beside_it_uses_its_server(up, lookbook):
         for run in asked(up.api, "flow_runs")
         if "command-line" in run["tags"] and "lookbook" in run["tags"] and run["name"].startswith("retrain")
     ]
-    assert run["name"] == f"retrain-beside-{datetime.now(UTC):%Y-%m-%d}"
+    begin = datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC)
+    assert run["name"] == f"retrain-beside-{begin:%Y-%m-%d-%H:%M}-{run['id'][-4:]}"
 
 
 @pytest.mark.slow
@@ -124,7 +125,7 @@ def test_only_this_machine_s_runs_are_scheduled_again(up, champion):
     with temporary_settings({PREFECT_API_URL: up.api}), get_client(sync_client=True) as client:
         client.update_work_pool("cpu", WorkPoolUpdate(is_paused=True))
         try:
-            ours, theirs, unnamed = (UUID(up.start("score/folder", folder="photos:shapes")) for _ in range(3))
+            ours, theirs, unnamed = (UUID(up.start("score/by-hand", folder="photos:shapes")) for _ in range(3))
             for run in (ours, theirs, unnamed):
                 client.set_flow_run_state(run, Pending(), force=True)
             client.update_flow_run_labels(ours, {"prefect.worker.name": worker_name("cpu")})

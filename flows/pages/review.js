@@ -5,7 +5,7 @@
 
 const name = decodeURIComponent(location.pathname.split("/")[2] || "");
 const place = id => document.getElementById(id);
-const AHEAD = 12, GRID = 50, FEW = 40, WINDOW_MS = 180000, RETRY_MS = 300, TROUBLE_MS = 2000, AGAIN_MS = 3000;
+const AHEAD = 12, GRID = 50, FEW = 40, MANY = 20, WINDOW_MS = 180000, RETRY_MS = 300, TROUBLE_MS = 2000, AGAIN_MS = 3000;
 const RESERVED = "uxbsg";
 const KEYS = [..."1234567890", ..."abcdefghijklmnopqrstuvwxyz"].filter(key => !RESERVED.includes(key));
 
@@ -303,6 +303,7 @@ function drawModes() {
 }
 
 function drawClasses() {
+  place("classes").classList.toggle("many", state.classes.length > MANY);
   place("classes").replaceChildren(...state.classes.map((label, index) => {
     const button = element("button", `${label} `);
     button.type = "button";

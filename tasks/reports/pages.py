@@ -3,10 +3,18 @@
 import html
 from collections.abc import Iterable, Sequence
 
+from artifacts.refs import Ref
+
 
 def page(title: str, parts: Iterable[str]) -> bytes:
     """A page of finished HTML."""
     return _PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(parts)).encode()
+
+
+def address_of(report: Ref, review: str | None) -> str | None:
+    """Where people open a report of a published version. review: the address of the page where pictures are labelled,
+    beside which reports are; None for none."""
+    return f"{review.rstrip('/')}/reports/{report.folder}" if review else None
 
 
 def text(given: object) -> str:

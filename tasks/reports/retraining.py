@@ -11,6 +11,7 @@ from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.reports import audit as audits
 from tasks.reports.numbers import many, shown, with_interval, without_copies
+from tasks.reports.pages import address_of
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
 from tasks.results import Retrained
@@ -24,8 +25,13 @@ _TESTED = {
 }
 
 
-def markdown(store: Store, result: Retrained, because: str | None) -> str:
-    """GitHub's markdown with the charts inside. because: why the run was started."""
+def markdown(store: Store, result: Retrained, because: str | None, review: str | None) -> str:
+    """GitHub's markdown with the charts inside.
+
+    because: why the run was started.
+    review: the address of the page where pictures are labelled, and beside which reports are, if there is one.
+    """
+    whole = address_of(Ref.parse(result.metrics), review)
     measured = metrics.load(store, Ref.parse(result.metrics))
     numbers = measured.numbers
     trained = weights.load(store, Ref.parse(result.weights))
@@ -62,8 +68,9 @@ def markdown(store: Store, result: Retrained, because: str | None) -> str:
         *(_matrix(measured) if numbers.confusion_matrix else []),
         *(["Most often confused:", table(("is", "was called", "images"), worst)] if worst else []),
         "## The whole report",
-        f"`{measured.artifact.folder}/report.html` has the images behind each of these numbers, most certain mistakes, "
-        "likely label errors and the reliability diagram; `model-card.md` is beside it.",
+        f"{f'[The whole report]({whole})' if whole else '`report.html`'} has the images behind each of these numbers, "
+        "most certain mistakes, likely label errors and the reliability diagram. "
+        f"It and `model-card.md` are in `{measured.artifact.folder}`.",
         "## What it was made of",
         table(("", ""), [(kind, f"`{ref}`") for kind, ref in refs.items()]),
         f"Seconds: {', '.join(f'{stage} {seconds:.1f}' for stage, seconds in result.seconds.items())}. "

@@ -21,7 +21,7 @@ from artifacts.shards import LEAST, Part, confidences
 from artifacts.store import Store
 from tasks.judging.fairness import fair_to
 from tasks.reports.numbers import many
-from tasks.reports.pages import gallery
+from tasks.reports.pages import address_of, gallery
 from tasks.reports.pages import page as whole_page
 from tasks.reports.pictures import data_uri
 from tasks.reports.tables import cell, table
@@ -218,7 +218,8 @@ def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
 
 def opening(name: str, result: Scored, review: str | None) -> str:
     """What this run did, above the short form of the table. review: the address of the page where pictures are
-    labelled, if there is one."""
+    labelled, and beside which reports are, if there is one."""
+    whole = address_of(Ref.parse(result.predictions), review)
     label = (
         f"[Label what it was least sure of]({review.rstrip('/')}/review/{name})"
         if review
@@ -229,8 +230,10 @@ def opening(name: str, result: Scored, review: str | None) -> str:
             f"**{result.images:,}** entries of {cell(name)}: **{result.predicted:,}** scored now, "
             f"{result.reused:,} taken over, {sum(result.errors.values()):,} without a prediction. "
             f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s.",
-            f"The table is `{result.predictions}`: Parquet files in `{result.path}`, "
-            "with a page, `report.html`, beside that folder.",
+            f"[The whole report]({whole}) shows pictures of every class, and those of which the model is least certain."
+            if whole
+            else "The whole report is the page `report.html` beside the folder of the table.",
+            f"The table is `{result.predictions}`: Parquet files in `{result.path}`.",
             f"{label}: a few minutes of it teach the next model most.",
         ]
     )

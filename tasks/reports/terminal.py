@@ -280,7 +280,7 @@ def operation(result: dict[str, Any]) -> None:
         "page": f"[bold]{result['url']}[/]",
         **({"labelling": f"[bold]{result['review']}[/]"} if result["review"] else {}),
         "pools": "cpu (retrain, score), gpu (train), with a worker each",
-        "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly, collect/store",
+        "deployments": "retrain/by-hand, retrain/weekly, score/by-hand, score/nightly, collect/sundays",
         "logs": text_of(result["logs"]),
     }
     following = "Open the page, then Deployments, a deployment, Run, Custom run."
