@@ -1,7 +1,7 @@
 """Folders of pictures, wherever they are: what scoring and preparing list, and hand to decoders."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from artifacts.settings import Settings
 from tasks.shared import listing
 from tasks.shared.listing import Entry, folder_place, is_url
+from tasks.shared.ours import all_ours, own_folders, without_stores
 from tasks.shared.walking import walk
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import DecodedFiles, Files
@@ -26,8 +27,13 @@ class Folder(Protocol):
     descriptor: int
     by_size: bool
 
-    def walk(self) -> Iterator[Entry]:
-        """Every entry below it that is no folder itself, sorted by the bytes of its path. Raises FolderError."""
+    def walk(self, on_folder: Callable[[bytes], object] | None = None) -> Iterator[Entry]:
+        """Every entry below it that is no folder itself, sorted by the bytes of its path, but for Lookbook's own.
+
+        on_folder: hears the path of each folder in it, of a bucket's at least those that have no entries.
+
+        Raises FolderError.
+        """
 
     def entry(self, path: bytes) -> Entry | None:
         """One entry as it is now; None where there is none."""
@@ -54,9 +60,13 @@ class LocalFolder:
         self.descriptor = listing.open_folder(settings, text)
         self.by_size = False
 
-    def walk(self) -> Iterator[Entry]:
+    def walk(self, on_folder: Callable[[bytes], object] | None = None) -> Iterator[Entry]:
         """Symlinks are entries, and are not followed."""
-        return walk(self.descriptor)
+        where, own = folder_place(self._settings, self._text), own_folders(self._settings)
+        status = os.fstat(self.descriptor)
+        if (status.st_dev, status.st_ino) in own:
+            raise all_ours(where)
+        return without_stores(walk(self.descriptor, own, on_folder), where)
 
     def entry(self, path: bytes) -> Entry | None:
         """No link on the way is followed."""
