@@ -21,7 +21,7 @@ from tasks.shared.listing import (
     to_text,
 )
 from tasks.shared.litter import is_hidden, is_litter
-from tasks.shared.paths import Near, SeveralPaths, exact, spellings
+from tasks.shared.paths import Near, SeveralPaths, addresses, exact, spellings
 from tasks.shared.tables import UNREADABLE, read_table
 
 TABLES = (".csv", ".parquet")
@@ -82,7 +82,7 @@ def list_labelled(settings: Settings, images: str) -> Labelled:
     with opened(settings, folder) as top:
         if table:
             entries = [each for each in top.walk() if not is_hidden(each.path)]
-            tops = (folder_place(settings, folder), real_path(settings, folder))
+            tops = addresses(folder_place(settings, folder), real_path(settings, folder))
             found = _from_table(top.read_file(table, where), entries, where, tops)
         else:
             folders: list[bytes] = []
@@ -181,7 +181,8 @@ def _read_table(content: bytes, where: str, tops: Sequence[str]) -> list[tuple[l
     written = ((table.plain(path), path) for path in cast(list[str], paths))
     texts = (spellings(each, tops, as_column=False) for each in written)
     plain = (label and table.plain(label) for label in labels)
-    return list(zip(texts, plain, table.columns.get("split", [None] * len(paths)), strict=True))
+    splits = (side and side.casefold() for side in table.columns.get("split", [None] * len(paths)))
+    return list(zip(texts, plain, splits, strict=True))
 
 
 def _named(path: bytes, depth: int) -> bytes:

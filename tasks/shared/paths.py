@@ -12,6 +12,12 @@ class SeveralPaths(LookbookError):
     """A path that is none as it stands, and nearly several."""
 
 
+def addresses(*places: str) -> list[str]:
+    """What absolute paths may begin with, of a folder that is at these places: as they are, and as text that is
+    percent-encoded (`real_path`) says."""
+    return list(dict.fromkeys(each for place in places for each in (place, _decoded(place))))
+
+
 def spellings(written: Iterable[str], tops: Sequence[str], *, as_column: bool) -> list[str]:
     """What a path may be in the `path` column of a table of predictions (`to_text`), the likeliest first: as it stands,
     without white space around it, without `./` or the folder's address before it.
