@@ -152,8 +152,8 @@ def _called(configured: Settings, data: Data, labels: str | None) -> str:
         if labels:
             raise SettingsError("expected images with labels: a folder of pictures that they join; found none")
         return check_name(data.name or data.dataset)
-    folder = split_table(data.images)[0]
-    check_folder(configured, folder)
+    folder, table = split_table(data.images)
+    check_folder(configured, folder, table)
     return check_name(data.name or default_name(configured, folder))
 
 

@@ -96,6 +96,10 @@ class BucketFolder:
         except StoreError as error:
             raise FolderError(str(error)) from None
 
+    def is_empty(self) -> bool:
+        """By the first page of its listing."""
+        return next(self.walk(), None) is None
+
     def entry(self, path: bytes) -> Entry | None:
         """By asking for it. Raises StoreError."""
         found = self._head(path)
