@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
 from artifacts import aliases, metrics, runs
+from artifacts import dataset as datasets
 from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
@@ -144,7 +145,9 @@ def _told(
     metrics."""
     called = Ref.parse(produced["weights"]).name
     numbers = metrics.load(store, Ref.parse(produced["metrics"])).numbers
-    result = Retrained(**produced, accuracy=numbers.accuracy, loss=numbers.loss, seconds=seconds, decision=decision)
+    findings = datasets.load(store, Ref.parse(produced["dataset"])).findings
+    refs = (produced["dataset"], produced["weights"], produced["metrics"])
+    result = Retrained(*refs, numbers.accuracy, numbers.loss, seconds, decision, findings)
     told = decisions.markdown(store, result.weights, decision)
     _report("decision", called, told, f"Decision on the champion of {called}")
     _report(
@@ -172,8 +175,8 @@ def _called(configured: Settings, data: Data, labels: str | None) -> str:
         if labels:
             raise SettingsError("expected images with labels: a folder of pictures that they join; found none")
         return check_name(data.name or data.dataset)
-    folder = split_table(data.images)[0]
-    check_folder(configured, folder)
+    folder, table = split_table(data.images)
+    check_folder(configured, folder, table)
     return check_name(data.name or default_name(configured, folder))
 
 

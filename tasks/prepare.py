@@ -22,7 +22,7 @@ from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.preparing.checks import check
-from tasks.preparing.labelled import list_labelled
+from tasks.preparing.labelled import EMPTY, list_labelled
 from tasks.preparing.learned import learned_before, sides_in
 from tasks.preparing.pictures import check_bad, read_files
 from tasks.preparing.remote import read_on_cluster
@@ -32,7 +32,8 @@ from tasks.preparing.teaching import LEFT_OUT, Outcome, Taught, teach
 from tasks.reports.progress import DownloadProgress, FolderProgress, report_key, tell, warn
 from tasks.requests import Color, Data, PictureSettings, RunOn
 from tasks.shared.deadline import Deadline
-from tasks.shared.listing import folder_place
+from tasks.shared.listing import folder_place, to_bytes
+from tasks.shared.litter import is_no_picture
 from tasks.shared.retries import RETRIES
 from tasks.shared.watching import Watch
 from tasks.vision.images import ImageSpec
@@ -91,7 +92,9 @@ def prepare_folder(
     labelled = list_labelled(settings, images)
     said = words_of(store, pictures.labels, pictures.new_classes) if pictures.labels else None
     listed = digest([SIDES_BY, labelled.digest, *([said.digest] if said else [])])
-    check_bad(settings, images, labelled.bad, len(labelled.entries), pictures.max_bad)  # before hours of work
+    check_bad(
+        settings, images, _at_fault(labelled.bad), len(labelled.entries), pictures.max_bad
+    )  # before hours of work
     size = pictures.image_size or IMAGE_SIZE
     spec = ImageSpec(size, size, CHANNELS[pictures.color])
     decided_by = {
@@ -219,8 +222,14 @@ def _reasons(dataset: Dataset) -> Iterator[str]:
 
 
 def _at_fault(bad: Mapping[str, str]) -> dict[str, str]:
-    """Without the files that nothing is wrong with: that people's words keep out, or another file."""
-    return {path: why for path, why in bad.items() if why.partition(":")[0] not in (LEFT_OUT, DUPLICATE, BLANK)}
+    """Without what is no bad picture: files that people's words keep out, or another file; folders without pictures;
+    and files that say by their names that they are none."""
+    fine = (LEFT_OUT, DUPLICATE, BLANK, EMPTY)
+    return {
+        path: why
+        for path, why in bad.items()
+        if why.partition(":")[0] not in fine and not is_no_picture(to_bytes(path))
+    }
 
 
 def _published(store: Store, ref: Ref) -> Dataset | None:

@@ -18,6 +18,7 @@ class Retrained:
     accuracy, loss: on the test images; None where the predictions are not numbers.
     seconds: of the stages prepare, train and evaluate, and of an epoch: the median of those after the first.
     decision: what became of the weights.
+    findings: what is odd about the dataset: {check, text, examples}.
     """
 
     dataset: str
@@ -27,6 +28,7 @@ class Retrained:
     loss: float | None
     seconds: dict[str, float]
     decision: "Decision"
+    findings: list[dict[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, as `lookbook retrain --json` prints it."""

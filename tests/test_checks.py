@@ -51,6 +51,13 @@ def test_imbalance_few_images_and_names_that_are_alike():
     assert "fewer than 10 images to test with: shoe 4" in texts
 
 
+@pytest.mark.parametrize("name", ["boot ", "\u3000boot", "bo\u200bot", "bo\not"])
+def test_a_name_that_is_not_what_it_looks_like_is_told(name):
+    told = found(make(200, 1), make(40, 2), [name, "shoe"])
+    assert told == {"class names": f"names with spaces around them, or characters that nobody sees: {name!r}"}
+    assert found(make(200, 1), make(40, 2), ["ünï cödé", "🥾"]) == {}
+
+
 def test_blank_images_and_images_on_both_sides():
     train, test = make(200, 1), make(40, 2)
     train.images[7] = 99

@@ -1,6 +1,7 @@
 """pytest tests/test_labelled.py: which files are learned from: a folder a class, train and test, a table of labels."""
 
 import os
+import unicodedata
 
 import pandas
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from artifacts.settings import Settings
 from tasks.preparing.labelled import LabelError, allow_images, list_labelled, split_table
-from tasks.shared.listing import FolderError
+from tasks.shared.listing import FolderError, to_text
 
 
 @pytest.fixture
@@ -88,10 +89,88 @@ def test_a_linked_class_is_not_passed_over_in_silence(top):
         listed(top)
 
 
-def test_classes_that_happen_to_be_called_train_and_test(top):
-    draw(top / "train/1.png")
-    draw(top / "test/2.png")
-    assert [label for _, label, _ in listed(top)] == ["test", "train"]
+SIDES = ["val", "Valid", "VALIDATION", "train", "test", "tests", "dev", "eval", "training_set", "seg_test",
+         "Test Set 2", "val2017", "trainval", "images-train", "hold-out", "Testing", "\uff34EST"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize("inside", ["1.png", "boot/1.png"])
+def test_a_side_beside_classes_is_asked_about(top, name, inside):
+    for path in ("boot/1.png", "shoe/2.png", f"{name}/{inside}"):
+        draw(top / path)
+    with pytest.raises(LabelError, match=r"called like a side of a data set, beside boot; .*give a table of paths"):
+        listed(top)
+    rows = "".join(f"{path},{path.split('/')[0]}\n" for path in ("boot/1.png", "shoe/2.png", f"{name}/{inside}"))
+    (top / "labels.csv").write_text(f"path,label\n{rows}")
+    assert [label for _, label, _ in listed(top, "labels.csv")] == sorted(["boot", "shoe", name])
+
+
+@pytest.mark.parametrize(
+    "name", ["testicle", "test tube", "trainers", "invalid", "valley", "device", "evalyn", "latest", "contest", "12"]
+)
+def test_names_that_only_have_the_word_of_a_side_in_them_are_classes(top, name):
+    for path in ("boot/1.png", f"{name}/2.png"):
+        draw(top / path)
+    assert [label for _, label, _ in listed(top)] == sorted(["boot", name])
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("training_set", "test_set"), ("seg_train", "seg_test")])
+def test_sides_without_a_folder_a_class_in_them_are_no_classes(top, names):
+    for name in names:
+        draw(top / name / "cat.0.png")
+        draw(top / name / "dog.0.png")
+    with pytest.raises(
+        LabelError, match="called like a side of a data set and not like a class; make a folder a class"
+    ):
+        listed(top)
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("training_set", "test_set"), ("seg_train", "seg_test")])
+def test_sides_by_other_names_are_to_be_called_train_and_test(top, names):
+    for name in names:
+        draw(top / name / "cat/0.png")
+        draw(top / name / "dog/1.png")
+    with pytest.raises(LabelError, match=f"expected train and test in .*, found {', '.join(sorted(names))}; name them"):
+        listed(top)
+    for name, called in zip(names, ("train", "test"), strict=True):
+        (top / name).rename(top / called)
+    assert {(label, side) for _, label, side in listed(top)} == {
+        (label, side) for label in ("cat", "dog") for side in ("train", "test")
+    }
+
+
+def test_a_class_that_is_called_train_on_both_sides(top):
+    """Vehicles: here the folders say which ones are the sides."""
+    for path in ("train/train/1.png", "train/bus/2.png", "test/train/3.png", "test/bus/4.png"):
+        draw(top / path)
+    assert {label for _, label, _ in listed(top)} == {"bus", "train"}
+
+
+@pytest.mark.parametrize("tops", [("2025", "2026"), ("ann", "bob", "cy")])
+def test_folders_that_all_have_the_classes_in_them_are_none(top, tops):
+    for path in (f"{name}/{inside}/1.png" for name in tops for inside in ("cat", "dog")):
+        draw(top / path)
+    (top / tops[0] / "notes.txt").write_text("a file that is no picture")
+    with pytest.raises(
+        LabelError, match=rf"found {', '.join(tops)}, which all have the same folders in them \(cat, dog"
+    ):
+        listed(top)
+    assert {label for _, label, _ in listed(top, tops[0])} == {"cat", "dog"}  # as the message says
+
+
+@pytest.mark.parametrize(
+    "inside", [("2026-11-29", "2026-11-30"), ("front",), ("1", "2")], ids=["days", "one", "numbers"]
+)
+def test_classes_may_be_kept_in_the_same_way(top, inside):
+    for path in (f"{name}/{each}/1.png" for name in ("cat", "dog") for each in inside):
+        draw(top / path)
+    assert {label for _, label, _ in listed(top)} == {"cat", "dog"}
+
+
+def test_classes_with_pictures_beside_folders_of_the_same_names(top):
+    for path in ("cat/front/1.png", "cat/back/2.png", "cat/3.png", "dog/front/4.png", "dog/back/5.png"):
+        draw(top / path)
+    assert {label for _, label, _ in listed(top)} == {"cat", "dog"}
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "CSV"])
@@ -261,3 +340,89 @@ def test_a_table_that_a_command_names_is_read_in_its_folder(tmp_path):
     assert split_table(images) == (str(folder), "labels.csv")
     assert list_labelled(Settings(), images).classes == ["boot", "sandal"]
     assert allow_images(str(folder)) == str(folder)
+
+
+def table(top, *paths, first="path,label"):
+    (top / "labels.csv").write_text("\n".join([first, *(f"{path},x{number % 2}" for number, path in enumerate(paths))]))
+    return [path for path, _, _ in listed(top, "labels.csv")]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda top, path: unicodedata.normalize("NFC", path),
+        lambda top, path: path.replace("/", "\\"),
+        lambda top, path: f".\\{path}".replace("/", "\\"),
+        lambda top, path: f"{top}/{path}",
+        lambda top, path: f"{top.resolve()}/{unicodedata.normalize('NFC', path)}".upper().replace(
+            str(top.resolve()).upper(), str(top.resolve())
+        ),
+        lambda top, path: path.upper(),
+        lambda top, path: to_text(os.fsencode(path.replace("/", "\\"))),
+    ],
+    ids=["other form", "backslashes", "dot", "absolute", "absolute, other form and case", "case", "encoded"],
+)
+def test_paths_of_other_machines_are_found(tmp_path, written):
+    real, top = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    top.symlink_to(real)
+    paths = [unicodedata.normalize("NFD", path) for path in ("a/Größe 1%.png", "b c/Größe_2.png", "b c/é.png")]
+    for path in paths:
+        draw(top / path)
+    assert table(top, *(written(top, path) for path in paths)) == paths
+    assert bad(top, "labels.csv") == {}
+
+
+def test_a_path_that_may_be_two_files_is_neither(top):
+    for path in ("a/1.png", "a/1.PNG", "b/\u00e9.png", "b/e\u0301.png", "c.png", "d.png"):
+        draw(top / path)
+    assert table(top, "A/1.Png", "a/1.PNG", "B/\u00e9.png", "b\\e\u0301.png", "c.png", "d.png") == [
+        "a/1.PNG",
+        "b/e\u0301.png",
+        "c.png",
+        "d.png",
+    ]
+    assert bad(top, "labels.csv") == {
+        "A/1.Png": "ambiguous: it may be 'a/1.PNG' or 'a/1.png'; write one of them",
+        "B/\u00e9.png": "ambiguous: it may be 'b/e\u0301.png' or 'b/\u00e9.png'; write one of them",
+    }
+
+
+def test_a_file_that_is_called_so_comes_before_one_that_nearly_is(top):
+    for path in ("a\\1.png", "a/1.png", "A/1.png"):
+        draw(top / path)
+    assert table(top, "a\\1.png", "a/1.png", "A/1.png") == ["A/1.png", "a/1.png", "a\\1.png"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "; "])
+def test_tables_of_other_separators(top, separator):
+    for path in ("a,1.png", "b.png"):
+        draw(top / path)
+    rows = [("path", "label"), ("a,1.png", "x, y"), ("b.png", "z")]
+    (top / "labels.csv").write_text("\n".join(separator.join(row) for row in rows))
+    assert [row[:2] for row in listed(top, "labels.csv")] == [("a,1.png", "x, y"), ("b.png", "z")]
+
+
+def test_what_an_export_put_before_a_formula_is_taken_away(top):
+    for path in ("=1.png", "-2.png", "'+3.png", "'4.png"):
+        draw(top / path)
+    (top / "labels.csv").write_text("path,label\n'=1.png,'-x\n'-2.png,'-x\n'+3.png,'y\n'4.png,'y\n")
+    assert [row[:2] for row in listed(top, "labels.csv")] == [
+        ("'+3.png", "'y"),
+        ("'4.png", "'y"),
+        ("-2.png", "-x"),
+        ("=1.png", "-x"),
+    ]
+
+
+def test_a_quote_that_is_never_closed_swallows_no_rows(top):
+    draw(top / "1.png")
+    (top / "labels.csv").write_text('path,label\n1.png,"a\n2.png,b\n3.png,c\n')
+    with pytest.raises(LabelError, match="can't be read as one: unexpected end of data in line 4"):
+        listed(top, "labels.csv")
+
+
+def test_a_table_names_what_it_likes(top):
+    for path in ("#recycle/1.png", "train/2.png"):
+        draw(top / path)
+    assert table(top, "#recycle/1.png", "train/2.png") == ["#recycle/1.png", "train/2.png"]

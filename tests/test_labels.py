@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import shutil
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from artifacts.labels import Labels, Statement, label_names
 from artifacts.store import Store
 from tasks.shared.class_names import ClassNameError
 from tasks.shared.labels import Imported, LabelFileError, export, read_in, told_of
+from tasks.shared.paths import SeveralPaths
 
 A, B = "a" * 64, "b" * 64
 
@@ -265,6 +267,86 @@ def test_a_file_that_can_not_be_right_is_refused_whole(store, night, tmp_path, r
     file = write(tmp_path / "in.csv", *rows)
     with pytest.raises((LabelFileError, ClassNameError), match=complaint):
         read_in(store, "night", file)
+    assert list(store.disk.list("labels")) == []
+
+
+ODD = ["a/Größe.png", "b/é 1.png"]
+
+
+@pytest.fixture
+def odd_names(store, tmp_path):
+    """A table of files that are called as another machine would not call them."""
+    names = [unicodedata.normalize("NFD", name) for name in ODD]
+    shas = [draw(tmp_path / "pictures" / name, number) for number, name in enumerate(names)]
+    publish_table(store, tmp_path / "pictures", "odd", guesses(2, classes=2), classes=["-a", "b, c"])
+    return dict(zip(shas, ("-a", "b, c"), strict=True))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda top, name: name,
+        lambda top, name: name.replace("/", "\\"),
+        lambda top, name: f".\\{name}".upper(),
+        lambda top, name: f"{top}/{unicodedata.normalize('NFD', name)}",
+        lambda top, name: f"{top}/{name}",
+    ],
+    ids=["other form", "backslashes", "case", "absolute", "absolute and other form"],
+)
+@pytest.mark.parametrize(
+    ("first", "row"),
+    [
+        ("path,label", '"{}","{}"'),
+        ("path, label", '"{}", "{}"'),
+        ("\ufeffpath;label", "{};{}"),
+        ("path\tlabel\tverdict", "{}\t{}"),
+    ],
+    ids=["commas", "spaces", "semicolons", "tabs"],
+)
+def test_tables_are_read_as_those_that_retrain_takes(store, odd_names, tmp_path, written, first, row):
+    rows = [
+        row.format(written(tmp_path / "pictures", name), label)
+        for name, label in zip(ODD, odd_names.values(), strict=True)
+    ]
+    file = tmp_path / "in.csv"
+    file.write_text("\n".join([first, *rows]))
+    assert read_in(store, "odd", str(file)) == Imported(labels=2, new=2, unchanged=0)
+    words = Labels(store.disk, "odd").words()
+    assert {sha256: word.statement.label for sha256, word in words.items()} == odd_names
+    assert {word.statement.path for word in words.values()} == {unicodedata.normalize("NFD", name) for name in ODD}
+
+
+def test_a_file_of_which_nothing_is_read_in_is_no_success(store, night, tmp_path, lookbook):
+    table = f"{night}"
+    for rows, told in (
+        (
+            [("path", "label"), ("x/1.png", "line"), ("x/2.png", "line")],
+            rf"{table} has no row of x/1.png, x/2.png; write",
+        ),
+        ([("path", "label"), *((f"{n}.png", "line") for n in range(7))], r"3.png, 4.png and 2 more; write"),
+        ([("path", "label")], r"found none: it has no rows"),
+    ):
+        with pytest.raises(LabelFileError, match=told):
+            read_in(store, "night", write(tmp_path / "in.csv", *rows))
+    file = write(tmp_path / "in.csv", ("path", "label"), ("x/1.png", "line"))
+    with pytest.raises(
+        LabelFileError, match="no table is called day that could have its paths; `lookbook score FOLDER"
+    ):
+        read_in(store, "day", file, new_classes=True)
+    ran = lookbook("labels", "import", "night", file, LOOKBOOK_STORE=str(store.disk.root))
+    assert ran.returncode == 1
+    assert "expected labels in " in ran.stderr
+    assert "has no row of x/1.png; write paths as that table does" in ran.stderr
+    assert list(store.disk.list("labels")) == []
+
+
+def test_a_path_that_may_be_two_rows_is_refused_by_name(store, tmp_path):
+    for number, name in enumerate(("a.png", "A.png", "b.png")):
+        draw(tmp_path / "pictures" / name, number)
+    publish_table(store, tmp_path / "pictures", "two", guesses(3))
+    file = write(tmp_path / "in.csv", ("path", "label"), ("b.png", "line"), ("a.PNG", "line"))
+    with pytest.raises(SeveralPaths, match=r"the path 'a.PNG' is ambiguous: it may be 'A.png' or 'a.png'; write one"):
+        read_in(store, "two", file)
     assert list(store.disk.list("labels")) == []
 
 

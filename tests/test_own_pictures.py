@@ -260,6 +260,26 @@ def test_options_about_pictures_go_with_pictures(lookbook):
         assert told == f"Error: {option[0]} is about pictures of your own: it goes with --images"
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("score", "{}/nope"), "expected a folder of pictures at {}/nope, found: No such file or directory"),
+        (("score", "{}/file"), "expected a folder of pictures at {}/file, found: Not a directory"),
+        (("score", "{}/empty"), "expected pictures in {}/empty, found an empty folder"),
+        (("retrain", "--images", "{}/nope"), "expected a folder of pictures at {}/nope, found: No such file"),
+        (("retrain", "--images", "{}/nope/a.csv"), "expected a folder of pictures at {}/nope, found: No such file"),
+        (("retrain", "--images", "{}/a.csv"), "expected a file at {}/a.csv, found: No such file or directory"),
+    ],
+)
+def test_a_folder_that_is_not_there_starts_no_run(lookbook, tmp_path, words, told):
+    """It is refused before a server is asked for: this one would not answer."""
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    ran = lookbook(*(word.format(tmp_path) for word in words), PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert complaint(ran).startswith(f"lookbook: {told.format(tmp_path)}")
+    assert not (tmp_path / "store").exists()
+
+
 INTERRUPTED = """
 import os, signal, sys
 from artifacts import segments

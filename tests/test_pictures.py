@@ -21,7 +21,7 @@ from tasks import prepare as stage
 from tasks.prepare import prepare_folder
 from tasks.preparing import pictures as reading
 from tasks.preparing.checks import BlankPictures
-from tasks.preparing.labelled import LabelError
+from tasks.preparing.layout import LabelError
 from tasks.preparing.pictures import TooManyBad
 from tasks.preparing.sides import TEST_SHARE, TooFewPictures, lot
 from tasks.requests import PictureSettings
@@ -233,9 +233,9 @@ def test_what_could_not_be_read_for_a_reason_that_may_pass_is_tried_again(store,
 
 def test_labels_that_are_too_bad_are_refused_before_anything_is_decoded(store, folder, monkeypatch):
     for index in range(5):
-        (folder / f"note{index}.txt").touch()
+        (folder / f"note{index}.png").touch()
     monkeypatch.setattr("tasks.prepare.read_files", lambda *_: pytest.fail("read"))
-    with pytest.raises(TooManyBad, match=r"found 5 of 205: note0.txt \(in no class's folder\)"):
+    with pytest.raises(TooManyBad, match=r"found 5 of 205: note0.png \(in no class's folder\)"):
         prepare(store, folder)
 
 
@@ -335,7 +335,9 @@ def test_bad_files_are_listed_and_too_many_stop(store, folder):
     for index in range(2):
         (folder / f"light/empty{index}.png").touch()
     before = list(store.refs())
-    with pytest.raises(TooManyBad, match=r"at most 1% of the files .* \(max_bad\), found 5 of 205: .*; mend or remove"):
+    with pytest.raises(
+        TooManyBad, match=r"at most 1% of the files .*, found 4 of 204: light/cut.png .*; mend or remove"
+    ):
         prepare(store, folder)
     assert list(store.refs()) == before
     ref = prepare(store, folder, max_bad=0.03)

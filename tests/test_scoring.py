@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -24,9 +25,9 @@ from rights import without_roots_rights
 from artifacts import aliases, dataset, disk, pins, predictions, weights
 from artifacts.collecting.collector import Collector
 from artifacts.collecting.retention import Rules
-from artifacts.errors import StoreAway, StoreError
+from artifacts.errors import InvalidRef, StoreAway, StoreError
 from artifacts.living import Needs
-from artifacts.refs import Ref
+from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks import plan as plans
@@ -695,8 +696,18 @@ def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, 
 def test_names_come_from_the_folder(settings, pictures):
     assert default_name(settings, "root:") == "pictures"
     assert default_name(settings, "root:a/New Shoes (2026)") == "new-shoes-2026"
-    with pytest.raises(Exception, match="give one with --name"):
-        default_name(settings, "root:写真")
+    assert default_name(settings, "root:ünï cödé") == "uni-code"
+    assert default_name(settings, "root:Straße Ærø & Łódź") == "strasse-aero-lodz"
+    assert default_name(settings, "root:ﬁsh №1 🐟") == default_name(settings, "root:fish no1") == "fish-no1"
+    assert default_name(settings, f"root:{unicodedata.normalize('NFD', 'Ðoré')}") == "dore"
+    for folder, offered in (("写真", "pictures"), ("写真 2024", "2024"), ("Катя k", "k"), ("...", "pictures")):
+        with pytest.raises(
+            InvalidRef, match=f"the folder '{folder}' gives no name .* give one with --name, as --name "
+        ):
+            default_name(settings, f"root:x/{folder}")
+        with pytest.raises(InvalidRef) as refused:
+            default_name(settings, f"root:x/{folder}")
+        assert check_name(str(refused.value).split()[-1]) == offered
 
 
 def test_shards_end_where_the_content_says_so(store, settings, champion, pictures):

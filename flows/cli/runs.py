@@ -35,9 +35,10 @@ def retrain(images: str | None, **parameters: Any) -> Result:
     if images is None:
         _refuse_what_goes_with_images()
     else:
-        from tasks.preparing.labelled import allow_images
+        from tasks.preparing.labelled import allow_images, split_table
 
         parameters["images"] = allow_images(images)
+        _check_folder(*split_table(parameters["images"]))
         if parameters["labels"]:
             _allow_labelled(parameters["labels"])
     from flows.server import prefect_api
@@ -73,6 +74,7 @@ def score(folder: str, **parameters: Any) -> Result:
     from tasks.shared.listing import allow_folder
 
     allowed = allow_folder(folder)
+    _check_folder(allowed)
     from flows.server import prefect_api
     from tasks.vision.imports import quick_imports
 
@@ -147,6 +149,14 @@ def deploy() -> Result:
 
     with temporary_settings({PREFECT_API_URL: api}):
         return {"api": api, **asdict(deployments.deploy(Settings(), api, say, with_workers=False))}
+
+
+def _check_folder(folder: str, table: str | None = None) -> None:
+    """Raises FolderError where a run would, before a server is started for it, and without a run that failed."""
+    from artifacts.settings import Settings
+    from tasks.shared.folders import check_folder
+
+    check_folder(Settings(), folder, table)
 
 
 def _refuse_what_goes_with_images() -> None:

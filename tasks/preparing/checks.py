@@ -13,6 +13,7 @@ import numpy as np
 
 from artifacts.dataset import Dataset, Split
 from artifacts.errors import LookbookError
+from tasks.preparing.labelled import EMPTY
 from tasks.reports.numbers import many
 from tasks.shared.class_names import folded
 from tasks.vision.duplicates import also_among, blank, near_duplicates
@@ -78,7 +79,12 @@ def _left_out(bad: Mapping[str, str]) -> Iterator[Finding]:
     for path, why in bad.items():
         kinds[why.partition(":")[0]].append(f"{path} ({why})")
     for kind, files in kinds.items():
-        yield _finding("bad files", f"{many(len(files), 'file')} left out: {kind}", files)
+        if kind == EMPTY:
+            folders = [path.removesuffix("/") for path, why in bad.items() if why.startswith(f"{EMPTY}:")]
+            text = f"{many(len(folders), 'folder')} without a picture, which made no class: {_listed(folders)}"
+            yield _finding("empty folders", text, folders)
+        else:
+            yield _finding("bad files", f"{many(len(files), 'file')} left out: {kind}", files)
 
 
 def _names(classes: Sequence[str]) -> Iterator[Finding]:
@@ -89,6 +95,11 @@ def _names(classes: Sequence[str]) -> Iterator[Finding]:
         if len(names) > 1:
             shown = " and ".join(repr(name) for name in names)
             yield _finding("class names", f"classes that differ only in case, spaces or encoding: {shown}", names)
+    told = {name for names in alike.values() if len(names) > 1 for name in names}
+    odd = [name for name in classes if name not in told and (name != name.strip() or not name.isprintable())]
+    if odd:
+        shown = ", ".join(map(repr, odd[:_SHOWN]))
+        yield _finding("class names", f"names with spaces around them, or characters that nobody sees: {shown}", odd)
 
 
 def _counts(train: Split, test: Split, classes: Sequence[str]) -> Iterator[Finding]:

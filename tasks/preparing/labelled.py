@@ -1,20 +1,14 @@
 """Which files are learned from, with which label and on which side: a folder a class, `train/` and `test/` with a
 folder a class in each, or a table (CSV, Parquet) of paths and labels."""
 
-import csv
 import hashlib
-import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
-import pyarrow as pa
-import pyarrow.parquet
-
-from artifacts.errors import LookbookError
 from artifacts.settings import Settings
+from tasks.preparing.layout import SIDES, LabelError, SideName, depth_of_classes
 from tasks.shared.folders import opened
 from tasks.shared.listing import (
     Entry,
@@ -23,19 +17,16 @@ from tasks.shared.listing import (
     digest_entries,
     folder_place,
     is_url,
-    to_bytes,
+    real_path,
     to_text,
 )
+from tasks.shared.litter import is_hidden, is_litter
+from tasks.shared.paths import Near, SeveralPaths, addresses, exact, spellings
+from tasks.shared.tables import UNREADABLE, read_table
 
-SideName = Literal["train", "test"]
-SIDES: tuple[SideName, ...] = ("train", "test")
-_ALL_SIDES = {*SIDES, "val", "valid", "validation", "dev"}
 TABLES = (".csv", ".parquet")
+EMPTY = "empty"  # what begins the reason why a folder is no class
 _COLUMNS = ("path", "label", "split")
-
-
-class LabelError(LookbookError):
-    """Labels that can't be learned from: one class only, a table without its columns."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +72,22 @@ def allow_images(images: str) -> str:
 
 
 def list_labelled(settings: Settings, images: str) -> Labelled:
-    """What `root:sub/path`, a folder or a table, holds. Hidden files are passed over.
+    """What `root:sub/path`, a folder or a table, holds. Hidden files are passed over, and in folders of classes all
+    that machines and programs leave; a table decides itself.
 
     Raises FolderError for what may not or can not be read, and LabelError unless there are two classes.
     """
     folder, table = split_table(images)
     where = folder_place(settings, images)
     with opened(settings, folder) as top:
-        entries = [each for each in top.walk() if not each.path.startswith(b".") and b"/." not in each.path]
-        found = _from_table(top.read_file(table, where), entries, where) if table else _from_folders(entries, where)
+        if table:
+            entries = [each for each in top.walk() if not is_hidden(each.path)]
+            tops = addresses(folder_place(settings, folder), real_path(settings, folder))
+            found = _from_table(top.read_file(table, where), entries, where, tops)
+        else:
+            folders: list[bytes] = []
+            listed = list(top.walk(folders.append))
+            found = _from_folders(listed, folders, where)
     if len(found.classes) < 2:
         expected = f"labels of two classes in {where}" if table else f"a folder a class in {where}"
         left_out = "".join(f"; {path}: {why}" for path, why in list(found.bad.items())[:3])
@@ -99,17 +97,10 @@ def list_labelled(settings: Settings, images: str) -> Labelled:
     return found
 
 
-def _from_folders(entries: list[Entry], where: str) -> Labelled:
-    top = {each.path.partition(b"/")[0].decode(errors="replace") for each in entries if _named(each.path, 0)}
-    lower = {name.casefold() for name in top}
-    depth = 0
-    if any(each.path.count(b"/") > 1 for each in entries) and (lower <= _ALL_SIDES or lower >= set(SIDES)):
-        if lower != set(SIDES) or len(top) > len(lower):
-            raise LabelError(
-                f"expected train and test in {where}, found {', '.join(sorted(top))}; name them so, put all that is to "
-                "be learned from into train (--validation holds out a share of it), and what has no class elsewhere"
-            )
-        depth = 1
+def _from_folders(listed: Sequence[Entry], folders: Iterable[bytes], where: str) -> Labelled:
+    """folders: those that are there, with entries or without."""
+    entries = [each for each in listed if not is_litter(each.path)]
+    depth = depth_of_classes((each.path for each in entries), where)
     odd = (to_text(each.path) for each in entries if each.path.count(b"/") <= depth and not each.regular)
     if link := next(odd, None):
         raise FolderError(
@@ -121,90 +112,88 @@ def _from_folders(entries: list[Entry], where: str) -> Labelled:
     bad = {path: "in no class's folder" for path in unplaced if "/" in path or not path.lower().endswith(TABLES)}
     sides = [cast(SideName, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
     labels = [_label(_named(each.path, depth)) for each in placed]
-    return Labelled(placed, labels, sides, bad, digest_entries(entries))
+    empty = _empty(listed, folders, placed, depth)
+    bad |= dict.fromkeys(empty, f"{EMPTY}: no file in this folder can be learned from, so it is no class")
+    digest = digest_entries(entries)
+    if empty:
+        digest = hashlib.sha256("\0".join([digest, *empty]).encode()).hexdigest()
+    return Labelled(placed, labels, sides, bad, digest)
 
 
-def _from_table(content: bytes, entries: Sequence[Entry], where: str) -> Labelled:
+def _empty(listed: Iterable[Entry], folders: Iterable[bytes], placed: Iterable[Entry], depth: int) -> list[str]:
+    """The folders, as `path/`, that would be classes if anything was in them."""
+    with_pictures = {_folder(each.path, depth) for each in placed}
+    there = {_folder(each, depth) for each in (*(b"%b/" % each for each in folders), *(e.path for e in listed))}
+    sides = {each.encode() for each in SIDES}
+    return sorted(
+        f"{to_text(each)}/"
+        for each in there - with_pictures
+        if each and not is_litter(each) and (not depth or each.partition(b"/")[0].lower() in sides)
+    )
+
+
+def _from_table(content: bytes, entries: Sequence[Entry], where: str, tops: Sequence[str]) -> Labelled:
     """Only files that were listed below the table's folder are ever opened, whatever its paths say."""
-    rows = _read_table(content, where)
-    known = {each.path: each for each in entries}
-    named: dict[bytes, tuple[str, SideName | None]] = {}
+    rows = _read_table(content, where, tops)
+    known = {to_text(each.path): each for each in entries}
+    near = Near(tops, known, [texts for texts, _, _ in rows if exact(texts, known) is None])
+    named: dict[str, tuple[str, SideName | None]] = {}
     bad: dict[str, str] = {}
-    for text, label, side in rows:
-        spellings = (os.fsencode(text.removeprefix("./")), os.fsencode(text.strip().removeprefix("./")))
-        encoded = to_bytes(text)  # as a table of predictions has them
-        path = next((each for each in spellings if each in known), encoded)
-        text = to_text(path) if path in known else text
+    for texts, label, side in rows:
+        try:
+            path = exact(texts, known) or near.find(texts)
+        except SeveralPaths as error:
+            bad[texts[0]] = str(error)
+            continue
+        text = path or texts[0]
         if not label:
             bad[text] = "unlabelled: the table has no label for it"
         elif side not in (*SIDES, None):
             bad[text] = f"unlabelled: expected train or test as its split, found {side}"
-        elif path not in known:
+        elif path is None:
             bad[text] = "missing: the table names it, and there is no such file below the table's folder"
         elif named.setdefault(path, (label, side)) != (label, side):
             bad[text] = f"conflicting: the table has it as {named[path][0]} and as {label}"
-    placed = [known[path] for path in sorted(named) if to_text(path) not in bad]
-    labels = [named[each.path][0] for each in placed]
-    sides = [named[each.path][1] for each in placed]
+    placed = sorted(known[path] for path in named if path not in bad)
+    labels = [named[to_text(each.path)][0] for each in placed]
+    sides = [named[to_text(each.path)][1] for each in placed]
     digest = hashlib.sha256(f"{digest_entries(placed)} {hashlib.sha256(content).hexdigest()}".encode()).hexdigest()
     return Labelled(placed, labels, sides, bad, digest)
 
 
-def _read_table(content: bytes, where: str) -> Iterable[tuple[str, str | None, str | None]]:
-    """path, label and, where there is such a column, split (train, test) of each row."""
+def _read_table(content: bytes, where: str, tops: Sequence[str]) -> list[tuple[list[str], str | None, str | None]]:
+    """The spellings of a path, its label and, where there is such a column, its split (train, test) of each row."""
     try:
-        read = _read_csv if where.lower().endswith(".csv") else _read_parquet
-        names, columns = read(content)
-    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
+        table = read_table(content, where, _COLUMNS)
+    except UNREADABLE as error:
         raise LabelError(f"expected a table in {where}, found what can't be read as one: {error}") from None
-    counts = [names.count(name) for name in _COLUMNS]
+    if not table.names:
+        raise LabelError(f"expected a table in {where}, found what can't be read as one: the file is empty")
+    counts = [table.names.count(name) for name in _COLUMNS]
     if counts[:2] != [1, 1] or counts[2] > 1:
         raise LabelError(
-            f"expected one column path and one column label in {where}, found {', '.join(names)}; a column split, with "
-            "train or test, may follow"
+            f"expected one column path and one column label in {where}, found {', '.join(table.names)}; a column "
+            "split, with train or test, may follow"
         )
-    paths, labels = columns["path"], columns["label"]
+    paths, labels = table.columns["path"], table.columns["label"]
     if None in paths:
         raise LabelError(f"expected a path in every row of {where}, found none in row {paths.index(None) + 1}")
-    return zip(cast(list[str], paths), labels, columns.get("split", [None] * len(paths)), strict=True)
-
-
-def _read_parquet(content: bytes) -> tuple[list[str], dict[str, list[str | None]]]:
-    """The names of all columns, and as text those that are looked at."""
-    table = pa.parquet.read_table(io.BytesIO(content))
-    names = table.column_names
-    return names, {
-        name: table.column(name).cast(pa.string()).to_pylist() for name in _COLUMNS if names.count(name) == 1
-    }
-
-
-def _read_csv(content: bytes) -> tuple[list[str], dict[str, list[str | None]]]:
-    """The same of a CSV file in UTF-8, with or without a byte order mark. What is empty is None.
-
-    Names, labels and splits come without the white space around them, a path with it: a file may be called so. Where a
-    space follows the commas of the header, it is expected in the rows, too, even before quotes; it is in no value.
-    """
-    lines = io.StringIO(content.decode("utf-8-sig"), newline="")
-    header = next(csv.reader(lines), None)
-    if header is None:
-        raise csv.Error("the file is empty")
-    lines.seek(0)
-    rows = csv.reader(lines, skipinitialspace=any(name.startswith(" ") for name in header[1:]))
-    names = [name.strip() for name in next(rows)]
-    places = {name: names.index(name) for name in _COLUMNS if name in names}
-    columns: dict[str, list[str | None]] = {name: [] for name in places}
-    for row in rows:
-        if row and len(row) != len(names):
-            raise csv.Error(f"expected {len(names)} columns, found {len(row)} in line {rows.line_num}")
-        for name, place in places.items() if row else ():
-            columns[name].append((row[place] if name == "path" else row[place].strip()) or None)
-    return names, columns
+    written = ((table.plain(path), path) for path in cast(list[str], paths))
+    texts = (spellings(each, tops, as_column=False) for each in written)
+    plain = (label and table.plain(label) for label in labels)
+    splits = (side and side.casefold() for side in table.columns.get("split", [None] * len(paths)))
+    return list(zip(texts, plain, splits, strict=True))
 
 
 def _named(path: bytes, depth: int) -> bytes:
     """The name of the folder `depth` below the top that a file is in; nothing where there is none, or where it has no
     name, as a key of a bucket may begin with `/`."""
     return path.split(b"/", depth + 1)[depth] if path.count(b"/") > depth else b""
+
+
+def _folder(path: bytes, depth: int) -> bytes:
+    """The folders above the class's own, and that, of a path; nothing where it is in none."""
+    return b"/".join(path.split(b"/")[: depth + 1]) if _named(path, depth) else b""
 
 
 def _label(folder: bytes) -> str:

@@ -8,7 +8,7 @@ from artifacts.dataset import Dataset, Split
 from artifacts.decoded import Place
 from artifacts.errors import Corrupt
 from artifacts.store import Store
-from tasks.preparing.labelled import SideName
+from tasks.preparing.layout import SideName
 from tasks.vision.duplicates import contents_of
 
 

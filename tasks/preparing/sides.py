@@ -9,7 +9,8 @@ import numpy as np
 from artifacts.dataset import Side
 from artifacts.decoded import Place
 from artifacts.errors import LookbookError
-from tasks.preparing.labelled import SIDES, Labelled, SideName
+from tasks.preparing.labelled import Labelled
+from tasks.preparing.layout import SIDES, SideName
 from tasks.preparing.pictures import FilesRead
 from tasks.shared.listing import to_text
 from tasks.vision.duplicates import blank

@@ -8,7 +8,8 @@ from artifacts.decoded import Decoded, Place
 from artifacts.labels import Word
 from artifacts.settings import Settings
 from tasks.preparing.elsewhere import read_elsewhere, source_of
-from tasks.preparing.labelled import Labelled, SideName
+from tasks.preparing.labelled import Labelled
+from tasks.preparing.layout import SideName
 from tasks.preparing.pictures import FilesRead
 from tasks.preparing.said import Picture, Words, name_of, pictures_of
 from tasks.shared.listing import Entry, to_bytes, to_text

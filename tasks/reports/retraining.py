@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from artifacts import dataset as datasets
 from artifacts import metrics, weights
 from artifacts.errors import Corrupt
 from artifacts.refs import Ref
@@ -40,7 +39,7 @@ def markdown(store: Store, result: Retrained, because: str | None, review: str |
     held_out = " Held-out images are counted after the epoch." if trained.settings.get("validation") else ""
     worst = [(cell(each.is_), cell(each.called), f"{each.items:,}") for each in numbers.most_confused[:_WORST]]
     top = [(f"right among the {k} most probable", shown(value)) for k, value in numbers.top_k.items()]
-    findings = datasets.load(store, Ref.parse(result.dataset)).findings
+    odd = [f"- {cell(each['text'])}" for each in result.findings]
     refs = {"dataset": result.dataset, "weights": result.weights, "metrics": result.metrics}
     refs["champion"] = result.decision.champion
     parts = [
@@ -60,7 +59,7 @@ def markdown(store: Store, result: Retrained, because: str | None, review: str |
         "correctly, with its 95 % confidence interval. Loss is the mean of -log(probability of the right class): "
         "smaller is better.",
         *_lessons(store, measured),
-        *(["## Odd about the data", "\n".join(f"- {cell(each['text'])}" for each in findings)] if findings else []),
+        *(["## Odd about the data", "\n".join(odd)] if odd else []),
         "## Learning curve",
         "On the training images, one epoch at a time. Each image is counted before the step that learns from it."
         f"{held_out}",

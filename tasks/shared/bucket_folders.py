@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +23,7 @@ from artifacts.objects import Bucket
 from artifacts.places import why_unaskable
 from artifacts.settings import Settings
 from tasks.shared.listing import Entry, FolderError, FolderLost
+from tasks.shared.ours import own_prefix, without_stores
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import DecodedFiles, Files
 
@@ -47,7 +48,7 @@ def bucket_folder(settings: Settings, url: str) -> Iterator["BucketFolder"]:
         descriptor = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="fetch")
         try:
-            yield BucketFolder(bucket, scratch, descriptor, settings.max_image_bytes, threads)
+            yield BucketFolder(settings, bucket, scratch, descriptor, threads)
         finally:
             threads.shutdown(cancel_futures=True)
             os.close(descriptor)
@@ -69,24 +70,35 @@ class BucketFolder:
     """An open folder in a bucket: keys are paths, `/`-separated."""
 
     def __init__(
-        self, bucket: Bucket, scratch: Path, descriptor: int, most_bytes: int, threads: ThreadPoolExecutor
+        self, settings: Settings, bucket: Bucket, scratch: Path, descriptor: int, threads: ThreadPoolExecutor
     ) -> None:
         self.descriptor = descriptor
         self.by_size = False  # a bucket tells every machine the same times
         self._bucket, self._scratch, self._threads = bucket, scratch, threads
-        self._most_bytes = most_bytes
+        self._most_bytes = settings.max_image_bytes
+        store = own_prefix(settings, bucket.root)
+        self._own = () if store is None else (store,)
         self._named = 0
 
-    def walk(self) -> Iterator[Entry]:
+    def walk(self, on_folder: Callable[[bytes], object] | None = None) -> Iterator[Entry]:
         """Objects that stand for a folder (`sub/`, no bytes) are none."""
+        return without_stores(self._listed(on_folder), self._bucket.root, self._own)
+
+    def _listed(self, on_folder: Callable[[bytes], object] | None) -> Iterator[Entry]:
         try:
             for found in list_keys(self._bucket):
                 if found.key and (found.size or not found.key.endswith("/")):
                     yield Entry(found.key.encode(), found.size, _time_ns(found.last_modified, found.e_tag), True)
+                elif found.key and on_folder:
+                    on_folder(found.key.rstrip("/").encode())
         except StoreAway as error:
             raise FolderLost(str(error)) from None
         except StoreError as error:
             raise FolderError(str(error)) from None
+
+    def is_empty(self) -> bool:
+        """By the first page of its listing."""
+        return next(self.walk(), None) is None
 
     def entry(self, path: bytes) -> Entry | None:
         """By asking for it. Raises StoreError."""

@@ -1,14 +1,15 @@
 """Folders of pictures, wherever they are: what scoring and preparing list, and hand to decoders."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from artifacts.settings import Settings
 from tasks.shared import listing
-from tasks.shared.listing import Entry, folder_place, is_url
+from tasks.shared.listing import Entry, FolderError, folder_place, is_url
+from tasks.shared.ours import all_ours, own_folders, without_stores
 from tasks.shared.walking import walk
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import DecodedFiles, Files
@@ -26,8 +27,16 @@ class Folder(Protocol):
     descriptor: int
     by_size: bool
 
-    def walk(self) -> Iterator[Entry]:
-        """Every entry below it that is no folder itself, sorted by the bytes of its path. Raises FolderError."""
+    def walk(self, on_folder: Callable[[bytes], object] | None = None) -> Iterator[Entry]:
+        """Every entry below it that is no folder itself, sorted by the bytes of its path, but for Lookbook's own.
+
+        on_folder: hears the path of each folder in it, of a bucket's at least those that have no entries.
+
+        Raises FolderError.
+        """
+
+    def is_empty(self) -> bool:
+        """Whether nothing is in it, as far as the first look tells. Raises FolderError."""
 
     def entry(self, path: bytes) -> Entry | None:
         """One entry as it is now; None where there is none."""
@@ -54,9 +63,21 @@ class LocalFolder:
         self.descriptor = listing.open_folder(settings, text)
         self.by_size = False
 
-    def walk(self) -> Iterator[Entry]:
+    def walk(self, on_folder: Callable[[bytes], object] | None = None) -> Iterator[Entry]:
         """Symlinks are entries, and are not followed."""
-        return walk(self.descriptor)
+        where, own = folder_place(self._settings, self._text), own_folders(self._settings)
+        status = os.fstat(self.descriptor)
+        if (status.st_dev, status.st_ino) in own:
+            raise all_ours(where)
+        return without_stores(walk(self.descriptor, own, on_folder), where)
+
+    def is_empty(self) -> bool:
+        """Folders without anything in them are something: a whole listing may take long."""
+        try:
+            with os.scandir(self.descriptor) as found:
+                return next(found, None) is None
+        except OSError:  # whoever lists it tells
+            return False
 
     def entry(self, path: bytes) -> Entry | None:
         """No link on the way is followed."""
@@ -104,8 +125,12 @@ def opened(settings: Settings, text: str) -> Iterator[Folder]:
         os.close(folder.descriptor)
 
 
-def check_folder(settings: Settings, text: str) -> None:
-    """Raises FolderError for a folder that may not or can not be read: asked before anything else is done."""
+def check_folder(settings: Settings, text: str, file: str | None = None) -> None:
+    """Raises FolderError for a folder, or a file in it, that may not or can not be read, and for an empty one: asked
+    before anything else is done."""
     with opened(settings, text) as folder:
-        if is_url(folder_place(settings, text)):
-            next(folder.walk(), None)
+        place = folder_place(settings, text)
+        if file:
+            folder.read_file(file, f"{place}/{file}")
+        elif folder.is_empty():
+            raise FolderError(f"expected pictures in {place}, found an empty folder")

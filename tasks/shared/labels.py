@@ -1,10 +1,8 @@
 """Labels as files: written out, and read in from other tools."""
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,10 +17,11 @@ from artifacts.labels import LabelEvent, Labels, Statement, label_names
 from artifacts.predictions import Predictions
 from artifacts.provenance import user_at_host
 from artifacts.store import Store
-from tasks.shared.class_names import known_class
+from tasks.shared.placing import Row, Seen
+from tasks.shared.tables import UNREADABLE, Table, escape, is_parquet, read_table
 
 _AT_ONCE = 1000  # statements of an event
-_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")  # begins what spreadsheets compute
+_SHOWN = 5
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERDICTS = ("class", "none", "bad")
 _EXPORTED = pa.schema(
@@ -50,10 +49,10 @@ def export(store: Store, name: str, file: str) -> int:
     rows = [{**asdict(word.statement), "at": word.event.at, "by": word.event.by} for _, word in words]
     table = pa.Table.from_pylist(rows, _EXPORTED)
     try:
-        if file.lower().endswith(".parquet"):
+        if is_parquet(file):
             pq.write_table(table, file, compression="zstd")
         elif file.lower().endswith(".csv"):
-            texts = [{name: _as_text(value) for name, value in row.items()} for row in rows]
+            texts = [{name: escape(value) for name, value in row.items()} for row in rows]
             pyarrow.csv.write_csv(pa.Table.from_pylist(texts, _EXPORTED), file)
         else:
             raise LabelFileError(f"expected a file .csv or .parquet, found {file}")
@@ -96,28 +95,19 @@ class Imported:
     unknown: list[str] = field(default_factory=list)
 
 
-def _as_text(value: Any) -> Any:
-    """A value as no spreadsheet computes it. One that looks so already has one apostrophe more."""
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
-
-
-def _as_it_was(cell: str) -> str:
-    """What `_as_text` has made this cell of; itself where another tool wrote it."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
-
-
 def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) -> Imported:
     """Put the labels of a file on record: all of them, or, where one can't be right, none. What counts already is not
     written again, but for where the newest table has seen it.
 
-    Raises LabelFileError, ClassNameError and Corrupt.
+    Raises LabelFileError, also where no row is of a picture that the newest table has or that is named by its content,
+    ClassNameError, SeveralPaths and Corrupt.
     """
     rows = list(_rows(Path(file).read_bytes(), file))
     table = _newest(store, name)
     given_classes = {str(each.said.label) for each in rows if each.said.label}
     classes = list(table.artifact.facts["classes"]) if table else sorted(given_classes)
-    checked = [each.checked(classes, new_classes) for each in rows]
-    seen = _Seen(table, checked)
+    checked = [each.checked(classes, new_classes).spelled(table) for each in rows]
+    seen = Seen(table, checked)
     given: dict[str, tuple[int, Statement]] = {}
     unknown, repeated, unseen = [], 0, 0
     for number, each in enumerate(map(seen.placed, checked), start=1):
@@ -133,6 +123,8 @@ def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) ->
             unseen += each.table is None
             repeated += each.sha256 in given
             given.setdefault(each.sha256, (number, each))
+    if not given:
+        raise LabelFileError(f"expected labels in {file}, found none: {_why_none(unknown, name, table)}")
     log = Labels(store.disk, name)
     words = log.words()
     written, new, conflicting = [], 0, []
@@ -151,6 +143,15 @@ def read_in(store: Store, name: str, file: str, *, new_classes: bool = False) ->
         log.say(f"import-{uuid4().hex}", user_at_host(), written[start : start + _AT_ONCE])
     labels = len(given) + repeated
     return Imported(labels, new, labels - new - len(conflicting), unseen, conflicting, unknown)
+
+
+def _why_none(unknown: Sequence[str], name: str, table: Predictions | None) -> str:
+    if not unknown:
+        return "it has no rows"
+    if table is None:
+        return f"no table is called {name} that could have its paths; `lookbook score FOLDER --name {name}` makes one"
+    more = f" and {len(unknown) - _SHOWN:,} more" if len(unknown) > _SHOWN else ""
+    return f"{table.artifact.ref} has no row of {', '.join(unknown[:_SHOWN])}{more}; write paths as that table does"
 
 
 def _same(one: Statement, other: Statement) -> bool:
@@ -198,37 +199,14 @@ def _newest(store: Store, name: str) -> Predictions | None:
     return predictions.load(store, ref) if ref else None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What a row of a file says; by path it has no content yet. path, label: as they are written there, with an
-    apostrophe that may be an export's or the name's own."""
-
-    said: Statement
-    path: str
-    label: str
-
-    def checked(self, classes: Sequence[str], new: bool) -> "_Row":
-        """With the class that is called so. Raises ClassNameError."""
-        if not self.said.label:
-            return self
-        is_as_written = self.said.label not in classes and self.label in classes
-        label = self.label if is_as_written else known_class(self.said.label, classes, new=new)
-        return replace(self, said=replace(self.said, label=label))
-
-    @property
-    def spellings(self) -> list[str]:
-        """Of its path, the likeliest first; as in a table of labels (tasks/preparing/labelled.py)."""
-        written = [each for each in (str(self.said.path or ""), self.path) if each]
-        return [each.removeprefix("./") for text in written for each in (text, text.strip())]
-
-
-def _rows(content: bytes, file: str) -> Iterator[_Row]:
-    plain = str if file.lower().endswith(".parquet") else _as_it_was
-    for number, row in enumerate(_table(content, file), start=1):
-        given = {key: (value or "").strip() for key, value in row.items() if key in ("label", "verdict", "sha256")}
-        verdict = given.get("verdict") or "class"
-        sha256, written, named = given.get("sha256", "").lower(), row.get("path") or "", given.get("label", "")
-        path, label = plain(written), plain(row.get("label") or "").strip()
+def _rows(content: bytes, file: str) -> Iterator[Row]:
+    table = _table(content, file)
+    columns = table.columns
+    for number, cells in enumerate(zip(*columns.values(), strict=True), start=1):
+        row = {name: cell or "" for name, cell in zip(columns, cells, strict=True)}
+        row |= {name: cell.strip() for name, cell in row.items() if name != "path"}
+        verdict, written, named = row.get("verdict") or "class", row.get("path", ""), row.get("label", "")
+        sha256, path, label = row.get("sha256", "").lower(), table.plain(written), table.plain(named).strip()
         found = (
             f"found {', '.join(f'{key} {value!r}' for key, value in row.items() if value)} in row {number} of {file}"
         )
@@ -240,53 +218,16 @@ def _rows(content: bytes, file: str) -> Iterator[_Row]:
             raise LabelFileError(f"expected a SHA-256 of 64 hexadecimal digits, {found}")
         if not sha256 and not path:
             raise LabelFileError(f"expected a sha256 or a path, {found}")
-        yield _Row(Statement(sha256, verdict, label or None, path or None), written, named)  # type: ignore[arg-type]
+        yield Row(Statement(sha256, verdict, label or None, path or None), written, named)  # type: ignore[arg-type]
 
 
-def _table(content: bytes, file: str) -> list[dict[str, str | None]]:
+def _table(content: bytes, file: str) -> Table:
     try:
-        if file.lower().endswith(".parquet"):
-            table = pq.read_table(pa.BufferReader(content))
-            known = [name for name in ("sha256", "path", "label", "verdict") if name in table.column_names]
-            rows: list[dict[str, str | None]] = (
-                table.select(known).cast(pa.schema([(name, pa.string()) for name in known])).to_pylist()
-            )
-        else:
-            lines = io.StringIO(content.decode("utf-8-sig"), newline="")  # a path may have other line ends in it
-            reader = csv.DictReader(lines, restkey="", restval="", strict=True)
-            rows = [{name: cell for name, cell in row.items() if name} for row in reader]
-    except (pa.ArrowException, OSError, UnicodeError, csv.Error) as error:
+        table = read_table(content, file, ("path", "sha256", "label", "verdict"))
+    except UNREADABLE as error:
         raise LabelFileError(f"expected labels in {file} (.csv or .parquet), found: {error}") from None
-    columns = set(rows[0]) if rows else set()
-    if not rows or not columns & {"sha256", "path"} or not columns & {"label", "verdict"}:
-        found = ", ".join(map(str, sorted(columns))) or "none"
+    columns = set(table.columns)
+    if not columns & {"sha256", "path"} or not columns & {"label", "verdict"}:
+        found = ", ".join(table.names) or "none"
         raise LabelFileError(f"expected the columns label, and sha256 or path, in {file}, found {found}")
-    return rows
-
-
-class _Seen:
-    """Where the newest table has the pictures of a file's rows."""
-
-    def __init__(self, table: Predictions | None, wanted: Sequence[_Row]) -> None:
-        self._by_path: dict[str, dict[str, Any]] = {}
-        self._by_content: dict[str, dict[str, Any]] = {}
-        if table is None:
-            return
-        paths = {spelling for each in wanted for spelling in each.spellings}
-        contents = {each.said.sha256 for each in wanted}
-        place = {"folder": str(table.artifact.manifest["provenance"]["folder"]), "table": str(table.artifact.ref)}
-        for part in range(len(table.parts)):
-            rows = table.read(part, ["path", "sha256", "label", "confidence"])
-            for path, sha256, label, confidence in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-                if sha256 and (path in paths or sha256 in contents):
-                    row = {"path": path, "sha256": sha256, "predicted": label, "confidence": confidence, **place}
-                    self._by_path[path] = row
-                    self._by_content.setdefault(sha256, row)
-
-    def placed(self, each: _Row) -> Statement:
-        """What a row says, with what the table has of it; as it was where that is nothing."""
-        given = each.said
-        row = next((found for path in each.spellings if (found := self._by_path.get(path))), None)
-        if given.sha256 and (row is None or row["sha256"] != given.sha256):
-            row = self._by_content.get(given.sha256)
-        return replace(given, **row) if row else given
+    return table

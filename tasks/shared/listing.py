@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,9 @@ class Entry(NamedTuple):
     regular: bool
 
 
+_LETTERS = str.maketrans(  # that Unicode does not take apart
+    {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ħ": "h", "ŋ": "ng"}
+)
 _ALLOWED: dict[str, Path | str] = {}
 
 
@@ -99,18 +103,28 @@ def digest_entries(entries: Iterable[Entry]) -> str:
 
 
 def default_name(settings: Settings, folder: str) -> str:
-    """The name for what is made of `root:sub/path`: the folder's own.
+    """The name for what is made of `root:sub/path`: the folder's own, in Latin letters without accents.
 
-    Raises FolderError, and InvalidRef where that makes no name.
+    Raises FolderError, and InvalidRef where that makes no name, or letters would be lost.
     """
     last = Path(folder_place(settings, folder)).name
-    name = re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:100]
+    latin = _in_latin(last)
+    name = re.sub(r"[^a-z0-9._-]+", "-", latin).strip("-._")[:100]
     try:
+        if any(each.isalnum() and not each.isascii() for each in latin):
+            raise InvalidRef(last)
         return check_name(name)
     except InvalidRef:
         raise InvalidRef(
-            f"the folder {last!r} gives no name of a-z, 0-9, '.', '_' and '-'; give one with --name"
+            f"the folder {last!r} gives no name of a-z, 0-9, '.', '_' and '-'; give one with --name, as --name "
+            f"{name or 'pictures'}"
         ) from None
+
+
+def _in_latin(text: str) -> str:
+    """In lower case, without accents, and ß as ss, æ as ae."""
+    decomposed = unicodedata.normalize("NFKD", text).lower()
+    return "".join(each for each in decomposed if not unicodedata.combining(each)).translate(_LETTERS)
 
 
 def open_folder(settings: Settings, text: str) -> int:

@@ -4,11 +4,12 @@ import errno
 import heapq
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from itertools import chain
 from typing import NamedTuple
 
 from tasks.shared.listing import OPEN_FOLDER, Entry, FolderError, FolderLost, entry_of, to_text
+from tasks.shared.litter import is_litter
 
 SORTED_AT_ONCE, TOGETHER = 100_000, 1_000  # names of a folder that are sorted as a list, and that are unpacked together
 _ADVICE = {
@@ -31,11 +32,17 @@ class _Level(NamedTuple):
     names: Iterator[bytes]
 
 
-def walk(top: int) -> Iterator[Entry]:
+def walk(
+    top: int, never: Set[tuple[int, int]] = frozenset(), on_folder: Callable[[bytes], object] | None = None
+) -> Iterator[Entry]:
     """Every entry below the open folder `top` that is no folder itself, sorted by the bytes of its path.
 
-    Symlinks are entries, and are not followed. What vanishes meanwhile is passed over. A folder is open at a
-    time, and the next one until something is found in it, however deep they are.
+    Symlinks are entries, and are not followed. What vanishes meanwhile is passed over, and so is a folder that may not
+    be read and that no person made. A folder is open at a time, and the next one until something is found in it,
+    however deep they are.
+
+    never: device and inode of folders that are not entered.
+    on_folder: hears the path of each folder.
 
     Raises FolderError for a folder that can't be listed, FolderLost for one that was moved.
     """
@@ -51,7 +58,7 @@ def walk(top: int) -> Iterator[Entry]:
                     left, folder = folder, _outer(folder, path, levels[-1])
                     os.close(left)
             elif name.endswith(b"/"):
-                if entered := _enter(folder, path, name):
+                if entered := _enter(folder, path, name, never, on_folder):
                     left, (folder, level) = folder, entered
                     os.close(left)
                     levels.append(level)
@@ -71,8 +78,14 @@ def _level(folder: int, path: bytes) -> _Level:
     return _Level(path, _file(folder), _names(folder, path))
 
 
-def _enter(folder: int, path: bytes, name: bytes) -> tuple[int, _Level] | None:
-    """A descriptor of the folder `name` in an open one, and what is in it; None where it is gone or empty.
+def _enter(
+    folder: int,
+    path: bytes,
+    name: bytes,
+    never: Set[tuple[int, int]],
+    on_folder: Callable[[bytes], object] | None,
+) -> tuple[int, _Level] | None:
+    """A descriptor of the folder `name` in an open one, and what is in it; None where it is gone, empty or passed over.
 
     An empty one may be listed and not entered: then no `..` leads back. Raises FolderError.
     """
@@ -81,10 +94,16 @@ def _enter(folder: int, path: bytes, name: bytes) -> tuple[int, _Level] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if isinstance(error, PermissionError) and is_litter(path + name[:-1]):  # root's lost+found, another's trash
+            return None
         raise _unlistable(path + name, error) from None
     first = None
     try:
         level = _level(inner, path + name)
+        if level.file in never:
+            return None
+        if on_folder:
+            on_folder(path + name[:-1])
         first = next(level.names, None)
         return (inner, level._replace(names=chain([first], level.names))) if first else None
     finally:
