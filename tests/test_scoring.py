@@ -277,6 +277,34 @@ def test_every_key_of_a_bucket_is_one_typed_row(store, champion, pictures, bucke
     assert (again, outcome.predicted) == (ref, 0)
 
 
+def test_whatever_time_and_size_an_entry_has_it_is_a_row_and_stays_one(store, champion, pictures, in_memory):
+    content = (pictures / "0/00.png").read_bytes()
+    times = {
+        "2300.png": 10_413_792_000 * 10**9, "2301.png": 10_445_328_000 * 10**9, "last.png": (1 << 63) * 10**9 - 1,
+        "first.png": -(1 << 63) * 10**9, "1600.png": -11_676_096_000 * 10**9, "1969.png": -1, "1970.png": 0,
+        "held.png": (1 << 63) - 1, "not held.png": 1 << 63,
+    }  # fmt: skip
+    for name, at in times.items():
+        (in_memory / name).write_bytes(content)
+        os.utime(in_memory / name, ns=(at, at))
+    for name in ("huge.png", "as huge.png"):
+        with open(in_memory / name, "wb") as file:
+            file.truncate((1 << 63) - 1)
+    settings = settings_for(in_memory)
+    ref, _ = score(store, settings, champion)
+    found = by_path(store, ref)
+    errors = {name: row["error"] for name, row in found.items()}
+    assert errors == {**dict.fromkeys(times), "huge.png": "too_large", "as huge.png": "too_large"}
+    assert len({row["mtime_ns"] for row in found.values() if row["error"] is None}) == len(times)
+    assert [found[name]["mtime_ns"] for name in ("1969.png", "1970.png", "held.png")] == [-1, 0, (1 << 63) - 1]
+    again, outcome = score(store, settings, champion)
+    assert (again, outcome.predicted) == (ref, 0)
+    os.utime(in_memory / "2300.png", ns=(times["2301.png"], times["2301.png"]))
+    newer, outcome = score(store, settings, champion)
+    assert newer != ref
+    assert outcome.predicted == 0
+
+
 @pytest.mark.slow
 def test_an_unreadable_file_is_a_row_and_is_tried_again(store, settings, champion, pictures):
     (pictures / "0/00.png").chmod(0o000)
@@ -582,7 +610,6 @@ def test_a_full_disk_leaves_what_was_there(store, settings, champion, pictures, 
 
 KILLED = """
 import json, os, signal, sys
-from pathlib import Path
 import numpy as np
 from artifacts import weights
 from artifacts.refs import Ref; from artifacts.store import Store
