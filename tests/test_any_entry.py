@@ -14,26 +14,23 @@ import pytest
 from buckets import CREDENTIALS, make_bucket, options_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jobs import SPEC, job_of
 from PIL import Image
 
-from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Shards
 from artifacts.store import Store
 from tasks.plan import plan_folder
-from tasks.requests import ScoreRequest
 from tasks.scoring.earlier import Earlier
-from tasks.scoring.job import Job
 from tasks.scoring.rows import Shard, table_of
 from tasks.shared.folders import opened
 from tasks.shared.listing import to_bytes, to_text
 from tasks.shared.plans import load_plan
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import REQUEST_BYTES, cut
-from tasks.vision.images import ImageSpec, Limits
+from tasks.vision.images import Limits
 from tasks.vision.times import held
 
-SPEC = ImageSpec(height=8, width=8, channels=1)
 INT64 = 1 << 63
 
 
@@ -75,21 +72,13 @@ def make(path, kind, size, at):
     os.utime(path, ns=(at, at), follow_symlinks=False)
 
 
-def job_of(folder, where):
-    weights, dataset = Ref.parse("weights/shapes@0123456789abcdef"), "datasets/shapes@0123456789abcdef"
-    request = ScoreRequest(folder, weights=str(weights), name="any")
-    return Job(
-        request, where, "any", weights, dataset, ("a", "b"), SPEC, Limits(10**6, 10**6), None, None
-    )  # fmt: skip
-
-
 @given(st.dictionaries(names, st.tuples(kinds, sizes, times), min_size=1, max_size=12))
 def test_every_entry_of_a_disk_is_planned_and_written(found):
     with in_memory() as top, in_memory() as place:
         for name, each in found.items():
             make(os.path.join(os.fsencode(top), name), *each)
         store, some = Store(place), Settings(image_roots={"root": top})
-        job = job_of("root:", to_text(os.fsencode(os.path.realpath(top))))
+        job = job_of(to_text(os.fsencode(os.path.realpath(top))))
         plans = [load_plan(store.disk, plan_folder(store, some, job)) for _ in range(2)]
         assert plans[0].digests == plans[1].digests
         tables = []
@@ -129,7 +118,7 @@ def test_every_key_of_a_bucket_is_listed_and_is_a_picture_or_has_its_reason(s3_s
             opened(some, "root:") as folder,
             DecoderPool(folder.descriptor, SPEC, Limits(10**6, 10**6), 10, 1) as pool,
         ):
-            store, job = Store(place), job_of("root:", f"s3://{name}/photos")
+            store, job = Store(place), job_of(f"s3://{name}/photos")
             plan = load_plan(store.disk, plan_folder(store, some, job))
             shard = Shard(0, "0" * 16, plan.entries(0), Earlier(store, job))
             chunks = ((chunk, chunk.files) for chunk in shard.chunks(SPEC))
