@@ -22,13 +22,20 @@ PASSING_ERRORS = ("timeout", "crashed", "unreadable", "missing", "changed")
 """Errors that may be gone next time: their rows are never reused."""
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
+_PROBABILITIES = pa.list_(pa.field("element", pa.float32()))
+_ARROW_SCHEMA, _NO_SCHEMA = b"ARROW:schema", b"----- schema"  # in a file's footer, and what is none to a reader
+_FOOTER_END = 8  # bytes: the footer's length, and the magic
 
 
 def schema(
     weights: Ref, dataset: str, classes: Sequence[str], image_spec: Mapping[str, Any], temperature: float | None
 ) -> pa.Schema:
     """The columns of every part; class order, weights, dataset and ImageSpec are in the metadata, and the temperature
-    where probabilities are scaled by one."""
+    where probabilities are scaled by one.
+
+    A row's probabilities are as many as there are classes, or null. Their list has no fixed size, as pyarrow 21 to 25
+    reads no null of one that has.
+    """
     return pa.schema(
         [
             pa.field("path", pa.string(), nullable=False),
@@ -39,7 +46,7 @@ def schema(
             pa.field("height", pa.int32()),
             pa.field("label", _TEXT),
             pa.field("confidence", pa.float32()),
-            pa.field("probabilities", pa.list_(pa.float32(), len(classes))),
+            pa.field("probabilities", _PROBABILITIES),
             pa.field("weights", _TEXT, nullable=False),
             pa.field("error", _TEXT),
             pa.field("detail", pa.string()),
@@ -72,9 +79,29 @@ class Predictions:
         return folder / "data" if isinstance(folder, Path) else folder
 
     def read(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one part; its bytes are checked."""
+        """The rows of one part, as `read_part` gives them; its bytes are checked."""
         file = file_name(index)
-        return use(lambda: self.artifact.path(file), lambda path: pq.read_table(path, columns=columns))
+        return use(lambda: self.artifact.path(file), lambda path: read_part(path, columns))
+
+
+def read_part(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a part's file, of this Lookbook or an earlier one, whose probabilities have a list of fixed size: in
+    the types of `schema`."""
+    try:
+        rows = pq.read_table(path, columns=columns)
+    except pa.ArrowInvalid:  # pyarrow 21 to 25, and an earlier Lookbook's part
+        rows = pq.read_table(_without_arrow_schema(path), columns=columns)
+    types = {"label": _TEXT, "weights": _TEXT, "error": _TEXT, "probabilities": _PROBABILITIES}
+    fields = [field.with_type(types.get(field.name, field.type)) for field in rows.schema]
+    metadata = {name: value for name, value in (rows.schema.metadata or {}).items() if name != _NO_SCHEMA}
+    return rows.cast(pa.schema(fields, metadata))
+
+
+def _without_arrow_schema(path: Path) -> pa.BufferReader:
+    """A Parquet file as whoever knows no Arrow reads it: a list has no fixed size then."""
+    content = path.read_bytes()
+    start = len(content) - _FOOTER_END - int.from_bytes(content[-_FOOTER_END:-4], "little")
+    return pa.BufferReader(content[:start] + content[start:].replace(_ARROW_SCHEMA, _NO_SCHEMA))
 
 
 def file_name(index: int) -> str:

@@ -30,6 +30,8 @@ from artifacts.publishing import create_part
 
 LEAST = 18  # rows of a table that its report shows as least certain
 
+COLUMNS = 2  # raise it when columns have other types: earlier rows are then taken over into new parts
+
 FRESH_SECONDS = 24 * 3600
 """How long an interrupted fresh scoring is gone on with. An older one begins anew: nobody remembers that it began."""
 
@@ -85,8 +87,9 @@ _RECORD = re.compile(r"/[0-9]{8}\.json$")  # an editor's copy of one, say, is no
 
 def record_digest(shard: str, folder: str) -> str:
     """The digest under which the shard with the digest `shard` is on record. The folder, without links, is in it: in
-    another one, files of the same paths, sizes and times may be other files."""
-    return digest_of({"shard": shard, "folder": folder})
+    another one, files of the same paths, sizes and times may be other files. COLUMNS is in it, too, so that the parts
+    of one table have the same columns."""
+    return digest_of({"shard": shard, "folder": folder, "columns": COLUMNS})
 
 
 class Shards:

@@ -68,7 +68,7 @@ def make_table(store: Store, name: str, rows: int, folder: Path) -> None:
                 "height": pa.array([28] * size, pa.int32()),
                 "label": [CLASSES[each] for each in drawn.argmax(1)],
                 "confidence": drawn.max(1),
-                "probabilities": pa.FixedSizeListArray.from_arrays(drawn.ravel(), 10),
+                "probabilities": list(drawn),
                 "weights": [str(made_by)] * size,
                 "error": pa.array([None] * size, pa.string()),
                 "detail": pa.array([None] * size, pa.string()),

@@ -4,16 +4,15 @@ from dataclasses import asdict
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 
 from artifacts.settings import Settings
 from artifacts.store import Store
 from flows.names import run_name
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for
+from flows.reports import report
 from tasks.collect import collect as collect_store
 from tasks.reports import collecting
-from tasks.reports.progress import report_key
 from tasks.requests import CollectRequest
 from tasks.shared.deadline import Deadline
 
@@ -41,6 +40,9 @@ def collect(request: CollectRequest) -> dict[str, Any]:
     Returns what was removed, or would be, how many versions stay, and the bytes that are free then.
     """
     found = collect_store(request, Deadline.after(request.deadline_hours))
-    report = collecting.markdown(Store(Settings().store), found, done=request.remove)
-    create_markdown_artifact(report, key=report_key("collect", "store"), description="What the store keeps")
+    store = Store(Settings().store)
+    report(
+        lambda: collecting.markdown(store, found, done=request.remove),
+        "collect", "store", description="What the store keeps",
+    )  # fmt: skip
     return {**asdict(found), "done": request.remove}

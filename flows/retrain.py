@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed
 
@@ -23,6 +22,7 @@ from flows.names import run_name, subject_of
 from flows.needs import needs_of_run
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for, training_settings
+from flows.reports import report
 from flows.train import TrainingCancelled, check_device, train_here, train_on_gpu_pool
 from tasks.cluster.conducting import check_cluster
 from tasks.evaluate import evaluate
@@ -33,7 +33,6 @@ from tasks.preparing.usual import usual_side
 from tasks.promote import promote
 from tasks.reports import decision as decisions
 from tasks.reports import retraining
-from tasks.reports.progress import report_key
 from tasks.requests import Data, Gate, RetrainRequest
 from tasks.results import Retrained
 from tasks.shared.backbones import chosen_backbone
@@ -148,11 +147,14 @@ def _told(
     findings = datasets.load(store, Ref.parse(produced["dataset"])).findings
     refs = (produced["dataset"], produced["weights"], produced["metrics"])
     result = Retrained(*refs, numbers.accuracy, numbers.loss, seconds, decision, findings)
-    told = decisions.markdown(store, result.weights, decision)
-    _report("decision", called, told, f"Decision on the champion of {called}")
-    _report(
-        "retrain", called, retraining.markdown(store, result, because, Settings().review_url), f"Retraining of {called}"
-    )
+    report(
+        lambda: decisions.markdown(store, result.weights, decision),
+        "decision", called, description=f"Decision on the champion of {called}",
+    )  # fmt: skip
+    report(
+        lambda: retraining.markdown(store, result, because, Settings().review_url),
+        "retrain", called, description=f"Retraining of {called}",
+    )  # fmt: skip
     return result.to_dict()
 
 
@@ -254,12 +256,8 @@ def _nothing_changed(store: Store, dataset: str, judged: _Judged) -> Any:
     runs.record(store.disk, str(flow_run.id), produced)
     refs = {**produced, "champion": judged.champion}
     name = Ref.parse(dataset).name
-    _report("retrain", name, retraining.unchanged(reason, refs), f"Retraining of {name}")
+    report(lambda: retraining.unchanged(reason, refs), "retrain", name, description=f"Retraining of {name}")
     return Completed(message=reason, data={**refs, "promoted": False, "reason": reason})
-
-
-def _report(of: str, name: str, markdown: str, description: str) -> None:
-    create_markdown_artifact(markdown, key=report_key(of, name), description=description)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 from prefect.utilities.annotations import quote
 
@@ -23,13 +22,13 @@ from flows.names import run_name, subject_of
 from flows.needs import needs_of_run
 from flows.notices import tell_of_failure
 from flows.parameters import asks_for
+from flows.reports import report
 from flows.wishes import tell_of_scoring
 from tasks.cluster.conducting import check_cluster
 from tasks.commit import commit
 from tasks.plan import plan
 from tasks.reports import audit as audits
 from tasks.reports import scoring
-from tasks.reports.progress import report_key
 from tasks.requests import ScoreRequest
 from tasks.results import Scored, scored
 from tasks.reviewing.production import last_audit
@@ -74,7 +73,8 @@ def score(request: ScoreRequest) -> dict[str, Any]:
     else:
         published, outcome = _score(store, settings, request, deadline)
     result = scored(published, outcome, time.perf_counter() - started - outcome.waited)
-    _report(store, published, result, settings)
+    name = published.artifact.ref.name
+    report(lambda: _drawn(store, published, result, settings), "score", name, description=f"Predictions of {name}")
     if request.limit is None:
         tell_of_scoring(store, settings, published)
     return asdict(result)
@@ -106,13 +106,13 @@ def _published_before(store: Store, produced: Mapping[str, str]) -> tuple[Predic
     return published, Outcome([], 0, published.artifact.facts["rows"], 0.0, 0.0)
 
 
-def _report(store: Store, published: Predictions, result: Scored, settings: Settings) -> None:
+def _drawn(store: Store, published: Predictions, result: Scored, settings: Settings) -> str:
     """The run's report in Prefect's UI."""
     name = published.artifact.ref.name
-    report = scoring.opening(name, result, settings.review_url)
+    parts = [scoring.opening(name, result, settings.review_url)]
     with suppress(Corrupt):  # it only stands beside; `lookbook verify` tells
         if (audit := last_audit(store, name)) is not None:
-            report = f"{report}\n\n{audits.markdown(audit)}"
+            parts.append(audits.markdown(audit))
     with suppress(NotFound):  # a table of an earlier Lookbook
-        report = f"{report}\n\n{published.artifact.read('report.md').decode()}"
-    create_markdown_artifact(report, key=report_key("score", name), description=f"Predictions of {name}")
+        parts.append(published.artifact.read("report.md").decode())
+    return "\n\n".join(parts)

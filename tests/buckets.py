@@ -20,7 +20,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a-test", "AWS_SECRET_ACCESS_KEY": "not-a-se
 KEYS_A_REQUEST = 100  # that this service lists, where others list a thousand
 
 _SERVER = """
-import base64, json, logging, sys, threading
+import base64, datetime, json, logging, sys, threading
 from moto.s3.models import s3_backends
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
@@ -37,11 +37,13 @@ server.start()
 print("http://%s:%d" % server.get_host_and_port(), flush=True)
 objects = s3_backends["123456789012"]["aws"]
 for line in sys.stdin:
-    bucket, key, content = json.loads(line)
+    bucket, key, content, written = json.loads(line)
     if content is None:
         objects.delete_object(bucket, key)
     else:
-        objects.put_object(bucket, key, base64.b64decode(content))
+        written_now = objects.put_object(bucket, key, base64.b64decode(content))
+        if written:
+            written_now.last_modified = datetime.datetime.fromisoformat(written)
     print("done", flush=True)
 server.stop()
 """
@@ -66,12 +68,13 @@ class S3:
         self._process.wait(30)
         self._process.stdout.close()
 
-    def put(self, bucket, key, content):
-        """Write an object as no HTTP client can: past the service's own look at its key."""
-        self._do(bucket, key, base64.b64encode(content).decode())
+    def put(self, bucket, key, content, written=None):
+        """Write an object as no HTTP client can: past the service's own look at its key, and `written` at any time (ISO
+        8601, UTC)."""
+        self._do(bucket, key, base64.b64encode(content).decode(), written)
 
     def delete(self, bucket, key):
-        self._do(bucket, key, None)
+        self._do(bucket, key, None, None)
 
     def _do(self, *given):
         self._process.stdin.write(f"{json.dumps(given)}\n")

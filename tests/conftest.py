@@ -22,6 +22,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -96,6 +97,13 @@ def store(tmp_path: Path) -> Iterator[Store]:
     if store.disk.root.is_dir():
         found = {path.name for path in store.disk.root.iterdir() if path.is_dir()}
         assert found <= {*KINDS, *FOLDERS, *OF_TESTS}, f"not in artifacts/registry.py: {found}"
+
+
+@pytest.fixture
+def in_memory() -> Iterator[Path]:
+    """A folder on a disk that keeps every time and every size."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        yield Path(place)
 
 
 @pytest.fixture(scope="session")

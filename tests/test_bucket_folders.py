@@ -233,6 +233,17 @@ def test_what_the_client_can_not_ask_for_is_an_entry_with_its_reason_and_no_othe
         assert folder.entry(b"\xff.png") is None
 
 
+@pytest.mark.parametrize("written", ["2300-01-01T00:00:00", "9999-12-31T23:59:59", "1700-01-01T00:00:00"])
+def test_an_object_is_a_picture_whenever_it_was_written(settings, bucket, s3_service, written):
+    """Beyond what an int64 or this machine's disk holds."""
+    s3_service.put(bucket.removeprefix("s3://").split("/")[0], "photos/1.png", png(7), written)
+    [entry] = walked(settings)
+    assert abs(entry.mtime_ns) < 1 << 63
+    assert decoded(settings, [entry]) == {"1.png": 7}
+    with opened(settings, "photos:") as folder:
+        assert folder.entry(entry.path) == entry
+
+
 def test_markers_of_folders_are_none_and_hide_nothing(settings, put):
     for key in ("", "empty/", "full/", "sub", "sub.png", "sub/", "sub/1.png", "z/", "z/1.png"):
         put(key, b"" if key.endswith("/") or not key else png(0))

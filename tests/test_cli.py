@@ -264,7 +264,57 @@ def test_closed_streams_are_no_drama(lookbook_command, champion, lookbook_enviro
     assert (run.returncode, run.stderr) == (0, "")
 
 
-def test_a_closed_pipe_is_no_drama(lookbook_command, champion, lookbook_environment):
-    command = f"{shlex.join(lookbook_command)} show champion --json | true"
-    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=lookbook_environment)
-    assert run.stderr == ""
+def shown(lookbook_command, environment, command):
+    """What a shell says of `lookbook COMMAND`, and the status of the first process of its pipe."""
+    command = f"{shlex.join(lookbook_command)} {command}; exit ${{PIPESTATUS[0]}}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("verb", ["show champion --json", "list", "promote champion --reason again"])
+def test_who_reads_no_further_is_no_drama(lookbook_command, champion, lookbook_environment, verb):
+    run = shown(lookbook_command, lookbook_environment, f"{verb} | true")
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("form", ["", "--json"])
+def test_what_is_done_is_done_though_a_full_disk_takes_no_word_of_it(
+    lookbook_command, champion, store, lookbook_environment, form
+):
+    run = shown(lookbook_command, lookbook_environment, f"promote champion --reason again {form} > /dev/full")
+    assert run.returncode == 0
+    assert run.stderr == (
+        "lookbook: it is done, but its result can't be written to standard output: No space left on device\n"
+    )
+    assert len(aliases.history(store.disk, "weights", "shapes", "champion")) == 2
+    assert shown(lookbook_command, lookbook_environment, f"list {form} > /dev/full 2> /dev/full").returncode == 1
+    run = shown(lookbook_command, lookbook_environment, f"list {form} > /dev/full")
+    assert run.returncode == 1
+    assert run.stderr == "lookbook: its result can't be written to standard output: No space left on device\n"
+
+
+@pytest.mark.slow
+def test_names_that_a_terminals_encoding_lacks_are_shown_by_their_numbers(
+    lookbook_command, champion, lookbook_environment, tmp_path
+):
+    name = "\u00fc\U0001f97e\x1b[1m.png"
+    Image.new("L", (8, 8)).save(tmp_path / name)
+    environment = {**lookbook_environment, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    run = shown(lookbook_command, environment, f"predict {shlex.quote(str(tmp_path / name))}")
+    assert run.returncode == 0, run.stderr
+    assert "\\U0001f97e\\ufffd[1m.png" in run.stdout
+    run = shown(lookbook_command, environment, f"show {shlex.quote(name)}")
+    assert run.returncode == 1
+    assert "unexpected" not in run.stderr
+
+
+def test_a_result_that_can_not_be_drawn_is_told_as_data(lookbook, champion, store, monkeypatch):
+    def fail(result):
+        raise ValueError("no such colour")
+
+    monkeypatch.setattr("tasks.reports.terminal.decision", fail)
+    said = lookbook("promote", "champion", "--reason", "again")
+    assert said.returncode == 0
+    assert json.loads(said.stdout)["reason"] == "again"
+    assert "it is done, but its result can't be shown for people" in said.stderr
+    monkeypatch.setattr("tasks.reports.terminal.history", fail)
+    assert "no such colour" in complaint(lookbook("history"))

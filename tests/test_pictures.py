@@ -346,6 +346,23 @@ def test_bad_files_are_listed_and_too_many_stop(store, folder):
         prepare(store, folder)
 
 
+def test_whatever_time_and_size_a_file_has_it_is_one_file_and_is_known_again(store, folder, in_memory, monkeypatch):
+    shutil.copytree(folder, in_memory, dirs_exist_ok=True)
+    for number, seconds in enumerate((10_413_792_000, (1 << 63) - 1, -(1 << 63), -1)):
+        os.utime(in_memory / f"dark/{number:03d}.png", ns=(seconds * 10**9,) * 2)
+    for name in ("huge", "as huge"):
+        (in_memory / f"light/{name}.png").touch()
+        os.truncate(in_memory / f"light/{name}.png", (1 << 63) - 1)
+    ref = prepare(store, in_memory, max_bad=0.01)
+    found = dataset.load(store, ref)
+    assert {path: why.partition(":")[0] for path, why in found.bad.items()} == {
+        "light/as huge.png": "too_large", "light/huge.png": "too_large",
+    }  # fmt: skip
+    assert decoded(store, ref) == 200 + len(found.bad)
+    monkeypatch.setattr("tasks.prepare.read_files", lambda *_: pytest.fail("read again"))
+    assert prepare(store, in_memory, max_bad=0.01) == ref
+
+
 def test_all_files_bad(store, folder):
     for file in folder.rglob("*.png"):
         file.write_text("no picture")

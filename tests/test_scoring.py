@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
+import polars
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -25,6 +27,7 @@ from rights import without_roots_rights
 from artifacts import aliases, dataset, disk, pins, predictions, weights
 from artifacts.collecting.collector import Collector
 from artifacts.collecting.retention import Rules
+from artifacts.documents import digest
 from artifacts.errors import InvalidRef, StoreAway, StoreError
 from artifacts.living import Needs
 from artifacts.refs import Ref, check_name
@@ -38,6 +41,7 @@ from tasks.requests import ScoreRequest
 from tasks.score import score_plan
 from tasks.scoring.groups import shared, take_part
 from tasks.scoring.job import make_job
+from tasks.scoring.rows import table_of
 from tasks.shared.collecting import repair_store
 from tasks.shared.listing import FolderError, FolderLost, default_name, to_text
 from tasks.shared.plans import entries_key, load_plan, remove_plan
@@ -197,7 +201,8 @@ def test_the_table_is_what_the_contract_says(store, settings, champion, pictures
         "error", "detail",
     ]  # fmt: skip
     types = {field.name: field.type for field in table.schema}
-    assert types["probabilities"] == pa.list_(pa.float32(), 3)
+    assert types["probabilities"] == pa.list_(pa.float32())
+    assert set(map(len, table.column("probabilities").to_pylist())) == {3}
     assert {types[name].value_type for name in ("label", "weights", "error")} == {pa.string()}
     assert (types["bytes"], types["width"], types["confidence"]) == (pa.int64(), pa.int32(), pa.float32())
     metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
@@ -276,6 +281,34 @@ def test_every_key_of_a_bucket_is_one_typed_row(store, champion, pictures, bucke
     )
     again, outcome = score(store, settings, champion)
     assert (again, outcome.predicted) == (ref, 0)
+
+
+def test_whatever_time_and_size_an_entry_has_it_is_a_row_and_stays_one(store, champion, pictures, in_memory):
+    content = (pictures / "0/00.png").read_bytes()
+    times = {
+        "2300.png": 10_413_792_000 * 10**9, "2301.png": 10_445_328_000 * 10**9, "last.png": (1 << 63) * 10**9 - 1,
+        "first.png": -(1 << 63) * 10**9, "1600.png": -11_676_096_000 * 10**9, "1969.png": -1, "1970.png": 0,
+        "held.png": (1 << 63) - 1, "not held.png": 1 << 63,
+    }  # fmt: skip
+    for name, at in times.items():
+        (in_memory / name).write_bytes(content)
+        os.utime(in_memory / name, ns=(at, at))
+    for name in ("huge.png", "as huge.png"):
+        with open(in_memory / name, "wb") as file:
+            file.truncate((1 << 63) - 1)
+    settings = settings_for(in_memory)
+    ref, _ = score(store, settings, champion)
+    found = by_path(store, ref)
+    errors = {name: row["error"] for name, row in found.items()}
+    assert errors == {**dict.fromkeys(times), "huge.png": "too_large", "as huge.png": "too_large"}
+    assert len({row["mtime_ns"] for row in found.values() if row["error"] is None}) == len(times)
+    assert [found[name]["mtime_ns"] for name in ("1969.png", "1970.png", "held.png")] == [-1, 0, (1 << 63) - 1]
+    again, outcome = score(store, settings, champion)
+    assert (again, outcome.predicted) == (ref, 0)
+    os.utime(in_memory / "2300.png", ns=(times["2301.png"], times["2301.png"]))
+    newer, outcome = score(store, settings, champion)
+    assert newer != ref
+    assert outcome.predicted == 0
 
 
 @pytest.mark.slow
@@ -583,7 +616,6 @@ def test_a_full_disk_leaves_what_was_there(store, settings, champion, pictures, 
 
 KILLED = """
 import json, os, signal, sys
-from pathlib import Path
 import numpy as np
 from artifacts import weights
 from artifacts.refs import Ref; from artifacts.store import Store
@@ -1104,6 +1136,33 @@ def test_what_groups_take_part_by_is_not_collected(store, settings, champion, pi
             asked = take_part(store, known_by)
             assert load_plan(store.disk, asked.plan).rows == 60
         assert take_part(store, known_by) is None
+
+
+def as_an_earlier_lookbook(job, shard):
+    """The table of a shard without errors, whose lists had a fixed size."""
+    table = table_of(job, shard)
+    lists = table.column("probabilities").cast(pa.list_(pa.float32(), 3))
+    return table.set_column(table.schema.get_field_index("probabilities"), "probabilities", lists)
+
+
+def test_a_table_of_an_earlier_lookbook_is_taken_over_whole(store, settings, champion, pictures, monkeypatch):
+    """Its rows are not scored again, and no part of it stands in the new table beside those with other columns."""
+    with monkeypatch.context() as then:
+        then.setattr("tasks.scoring.finishing.table_of", as_an_earlier_lookbook)
+        then.setattr(
+            "tasks.scoring.job.record_digest", lambda shard, folder: digest({"shard": shard, "folder": folder})
+        )
+        before, _ = score(store, settings, champion)
+    Image.new("L", (8, 8)).save(pictures / "1/new.png")
+    ref, outcome = score(store, settings, champion)
+    assert (outcome.predicted, outcome.reused) == (1, 60)
+    old, new = by_path(store, before), by_path(store, ref)
+    assert {path: row for path, row in new.items() if path != "1/new.png"} == old
+    for folder, size in ((predictions.load(store, before).folder, 3), (predictions.load(store, ref).folder, -1)):
+        types = {pq.read_schema(path).field("probabilities").type for path in folder.iterdir()}
+        assert types == {pa.list_(pa.field("element", pa.float32()), size)}
+    assert ds.dataset(folder).to_table().num_rows == polars.read_parquet(f"{folder}/*.parquet").height == 61
+    assert score(store, settings, champion)[0] == ref
 
 
 def test_other_tools_read_the_folder(store, settings, champion, scored):

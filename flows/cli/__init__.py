@@ -11,6 +11,7 @@ import click
 
 from flows.cli import backbone, model, retention, review, runs, store
 from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line, was_interrupted
+from tasks.reports.streams import make_streams_forgiving
 
 
 class Lookbook(click.Group):
@@ -69,9 +70,7 @@ def command() -> NoReturn:
                 stream.flush()
         os._exit(status)
 
-    for name in ("stdout", "stderr"):  # None: it was closed when the process began
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    make_streams_forgiving()
     atexit.register(leave)  # whatever registers later is called before
     try:
         main()
@@ -91,15 +90,11 @@ def main() -> NoReturn:
     verbose = "--verbose" in sys.argv
     try:
         lookbook.main(standalone_mode=False)
-        sys.stdout.flush()
     except click.exceptions.UsageError as error:
         error.show()
         sys.exit(WRONG_USAGE)
     except (KeyboardInterrupt, click.Abort):
         _end_interrupted()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
     except Exception as error:
         if was_interrupted(error):
             _end_interrupted()

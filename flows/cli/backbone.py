@@ -38,7 +38,7 @@ def add(what: str) -> Result:
     return _told(store.open(add_backbone(store, what)))
 
 
-@verb(show="backbones", name="list")
+@verb(show="backbones", name="list", only_shows=True)
 def list_backbones() -> Result:
     """List the pretrained networks in the store, with their licences, and which one new weights stand on.
 

@@ -8,7 +8,7 @@ import click
 from flows.cli.verb import Result, open_store, verb
 
 
-@verb(show="predictions")
+@verb(show="predictions", only_shows=True)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
 @click.option("--weights", default="champion", show_default=True, help="A ref, champion, or NAME@champion.")
 def predict(images: tuple[Path, ...], weights: str) -> Result:

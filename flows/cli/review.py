@@ -98,7 +98,7 @@ def import_labels(name: str, file: str, new_classes: bool) -> Result:
     return asdict(read_in(store, name, file, new_classes=new_classes))
 
 
-@verb(show="labelling.events", name="history")
+@verb(show="labelling.events", name="history", only_shows=True)
 @click.argument("name")
 @click.argument("picture")
 def label_history(name: str, picture: str) -> Result:

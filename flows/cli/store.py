@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _WHY = "Why, for the history."
 
 
-@verb(show="artifacts", name="list")
+@verb(show="artifacts", name="list", only_shows=True)
 @click.argument(
     "kind", required=False, type=click.Choice(["datasets", "weights", "metrics", "predictions", "backbones"])
 )
@@ -42,7 +42,7 @@ def list_artifacts(kind: str | None) -> Result:
     ]
 
 
-@verb(show="artifact")
+@verb(show="artifact", only_shows=True)
 @click.argument("ref")
 def show(ref: str) -> Result:
     """Show one artifact: what it holds, what it was made from, when and where.
@@ -78,7 +78,7 @@ def show(ref: str) -> Result:
     return shown
 
 
-@verb(show="lineage")
+@verb(show="lineage", only_shows=True)
 @click.argument("ref")
 def lineage(ref: str) -> Result:
     """Show what an artifact was made from, down to the files, and what was made from it.
@@ -96,7 +96,7 @@ def lineage(ref: str) -> Result:
     return trace(store, store.resolve(ref))
 
 
-@verb(show="history")
+@verb(show="history", only_shows=True)
 @click.argument("name", required=False)
 def history(name: str | None) -> Result:
     """Tell who was champion when, and why: every decision, oldest first.
@@ -164,7 +164,7 @@ def rollback(name: str | None, reason: str) -> Result:
     return asdict(aliases.rollback(store.disk, champion.name, reason, check))
 
 
-@verb(show="verification")
+@verb(show="verification", only_shows=True)
 @click.argument("ref", required=False)
 @click.option("--repair", is_flag=True, help="Tell what can be done about each damaged artifact.")
 @click.option("--yes", is_flag=True, help="Do it: mend or remove the damaged artifacts. With --repair.")

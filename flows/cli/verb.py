@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
 from importlib import import_module
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.failures import FAILED
+from artifacts.errors import LookbookError
+from flows.cli.failures import FAILED, complain, one_line
 
 if TYPE_CHECKING:
     from artifacts.settings import Settings
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 Result = Any
 """What a verb returns: a value that json can write, or an iterator of such values, which are printed as they come."""
+
+
+class Unshown(LookbookError):
+    """A result that can't be written to standard output, of a verb that only shows."""
 
 
 class Verb(click.Command):
@@ -40,12 +44,14 @@ class Verb(click.Command):
 
 
 def verb(
-    show: str, name: str | None = None, asks_for: Callable[[], type] | None = None
+    show: str, name: str | None = None, asks_for: Callable[[], type] | None = None, *, only_shows: bool = False
 ) -> Callable[[Callable[..., Result]], click.Command]:
     """A command whose function returns data: JSON with --json, otherwise what `tasks.reports.terminal.<show>` shows, or
     `tasks.reports.<show>` where that names a module.
 
-    `asks_for` gives the request whose settings are its options, beside those that it has itself.
+    asks_for: gives the request whose settings are its options, beside those that it has itself.
+    only_shows: whether it has done nothing when its result can't be shown. Any other verb has done its work then: it
+        says what couldn't be shown, and does not fail.
     """
 
     def decorate(function: Callable[..., Result]) -> click.Command:
@@ -54,7 +60,7 @@ def verb(
             _keep_prefect_quiet(verbose)
             result = function(**arguments)
             for each in result if isinstance(result, Iterator) else [result]:
-                _print(show, each, as_json)
+                _print(show, each, as_json, only_shows)
                 if isinstance(each, dict) and (each.get("corrupt") or each.get("failed")):
                     raise SystemExit(FAILED)
 
@@ -79,13 +85,26 @@ def open_store() -> "tuple[Settings, Store]":
     return settings, Store(settings.store)
 
 
-def _print(show: str, result: Result, as_json: bool) -> None:
-    if as_json:
+def _print(show: str, result: Result, as_json: bool, only_shows: bool) -> None:
+    """Raises Unshown, and whatever showing raises, for a verb that `only_shows`."""
+    from tasks.reports.streams import lost_output
+
+    try:
+        if as_json:
+            click.echo(json.dumps(result))
+        else:
+            module, _, function = show.rpartition(".")
+            getattr(import_module(f"tasks.reports.{module or 'terminal'}"), function)(result)
+    except Exception as error:
+        if only_shows:
+            raise
+        complain(f"it is done, but its result can't be shown for people, which is a mistake of ours: {one_line(error)}")
         click.echo(json.dumps(result))
-        sys.stdout.flush()
-    else:
-        module, _, function = show.rpartition(".")
-        getattr(import_module(f"tasks.reports.{module or 'terminal'}"), function)(result)
+    if lost := lost_output():
+        why = f"its result can't be written to standard output: {lost.strerror}"
+        if only_shows:
+            raise Unshown(why)
+        complain(f"it is done, but {why}")
 
 
 def _keep_prefect_quiet(verbose: bool) -> None:

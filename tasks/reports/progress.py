@@ -22,11 +22,14 @@ from rich.text import Text
 
 from artifacts.printable import printable
 from tasks.reports.logs import make_logs_printable
+from tasks.reports.streams import make_streams_forgiving
 
 if TYPE_CHECKING:
     from tasks.vision import training
 
-make_logs_printable()  # here, as whatever names files or classes in a log imports this: a worker starts no code of ours
+# Here, as whatever tells of work imports this: a worker starts no code of ours.
+make_logs_printable()
+make_streams_forgiving()
 
 
 class DownloadProgress:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from artifacts import metrics
+from artifacts import metrics, predictions
 from artifacts.errors import Corrupt, NotFound
 from artifacts.opening import use_file
 from artifacts.refs import Ref
@@ -131,7 +130,7 @@ def _looked_into(store: Store, part: Part) -> Part:
 
 def read_part(store: Store, part: Part) -> pa.Table:
     """The rows of a part, with the columns that a report needs."""
-    return use_file(store.disk, part.key, part.sha256, lambda path: pq.read_table(path, columns=_COLUMNS))
+    return use_file(store.disk, part.key, part.sha256, lambda path: predictions.read_part(path, _COLUMNS))
 
 
 def _shows(summary: Summary, part: Part) -> bool:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from artifacts import aliases, predictions
 from artifacts.errors import Corrupt, NotFound
@@ -93,7 +92,7 @@ class Earlier:
         """Rows that may be of these paths, and whether they are of the same folder. Raises NotFound and Corrupt."""
         recorded = None if self._job.request.fresh else Shards(self._store.disk).finished(self._job.record(shard))
         if recorded:  # with rows that may go better now
-            return use_file(self._store.disk, recorded.key, recorded.sha256, pq.read_table), True
+            return use_file(self._store.disk, recorded.key, recorded.sha256, predictions.read_part), True
         parts = range(max(0, bisect_right(self._firsts, paths[0]) - 1), bisect_right(self._firsts, paths[-1]))
         if self._table and parts:
             return pa.concat_tables([self._table.read(index) for index in parts]), self._same_folder

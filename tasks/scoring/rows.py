@@ -89,11 +89,11 @@ def table_of(job: Job, shard: Shard) -> pa.Table:
     fine = np.ones(rows, bool)
     if shard.errors:
         fine[list(shard.errors)] = False
-    missing = pa.array(~fine)
     probabilities = shard.probabilities if shard.probabilities is not None else np.zeros((rows, len(job.classes)), "f4")
     errors = [shard.errors.get(row, (None, None)) for row in range(rows)]
     best = probabilities.argmax(axis=1).astype(np.int32)
     labels = pa.DictionaryArray.from_arrays(pa.array(best, mask=~fine), pa.array(job.classes))
+    ends = np.concatenate([[0], np.cumsum(fine * len(job.classes))]).astype(np.int32)
     columns: list[Any] = [
         pa.array([to_text(path) for path in shard.paths]),
         pa.array(shard.sha256, pa.string()),
@@ -103,7 +103,7 @@ def table_of(job: Job, shard: Shard) -> pa.Table:
         pa.array(shard.height, mask=~fine),
         labels,
         pa.array(probabilities.max(axis=1), mask=~fine),
-        pa.FixedSizeListArray.from_arrays(pa.array(probabilities.ravel()), len(job.classes), mask=missing),
+        pa.ListArray.from_arrays(ends, probabilities[fine].ravel(), mask=pa.array(~fine)),
         pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([str(job.weights)])),
         pa.array([kind for kind, _ in errors], pa.string()).dictionary_encode(),
         pa.array([detail for _, detail in errors], pa.string()),

@@ -22,10 +22,12 @@ from artifacts.keys import list_keys
 from artifacts.objects import Bucket
 from artifacts.places import why_unaskable
 from artifacts.settings import Settings
+from tasks.shared import listing
 from tasks.shared.listing import Entry, FolderError, FolderLost
 from tasks.shared.ours import own_prefix, without_stores
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import DecodedFiles, Files
+from tasks.vision.times import held
 
 _AT_ONCE = 32  # objects on their way
 _AHEAD = 4  # requests whose objects are fetched before the decoders ask for them
@@ -148,9 +150,17 @@ class BucketFolder:
         for key, files in requests:
             waiting.append((key, self._fetch(files)))
             if len(waiting) > _AHEAD:
-                yield _whole(*waiting.popleft())
+                yield self._whole(*waiting.popleft())
         while waiting:
-            yield _whole(*waiting.popleft())
+            yield self._whole(*waiting.popleft())
+
+    def _whole(self, key: Key, request: _Request) -> tuple[tuple[Key, _Request], Files]:
+        """A request whose objects have arrived, and the files that they are here, with the times that this disk gave
+        them: it may be unable to hold an object's."""
+        for each in request.fetched:
+            each.result()
+        here = (listing.entry(self.descriptor, name) for name in request.files.paths)
+        return (key, request), replace(request.files, mtimes_ns=[found.mtime_ns if found else 0 for found in here])
 
     def _fetch(self, files: Files) -> _Request:
         names = [f"{self._named + place:012d}".encode() for place in range(len(files))]
@@ -181,7 +191,6 @@ class BucketFolder:
             return "changed", "the file is not the one that was planned: its size or time changed"
         try:
             target.write_bytes(content)
-            os.utime(target, ns=(mtime_ns, mtime_ns))
         except FileNotFoundError:
             raise _emptied(self._scratch) from None
         except OSError as error:
@@ -194,12 +203,6 @@ class BucketFolder:
         return found.meta, content
 
 
-def _whole(key: Key, request: _Request) -> tuple[tuple[Key, _Request], Files]:
-    for each in request.fetched:
-        each.result()
-    return (key, request), request.files
-
-
 def _emptied(scratch: Path) -> FolderLost:
     return FolderLost(f"{scratch} was removed while pictures were in it; run it again: what is finished stays")
 
@@ -207,4 +210,4 @@ def _emptied(scratch: Path) -> FolderLost:
 def _time_ns(last_modified: datetime, e_tag: str | None) -> int:
     """When an object was written, in ns since the epoch: its seconds, and nine digits of its ETag."""
     digest = hashlib.sha256((e_tag or "").encode()).digest()
-    return int(last_modified.timestamp()) * 1_000_000_000 + int.from_bytes(digest[:8]) % 1_000_000_000
+    return held(int(last_modified.timestamp()) * 1_000_000_000 + int.from_bytes(digest[:8]) % 1_000_000_000)

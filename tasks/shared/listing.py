@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 from artifacts.errors import InvalidRef, LookbookError
 from artifacts.refs import check_name
 from artifacts.settings import Settings
+from tasks.vision.times import held
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -29,7 +30,8 @@ class FolderLost(FolderError):
 
 
 class Entry(NamedTuple):
-    """An entry that is no folder: path relative to the top, `/`-separated; size in bytes; modification time in ns."""
+    """An entry that is no folder: path relative to the top, `/`-separated; size in bytes; modification time in ns, as
+    an int64 holds it (`held`)."""
 
     path: bytes
     size: int
@@ -212,7 +214,7 @@ def _folder_of(top: int, path: bytes) -> Iterator[tuple[int, bytes]]:
 
 def entry_of(path: bytes, found: os.stat_result) -> Entry:
     """The entry `path` by its status."""
-    return Entry(path, found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
+    return Entry(path, found.st_size, held(found.st_mtime_ns), stat.S_ISREG(found.st_mode))
 
 
 def _parse(settings: Settings, text: str) -> tuple[Path | str, list[str]]:

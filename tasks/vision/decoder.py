@@ -24,13 +24,14 @@ import PIL
 from tasks.vision.confinement import confine
 from tasks.vision.errors import ImageError
 from tasks.vision.images import ImageSpec, Limits, decode
+from tasks.vision.times import held
 
 FRAME = struct.Struct("<II")  # length of the JSON, length of the paths behind it
 IN_HAND_BYTES = 16
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _REST_OF_THE_PROCESS = 2 << 30  # address space of Python, NumPy and Pillow, before any picture
-_CODE = ("confinement.py", "decoder.py", "errors.py", "images.py")
+_CODE = ("confinement.py", "decoder.py", "errors.py", "images.py", "times.py")
 # Pillow imports these when a picture first asks for them, too late for a process that may not open files any more.
 _FORMATS = ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP")
 _MODULES = ("ImageCms", "ImageColor", "ImageFilter", "ImagePalette", *(f"{each}ImagePlugin" for each in _FORMATS))
@@ -93,7 +94,7 @@ class Folder:
             raise _explained(error) from None
         try:
             found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
+            if not stat.S_ISREG(found.st_mode) or (found.st_size, held(found.st_mtime_ns)) != (size, mtime_ns):
                 raise _CHANGED
             content = os.read(descriptor, size + 1)
             while len(content) < size and (more := os.read(descriptor, size + 1 - len(content))):

@@ -24,7 +24,7 @@ class Files:
 
     paths: below the pool's folder.
     sizes: as planned, in bytes.
-    mtimes_ns: as planned.
+    mtimes_ns: as planned (`times.held`).
     known: place -> the SHA-256 (hex) with which it was decoded before. A content that is still that is not decoded.
     """
 
@@ -51,7 +51,8 @@ def cut(items: np.ndarray, sizes: np.ndarray, spec: ImageSpec | None = None) -> 
     most = files_a_request(spec) if spec else CHUNK
     start = 0
     while start == 0 or start < len(items):
-        read = np.cumsum(sizes[items[start : start + most]])
+        # A disk may tell sizes whose sum no int64 holds.
+        read = np.cumsum(np.minimum(sizes[items[start : start + most]], REQUEST_BYTES))
         end = start + max(1, int(np.searchsorted(read, REQUEST_BYTES)))
         yield items[start:end]
         start = end
