@@ -36,7 +36,7 @@ from tasks.shared.listing import folder_place, to_bytes
 from tasks.shared.litter import is_no_picture
 from tasks.shared.retries import RETRIES
 from tasks.shared.watching import Watch
-from tasks.vision.images import ImageSpec
+from tasks.vision.images import DECODING, ImageSpec
 from tasks.vision.recipes import IMAGE_SIZE
 from tasks.vision.sources import DATASETS, IdxDataset, LabelledImages, fetch, read_side
 
@@ -96,7 +96,7 @@ def prepare_folder(
         settings, images, _at_fault(labelled.bad), len(labelled.entries), pictures.max_bad
     )  # before hours of work
     size = pictures.image_size or IMAGE_SIZE
-    spec = ImageSpec(size, size, CHANNELS[pictures.color])
+    spec = ImageSpec(size, size, CHANNELS[pictures.color], background=pictures.background, deep=pictures.deep)
     decided_by = {
         "name": name,
         "folder": folder_place(settings, images),
@@ -104,6 +104,7 @@ def prepare_folder(
         "limits": [settings.max_image_bytes, settings.max_image_pixels],
         "split_seed": pictures.split_seed,
         "preparation": PREPARATION,
+        "decoding": DECODING,
         "libraries": [PIL.__version__, features.version("libjpeg_turbo") or features.version("jpg")],
     }
     preparations = Preparations(store.disk, decided_by)
@@ -152,7 +153,7 @@ def prepare_folder(
     check_bad(
         settings, images, _at_fault(sides.bad), len(sides.train.labels) + len(sides.test.labels), pictures.max_bad
     )
-    check_sides(labelled.classes, sides.train, sides.test)
+    check_sides(labelled.classes, sides.train, sides.test, sides.bad, spec.background)
     ref = datasets.save(
         store,
         name,
@@ -171,7 +172,14 @@ def prepare_folder(
         bad=sides.bad,
         labels=outcome.rows,
         findings=lambda train, test: check(
-            train, test, labelled.classes, bad=sides.bad, copies=sides.copies, before=newest, labels=outcome.findings
+            train,
+            test,
+            labelled.classes,
+            bad=sides.bad,
+            copies=sides.copies,
+            before=newest,
+            labels=outcome.findings,
+            background=spec.background,
         ),
         made={
             "folder": folder_place(settings, images),

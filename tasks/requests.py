@@ -11,6 +11,7 @@ from tasks.vision.recipes import IMAGE_SIZE, TRAINING, TRANSFER_IMAGE_SIZE, Devi
 from tasks.vision.setting import Limits
 
 Color = Literal["rgb", "grey"]
+Deep = Literal["upper", "range"]
 
 FOLDERS = ("folder", "images")
 """The settings that name a place: a path on a command line, root:sub/path in a form."""
@@ -50,6 +51,17 @@ class PictureSettings:
     color: Annotated[Color, "What the network sees of the pictures of a folder: colour (rgb) or brightness (grey)."] = (
         "rgb"
     )
+    background: Annotated[
+        int,
+        Limits(ge=0, le=255),
+        "What transparent pixels of a folder's pictures become: 0 is black, 255 white. Dark strokes on a transparent "
+        "ground are seen on a light one only.",
+    ] = 0
+    deep: Annotated[
+        Deep,
+        "How 16-bit grey pictures of a folder become 8 bits: upper keeps the upper 8, range stretches each picture "
+        "from its darkest to its lightest pixel: for 12-bit and thermal cameras.",
+    ] = "upper"
     max_bad: Annotated[
         float,
         Limits(ge=0, le=1),

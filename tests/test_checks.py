@@ -8,7 +8,7 @@ from scipy.fft import dctn
 
 from artifacts import dataset
 from artifacts.dataset import Split
-from tasks.preparing.checks import check
+from tasks.preparing.checks import BlankPictures, check
 from tasks.vision import duplicates
 
 CLASSES = ["boot", "shoe"]
@@ -162,3 +162,33 @@ def test_the_first_image_of_each_content():
         keys = [(image.tobytes(), beside is not None and int(beside[item])) for item, image in enumerate(images)]
         assert duplicates.firsts(images, beside).tolist() == [keys.index(key) for key in keys]
     assert duplicates.firsts(images[:0]).tolist() == []
+
+
+def test_images_with_hardly_a_level_are_told_with_what_stretches_them():
+    train, test = make(200, 1), make(40, 2)
+    train.images[5:9] = (train.images[5:9] >> 4) // 2  # at most 8 levels, as of 12 bits in 16
+    test.images[3] = (np.indices((16, 16, 1)).sum(0) % 40).astype(np.uint8)  # 31 levels
+    told = check(train, test, CLASSES)
+    assert [(each["check"], each["examples"]) for each in told] == [
+        ("faint images", [*(str(train.sources[item]) for item in range(5, 9)), str(test.sources[3])])
+    ]
+    assert "5 images with less than 32 of 256 levels between the darkest and the lightest pixel" in told[0]["text"]
+    assert "--deep range" in told[0]["text"]
+
+
+def test_blank_images_of_the_background_say_what_may_show_them():
+    train, test = make(200, 1), make(40, 2)
+    train.images[7], train.images[9] = 99, 0
+    assert found(train, test)["blank images"] == (
+        "2 images of a single colour, 1 of that of transparent pixels: --background 255 shows what is drawn on a "
+        "transparent ground, and --deep range what 16-bit grey has in a part of its range"
+    )
+    assert "--background" not in found(train, test, background=40)["blank images"]
+    train.images[9] = 255
+    assert "--background 0 shows" in found(train, test, background=255)["blank images"]
+    with pytest.raises(BlankPictures, match=r"240 of a single colour each.*--background 255 shows"):
+        check(
+            dataclasses.replace(train, images=train.images * 0),
+            dataclasses.replace(test, images=test.images * 0),
+            CLASSES,
+        )

@@ -1,9 +1,12 @@
 """pytest tests/test_images.py"""
 
+import gzip
 import io
 import json
 import re
 import struct
+import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -12,7 +15,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from tasks.vision.errors import ImageError
-from tasks.vision.images import ImageSpec, Limits, _plain_png, decode
+from tasks.vision.images import ImageSpec, Limits, decode
+from tasks.vision.png import essential, plain
 
 ROOT = Path(__file__).parents[1]
 GREY = ImageSpec(height=4, width=4, channels=1)
@@ -177,13 +181,57 @@ def refusal(content, limits=LIMITS):
     return caught.value.kind, caught.value.detail
 
 
-@pytest.mark.parametrize(
-    "content", [b"hello", b"<svg xmlns='x'/>", b"%PDF-1.7", b"\0" * 100, encode(RAMP, "PPM"), encode(RAMP, "ICO")]
-)
-def test_what_is_no_picture_of_ours_is_unsupported(content):
-    kind, detail = refusal(content)
-    assert kind == "unsupported"
-    assert "expected a picture (JPEG, PNG, GIF, BMP, WEBP, TIFF), found something else" in detail
+def archive(open_archive):
+    file = io.BytesIO()
+    open_archive(file)
+    return file.getvalue()
+
+
+def zipped(file):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("shoe.jpg", b"x")
+
+
+def tarred(file):
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("shoe.jpg"))
+
+
+OTHERS = {
+    "text": [b"hello", "Schöne Schuhe. ".encode() * 100, b"a,b\r\n1,2\r\n", b"BMW, a car"],
+    "text (UTF-16)": ["hello".encode("utf-16")],
+    "an SVG drawing": [b"<svg xmlns='x'/>", b"<?xml version='1.0'?>\n<!-- x -->\n<!DOCTYPE svg PUBLIC '-'>\n<svg/>"],
+    "an HTML page": [b"<!DOCTYPE html><title>Log in</title>", b"\n <HTML lang=en>", b"\xef\xbb\xbf<!doctype HTML>"],
+    "an XML document": [b"<?xml version='1.0'?><error><code>AccessDenied</code></error>"],
+    "a JSON document": [b'{"error": "not found"}'],
+    "a PDF document": [b"%PDF-1.7\n%\xe2\xe3"],
+    "a zip archive": [archive(zipped)],
+    "a tar archive": [archive(tarred)],
+    "a gzip archive": [gzip.compress(b"x")],
+    "a HEIC picture": [
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        b"\0\0\0\x1cftypmif1\0\0\0\0miafheicmif1",
+        b"\0\0\0\x18ftypmif1\0\0\0\0mif1mif1",
+    ],
+    "an AVIF picture": [b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", b"\0\0\0\x20ftypmif1\0\0\0\0mif1avifmiafMA1B"],
+    "a video (mp4)": [b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", b"\0\0\0\x18ftypmp42"],
+    "a video (QuickTime)": [b"\0\0\0\x14ftypqt  \0\0\0\0qt  "],
+    "a video (AVI)": [b"RIFF\x24\0\0\0AVI LIST"],
+    "a video (Matroska or WebM)": [b"\x1aE\xdf\xa3\x9fB\x86\x81\1"],
+    "a JPEG XL picture": [b"\xff\x0a\xfa\x1f", b"\0\0\0\x0cJXL \r\n\x87\n"],
+    "a raw file of a camera": [b"FUJIFILMCCD-RAW 0201", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"],
+    "a Photoshop document": [b"8BPS\0\1"],
+    "an icon (ICO)": [encode(RAMP, "ICO")],
+    "a file of Microsoft Office, or Thumbs.db of Windows": [b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"],
+    "a pointer of Git LFS: its content was not fetched": [b"version https://git-lfs.github.com/spec/v1\noid"],
+    "zeros alone": [bytes(100)],
+    "something else": [encode(RAMP, "PPM"), b"\1\2\3\xfe\xfd" * 40, b"\x80abc"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "content"), [(what, each) for what, contents in OTHERS.items() for each in contents])
+def test_what_is_no_picture_of_ours_says_what_it_is(what, content):
+    assert refusal(content) == ("unsupported", f"expected JPEG, PNG, GIF, BMP, WEBP or TIFF, found {what}")
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
@@ -262,7 +310,7 @@ def test_the_shortcut_for_plain_png_gives_pillows_pixels(mode, channels):
             for pixels in (random.integers(0, 256, shape, dtype=np.uint8), np.full(shape, 7, np.uint8)):
                 content = encode(pixels, **options)
                 spec = ImageSpec(height=height, width=width, channels=channels)
-                assert _plain_png(content, LIMITS) is not None
+                assert plain(essential(content), content, LIMITS.pixels) is not None
                 assert (decode(content, spec, LIMITS).pixels == slowly(content, spec)).all()
 
 
@@ -271,15 +319,17 @@ def test_the_shortcut_leaves_everything_odd_to_pillow():
     exif[0x0112] = 6
     text = PngImagePlugin.PngInfo()
     text.add_text("Comment", "x")
-    plain = encode(RAMP)
+    whole = encode(RAMP)
     odd = [
         encode(RAMP, exif=exif), encode(RAMP, pnginfo=text), encode(RAMP, transparency=0), encode(filled("P", 1)),
         encode(filled("LA", (1, 2))), encode(filled("1", 1)), encode(Image.fromarray(RAMP.astype(np.uint16))),
-        plain[:-1], plain[:-12], plain[:50] + bytes([plain[50] ^ 1]) + plain[51:], plain[:8], b"",
     ]  # fmt: skip
     for content in odd:
-        assert _plain_png(content, LIMITS) is None
-    assert _plain_png(plain, Limits(bytes=1 << 20, pixels=15)) is None
+        assert plain(essential(content), content, LIMITS.pixels) is None
+    assert plain(essential(whole), whole, 15) is None
+    for content in (whole[:-1], whole[:-12], whole[:50] + bytes([whole[50] ^ 1]) + whole[51:], whole[:8]):
+        with pytest.raises(ImageError):
+            essential(content)
 
 
 def test_scaled_jpeg_decoding_stays_within_the_bound_that_its_docstring_tells():

@@ -404,6 +404,36 @@ def test_pictures_of_nothing(store, folder):
     assert list(store.disk.list("datasets")) == [], "nothing half-published"
 
 
+def test_strokes_on_a_transparent_ground_are_seen_on_another_one(store, folder):
+    for index, file in enumerate(sorted(folder.rglob("*.png"))):
+        picture = Image.new("RGBA", (20, 20))
+        picture.paste((0, 0, 0, 255), (2, 3, 6 + index % 14, 4 + index // 14))
+        picture.save(file)
+    with pytest.raises(TooFewPictures, match=r"200 files are left out, of a single colour: --background 255 shows"):
+        prepare(store, folder)
+    made = dataset.load(store, prepare(store, folder, background=255))
+    assert made.image_spec["background"] == 255
+    assert "blank images" not in {each["check"] for each in made.findings}
+    assert (made.train.images.min(axis=(1, 2, 3)) < 200).all()
+
+
+def test_sixteen_bits_of_which_few_are_used(store, folder):
+    """What one sees is there with `deep`, and what is lost without is told; the two are not taken for each other."""
+    files = sorted(folder.rglob("*.png"))
+    eight = [np.asarray(Image.open(file).convert("L").resize((16, 16))) for file in files]
+    for file, pixels in zip(files, eight, strict=True):
+        Image.fromarray(pixels.astype(np.uint16) * 16).save(file)  # 12 bits in 16
+    upper = dataset.load(store, prepare(store, folder, color="grey"))
+    assert "200 images with less than 32 of 256 levels" in " ".join(each["text"] for each in upper.findings)
+    assert "deep" not in upper.image_spec
+    stretched = dataset.load(store, prepare(store, folder, color="grey", deep="range"))
+    assert stretched.image_spec["deep"] == "range"
+    assert "faint images" not in {each["check"] for each in stretched.findings}
+    assert (np.ptp(stretched.train.images, axis=(1, 2, 3)) == 255).all()
+    assert stretched.artifact.ref != upper.artifact.ref
+    assert prepare(store, folder, color="grey") == upper.artifact.ref
+
+
 def test_given_sides_are_kept_and_equal_contents_are_only_tested_with(store, drawn, tmp_path):
     folder = tmp_path / "split"
     for side, start in (("train", 0), ("test", 80)):

@@ -1,6 +1,6 @@
 """Why a challenger is kept back before anybody compares it: a person has to decide."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,11 +48,17 @@ def differing(store: Store, champion: Ref, weights: Ref) -> str | None:
         changed = ", ".join(sorted(set(ours["classes"]) ^ set(theirs["classes"]))) or "their order"
         return f"it tells other classes apart than the champion ({changed}): {_by_hand(weights)}"
     if theirs["image_spec"] != ours["image_spec"]:
-        before, now = ("{height}x{width}x{channels}".format(**each["image_spec"]) for each in (theirs, ours))
+        before, now = (_described(each["image_spec"]) for each in (theirs, ours))
         return (
             f"it looks at pictures of {now}, the champion at {before}, so no test split fits both: {_by_hand(weights)}"
         )
     return None
+
+
+def _described(spec: Mapping[str, Any]) -> str:
+    """The size, and what is set besides: `64x64x3, deep range`."""
+    others = [f"{name} {value}" for name, value in spec.items() if name in ("background", "deep") and value]
+    return ", ".join(["{height}x{width}x{channels}".format(**spec), *others])
 
 
 def too_few(fair: FairTest, weights: Ref) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from artifacts.dataset import Dataset, Split
 from artifacts.errors import LookbookError
 from tasks.preparing.labelled import EMPTY
+from tasks.preparing.sides import unseen
 from tasks.reports.numbers import many
 from tasks.shared.class_names import folded
 from tasks.vision.duplicates import also_among, blank, near_duplicates
@@ -21,6 +22,7 @@ from tasks.vision.stability import MUCH, shift
 
 IMBALANCE = 10  # times as many pictures of one class as of another
 FEW_TO_TRAIN, FEW_TO_TEST = 20, 10  # of a class
+FAINT = 32  # levels of 256: 12 bits in a 16-bit file leave 16; none of Fashion-MNIST's images has fewer than 254
 SHRUNK = 0.5  # of the images that there were
 _SHOWN = 10
 _BINS = np.linspace(0, 256, 17)
@@ -48,10 +50,11 @@ def check(
     copies: int = 0,
     before: Dataset | None = None,
     labels: Iterable[tuple[str, list[str]]] = (),
+    background: int = 0,
 ) -> list[dict[str, Any]]:
     """All findings, as dicts. `bad`: files that are left out; `copies`: files with the pixels of another one on their
     side; `before`: the version of the dataset that was there before; `labels`: what is odd about people's labels, each
-    with examples.
+    with examples; `background`: what transparent pixels became, 0-255.
 
     Raises BlankPictures when no image shows anything.
     """
@@ -59,7 +62,8 @@ def check(
         *_left_out(bad or {}),
         *_names(classes),
         *_counts(train, test, classes),
-        *_blank(train, test),
+        *_blank(train, test, background),
+        *_faint(train, test),
         *_copies(copies),
         *_overlap(train, test),
         *(_changes(train, test, classes, before) if before else ()),
@@ -117,17 +121,38 @@ def _counts(train: Split, test: Split, classes: Sequence[str]) -> Iterator[Findi
             yield _finding("few images", f"fewer than {enough} images to {doing}: {_listed(few)}", few)
 
 
-def _blank(train: Split, test: Split) -> Iterator[Finding]:
-    found = [
-        str(split.sources[place]) for split in (train, test) for place in np.flatnonzero(blank(split.images)).tolist()
-    ]
+def _blank(train: Split, test: Split, background: int) -> Iterator[Finding]:
+    found, drawn = [], 0
+    for split in (train, test):
+        places = np.flatnonzero(blank(split.images))
+        found += [str(split.sources[place]) for place in places.tolist()]
+        drawn += int((split.images[places, 0, 0] == background).all(axis=1).sum())
+    advice = f", {drawn:,} of that of transparent pixels: {unseen(background)}" if drawn else ""
     if len(found) == len(train.labels) + len(test.labels):
         raise BlankPictures(
             f"expected pictures that show something, found {len(found):,} of a single colour each, as {found[0]}; "
-            "look at the files"
+            f"look at the files{advice}"
         )
     if found:
-        yield _finding("blank images", f"{many(len(found), 'image')} of a single colour", found)
+        yield _finding("blank images", f"{many(len(found), 'image')} of a single colour{advice}", found)
+
+
+def _faint(train: Split, test: Split) -> Iterator[Finding]:
+    """Images that are not blank, and have hardly more to learn from."""
+    found: list[str] = []
+    for split in (train, test):
+        for start in range(0, len(split.images), 4096):
+            images = split.images[start : start + 4096]
+            levels = images.max(axis=(1, 2, 3)).astype(int) - images.min(axis=(1, 2, 3))
+            found += map(str, np.asarray(split.sources)[start + np.flatnonzero((levels > 0) & (levels < FAINT))])
+    if found:
+        yield _finding(
+            "faint images",
+            f"{many(len(found), 'image')} with less than {FAINT} of 256 levels between the darkest and the lightest "
+            "pixel: if the files are 16-bit grey and use a part of its range (12-bit and thermal cameras), "
+            "--deep range stretches them",
+            found,
+        )
 
 
 def _copies(copies: int) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from artifacts.errors import LookbookError
 from tasks.preparing.labelled import Labelled
 from tasks.preparing.layout import SIDES, SideName
 from tasks.preparing.pictures import FilesRead
+from tasks.reports.numbers import many
 from tasks.shared.listing import to_text
 from tasks.vision.duplicates import blank
 from tasks.vision.images import ImageSpec
@@ -19,6 +20,14 @@ from tasks.vision.images import ImageSpec
 TEST_SHARE = 1 / 7  # as Fashion-MNIST's
 SIDES_BY = "contents"  # what `assign` and labels go by; of earlier Lookbooks, "pixels", and nothing for files' bytes
 DUPLICATE, BLANK = "duplicate", "blank"  # what begins the reason why a file that nothing is wrong with is on no side
+
+
+def unseen(background: int) -> str:
+    """What may show more of pictures that are of a single colour. background: what transparent pixels became, 0-255."""
+    return (
+        f"--background {0 if background > 127 else 255} shows what is drawn on a transparent ground, and --deep range "
+        "what 16-bit grey has in a part of its range"
+    )
 
 
 class TooFewPictures(LookbookError):
@@ -149,13 +158,18 @@ def lot(sha256: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed} {sha256}".encode()).digest()[:6]) / (1 << 48)
 
 
-def check_sides(classes: Sequence[str], train: Side, test: Side) -> None:
-    """Raises TooFewPictures unless each class has pictures on both sides."""
+def check_sides(
+    classes: Sequence[str], train: Side, test: Side, bad: Mapping[str, str] | None = None, background: int = 0
+) -> None:
+    """Raises TooFewPictures unless each class has pictures on both sides. bad: path -> why a file is on neither;
+    background: what transparent pixels became, 0-255."""
+    blanks = sum(why.partition(":")[0] == BLANK for why in (bad or {}).values())
+    besides = f". {many(blanks, 'file')} are left out, of a single colour: {unseen(background)}" if blanks else ""
     for doing, side in (("train on", train), ("test with", test)):
         counts = np.bincount(side.labels, minlength=len(classes))
         if missing := [name for name, count in zip(classes, counts, strict=True) if not count]:
             raise TooFewPictures(
                 f"expected pictures of every class to {doing}, none of {', '.join(missing)} found among "
                 f"{len(side.labels):,}; a class needs two of different content, one for each side: add more of them, "
-                "or remove the class"
+                f"or remove the class{besides}"
             )

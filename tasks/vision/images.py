@@ -1,9 +1,7 @@
 """Bytes of a picture -> a uint8 array: one ImageSpec, for training and scoring alike."""
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -11,19 +9,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from tasks.vision import jpeg, png
 from tasks.vision.errors import ImageError
+from tasks.vision.signatures import described
+from tasks.vision.tiff import TIFF_STARTS, tiff_kind
 
+DECODING = 2  # raise it when the same bytes give other pixels or another error: pictures are then decoded anew
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
-_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
+_STARTS = (b"\x89PNG", jpeg.START, b"GIF8", *TIFF_STARTS)
 _WHOLE_FILE = 1 << 20  # bytes that the JPEG decoder is given at once: 3 % faster than 64 KiB (2-core AMD EPYC)
-_ENDS = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9", "MPO": b"\xff\xd9"}
-_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-_PNG_MODES = {0: "L", 2: "RGB"}
-_IHDR = struct.Struct(">IIBBBBB")
-_CHUNK = struct.Struct(">I4s")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _PHOTOMETRIC = 262  # TIFF's tag: 0 where zero is white
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", *_SIXTEEN_BIT)
+
+
+Deep = Literal["upper", "range"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class ImageSpec:
     by its EXIF orientation and stretched to the size with an antialiased bilinear filter. `invert` turns a dark object
     on a light background into a light one on black; transparent pixels become `background` (0-255) after that. With
     `fit` it keeps its shape, in the middle of as much `background` as the size has left: for people to look at.
+
+    deep: how 16-bit grey becomes 8 bits: by its upper 8 (`upper`), or so that the darkest and the lightest pixel of
+    the picture are 0 and 255 (`range`).
     """
 
     height: int
@@ -43,10 +46,14 @@ class ImageSpec:
     background: int = 0
     invert: bool = False
     fit: bool = False
+    deep: Deep = "upper"
 
     def to_dict(self) -> dict[str, Any]:
-        """With `fit` only where it is set: no model sees pictures so, and the rest is in the identities of versions."""
-        return {name: value for name, value in asdict(self).items() if name != "fit" or value}
+        """With `fit` and `deep` only where they are set: the rest is in the identities of versions since the first."""
+        defaults = {"fit": False, "deep": "upper"}
+        return {
+            name: value for name, value in asdict(self).items() if defaults.get(name) != value or name not in defaults
+        }
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "ImageSpec":
@@ -72,32 +79,41 @@ class Decoded(NamedTuple):
 def decode(content: bytes, spec: ImageSpec, limits: Limits) -> Decoded:
     """The first frame of a picture, as the spec wants it.
 
-    JPEG, PNG, GIF, BMP, WebP and TIFF, by content, whatever the file is called; 16-bit grey keeps its upper 8 bits,
-    and the one transparent value that it may have.
-    Raises ImageError with kind unsupported (no picture of these formats, or of an odd mode), corrupt (broken or cut
-    off) or too_large (by `limits`, before anything is decoded).
+    JPEG, PNG, GIF, BMP, WebP and TIFF, by content, whatever the file is called; 16-bit grey becomes 8 bits as the spec
+    says, with the one transparent value that it may have.
+    Raises ImageError with kind unsupported (no picture of these formats, or of an odd mode), corrupt (broken, cut off,
+    or with a hole) or too_large (by `limits`, before anything is decoded).
     """
     if len(content) > limits.bytes:
         raise ImageError("too_large", f"the file has {len(content):,} bytes, the limit is {limits.bytes:,}")
     if not content:
         raise ImageError("corrupt", "the file is empty")
-    if plain := _plain_png(content, limits):
-        return Decoded(_pixels(plain, spec), *plain.size)
+    end = None
+    if content.startswith(png.START):
+        chunks = png.essential(content)
+        if plain := png.plain(chunks, content, limits.pixels):
+            return Decoded(_pixels(plain, spec), *plain.size)
+        content = png.joined(chunks, content)
+    elif content.startswith(jpeg.START):
+        end = jpeg.end_of_data(content)
+        content = content if end is None else content[:end] + jpeg.READ_AHEAD
+    source = io.BytesIO(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = _open(content, limits)
+        picture = _open(source, content, limits)
         width, height = picture.size
         try:
             if picture.format in ("JPEG", "MPO"):
                 _draft(picture, spec)
-            picture.load()
-            if content.rfind(_ENDS.get(picture.format or "", b"")) < 0:  # whole pixels, but Pillow forgives a lost tail
-                raise ImageError("corrupt", f"the {picture.format} data breaks off before its end")
+            if end is None:
+                picture.load()
+            else:
+                _load_all(picture, source, end)
             upright = _upright(picture)
             if upright.mode in _SIXTEEN_BIT:
-                upright = _to_eight_bits(upright, _zero_is_white(picture))
-            return Decoded(_pixels(upright, spec), width, height)
+                upright = _to_eight_bits(upright, _zero_is_white(picture), spec.deep)
+            return Decoded(_pixels(_opaque(upright, picture), spec), width, height)
         except (MemoryError, ImageError):
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -106,41 +122,14 @@ def decode(content: bytes, spec: ImageSpec, limits: Limits) -> Decoded:
             raise ImageError("corrupt", f"the {picture.format} data is damaged or cut off") from error
 
 
-def _plain_png(content: bytes, limits: Limits) -> Image.Image | None:
-    """A whole 8-bit grey or RGB PNG without ancillary chunks, by Pillow's C decoder but without its Python parser.
-
-    None for every other file, however slightly odd: the way through `Image.open` judges that. The pixels are the same
-    (tests/test_images.py), in 26 us instead of 41 us for 28x28 (2-core AMD EPYC).
-    """
-    if not content.startswith(_PNG_START) or len(content) < len(_PNG_START) + _IHDR.size:
-        return None
-    width, height, depth, colour, compression, filtering, interlace = _IHDR.unpack_from(content, len(_PNG_START))
-    mode = _PNG_MODES.get(colour)
-    if (
-        (depth, compression, filtering, interlace) != (8, 0, 0, 0)
-        or mode is None
-        or not 0 < width * height <= limits.pixels
-    ):
-        return None
-    data, position = [], 8
-    while position + 12 <= len(content):
-        length, kind = _CHUNK.unpack_from(content, position)
-        end = position + 8 + length
-        if zlib.crc32(content[position + 4 : end]) != int.from_bytes(content[end : end + 4]):
-            return None
-        if kind == b"IDAT":
-            data.append(content[position + 8 : end])
-        elif kind == b"IEND":
-            break
-        elif kind != b"IHDR" or position != 8:
-            return None
-        position = end + 4
-    else:
-        return None
-    try:
-        return Image.frombytes(mode, (width, height), b"".join(data), "zip", mode)
-    except Exception:
-        return None
+def _load_all(picture: ImageFile.ImageFile, source: io.BytesIO, end: int) -> None:
+    """Load a JPEG whose data ends at byte `end`. The decoder gets the last bytes by themselves: what it does without
+    is no part of this picture."""
+    needed = end - jpeg.SPARE
+    picture.decodermaxblock = needed if needed > 0 else len(source.getbuffer())
+    picture.load()
+    if 0 < needed == source.tell():
+        raise ImageError("corrupt", "the JPEG data is damaged: it has more than the picture needs")
 
 
 def _draft(picture: ImageFile.ImageFile, spec: ImageSpec) -> None:
@@ -154,18 +143,14 @@ def _draft(picture: ImageFile.ImageFile, spec: ImageSpec) -> None:
     picture.draft("L" if spec.channels == 1 else "RGB", (side, side))
 
 
-def _open(content: bytes, limits: Limits) -> ImageFile.ImageFile:
+def _open(source: io.BytesIO, content: bytes, limits: Limits) -> ImageFile.ImageFile:
     Image.MAX_IMAGE_PIXELS = limits.pixels  # Pillow's own bomb check, for what grows after the header
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        picture = Image.open(source, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError("too_large", f"the picture claims more than {limits.pixels:,} pixels") from None
     except UnidentifiedImageError:
-        if content.startswith(_SIGNATURES):
-            raise ImageError(
-                "corrupt", "the file begins as a picture and breaks off, or its header is damaged"
-            ) from None
-        raise ImageError("unsupported", f"expected a picture ({', '.join(FORMATS)}), found something else") from None
+        raise _unknown(content) from None
     except Exception as error:
         raise ImageError("corrupt", "the picture's header is damaged") from error
     width, height = picture.size
@@ -174,6 +159,15 @@ def _open(content: bytes, limits: Limits) -> ImageFile.ImageFile:
     if picture.mode not in _MODES:
         raise ImageError("unsupported", f"expected 8-bit or 16-bit grey, palette or colour, found mode {picture.mode}")
     return picture
+
+
+def _unknown(content: bytes) -> ImageError:
+    """What to say of a file that Pillow does not know."""
+    if content[:4] in TIFF_STARTS and (kind := tiff_kind(content)):
+        return ImageError("unsupported", f"expected 8-bit or 16-bit grey, palette or colour, found {kind}")
+    if content.startswith(_STARTS) or (content[:4] == b"RIFF" and content[8:12] in (b"WEBP", b"")):
+        return ImageError("corrupt", "the file begins as a picture and breaks off, or its header is damaged")
+    return ImageError("unsupported", f"expected {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, found {described(content)}")
 
 
 def _zero_is_white(picture: ImageFile.ImageFile) -> bool:
@@ -186,15 +180,28 @@ def _zero_is_white(picture: ImageFile.ImageFile) -> bool:
     return bool(picture.tag_v2.get(_PHOTOMETRIC, 0) == 0)
 
 
-def _to_eight_bits(picture: Image.Image, zero_is_white: bool) -> Image.Image:
-    """16-bit grey by its upper 8 bits, with alpha where one value is transparent: Pillow would look for that value
-    among the 8-bit ones."""
+def _to_eight_bits(picture: Image.Image, zero_is_white: bool, rule: Deep) -> Image.Image:
+    """16-bit grey as 8 bits, with alpha where one value is transparent: Pillow would look for that value among the
+    8-bit ones."""
     values = np.asarray(picture).astype(np.uint16)
-    grey = Image.fromarray(((0xFFFF - values if zero_is_white else values) >> 8).astype(np.uint8))
-    transparent = picture.info.get("transparency")
-    if transparent is not None:
-        grey.putalpha(Image.fromarray((values != transparent).astype(np.uint8) * 255))
+    seen = values != picture.info.get("transparency", -1)
+    light = 0xFFFF - values if zero_is_white else values
+    if rule == "upper":
+        grey = Image.fromarray((light >> 8).astype(np.uint8))
+    else:
+        lowest, highest = (int(light[seen].min()), int(light[seen].max())) if seen.any() else (0, 0)
+        parts = (np.clip(light, lowest, highest) - lowest).astype(np.float32) / max(highest - lowest, 1)
+        grey = Image.fromarray((parts * 255 + 0.5).astype(np.uint8))
+    if not seen.all():
+        grey.putalpha(Image.fromarray(seen.astype(np.uint8) * 255))
     return grey
+
+
+def _opaque(picture: Image.Image, source: ImageFile.ImageFile) -> Image.Image:
+    """Without the alpha of a BMP where all of that is zero: programs that write 32 bits and mean 24 leave it so."""
+    if source.format == "BMP" and picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (0, 0):
+        return picture.convert("RGB")
+    return picture
 
 
 def _upright(picture: Image.Image) -> Image.Image:
