@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from flows.cli import backbone, model, retention, review, runs, store
-from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line
+from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, kind_of, one_line, tell_as_json
 
 
 class Lookbook(click.Group):
@@ -92,18 +92,23 @@ def main() -> NoReturn:
         lookbook.main(standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.UsageError as error:
+        tell_as_json(error.format_message(), "WrongUsage", WRONG_USAGE)
         error.show()
         sys.exit(WRONG_USAGE)
     except (KeyboardInterrupt, click.Abort):
-        complain("interrupted; nothing half-done was published, run the command again to go on")
+        text = "interrupted; nothing half-done was published, run the command again to go on"
+        tell_as_json(text, "Interrupted", INTERRUPTED)
+        complain(text)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
     except Exception as error:
+        text = one_line(error)
+        tell_as_json(text, kind_of(error), FAILED)
         if verbose:
             raise
-        complain(one_line(error))
+        complain(text)
         sys.exit(FAILED)
     sys.exit(0)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.failures import FAILED
+from flows.cli.failures import AS_JSON, FAILED, failure_in
 
 if TYPE_CHECKING:
     from artifacts.settings import Settings
@@ -54,12 +54,13 @@ def verb(
             _keep_prefect_quiet(verbose)
             result = function(**arguments)
             for each in result if isinstance(result, Iterator) else [result]:
-                _print(show, each, as_json)
-                if isinstance(each, dict) and (each.get("corrupt") or each.get("failed")):
+                failure = failure_in(each)
+                _print(show, {**each, **failure} if failure else each, as_json)
+                if failure:
                     raise SystemExit(FAILED)
 
         run = click.option("--verbose", is_flag=True, help="Show logs, and the traceback of a failure.")(run)
-        run = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, as the last line.")(run)
+        run = click.option(AS_JSON, "as_json", is_flag=True, help="Print one JSON value, as the last line.")(run)
         return click.command(name=name or function.__name__, cls=Verb, asks_for=asks_for)(run)
 
     return decorate
