@@ -66,7 +66,7 @@ def test_what_was_withdrawn_is_not_gone_back_to(store):
         aliases.promote(store.disk, ref, "next")
     assert Ref.parse(rollback(store, "bad pictures").ref) == B
     assert aliases.withdrawn(history(store)).keys() == {str(A)}
-    with pytest.raises(NotFound, match="every other champion of shoes was withdrawn, .*`lookbook promote weights/shoes@"):
+    with pytest.raises(NotFound, match="every other champion of shoes was withdrawn, .*promote weights/shoes@"):
         rollback(store, "worse")
     aliases.promote(store.disk, A, "it was the pictures")
     assert aliases.withdrawn(history(store)) == {}

@@ -633,7 +633,7 @@ def test_copying_by_the_command_line(bucket, tmp_path, lookbook):
     source = Store(tmp_path / "store")
     ref = source.publish("weights", "shoes", {"w.bin": b"w"}, settings={}, inputs={}, facts={})
     done = lookbook("copy", str(tmp_path / "store"), bucket)
-    assert (done.returncode, done.stdout) == (0, "1 versions and records copied, 1 bytes\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "versions and records copied: 1, 1 byte\n"), done.stderr
     assert done.stderr == f"copying {ref}\n"
     again = lookbook("copy", str(tmp_path / "store"), bucket, "--json")
     assert json.loads(again.stdout) == {"copied": 0, "present": 1, "mended": 0, "bytes": 0}

@@ -81,7 +81,8 @@ def one_line(error: Exception) -> str:
     if isinstance(error, LookbookError):
         return " ".join(str(error).split())
     if isinstance(error, SettingsError):
-        name = found[1] if (found := _FIELD.search(str(error))) else ""
+        read = _FIELD.search(str(error))
+        name = read[1] if read else ""
         field = Settings.model_fields.get(name)
         like = f" like {json.dumps(field.examples[0])}" if field and field.examples else ""
         return f"the setting LOOKBOOK_{name.upper()} can't be read: expected JSON{like}"

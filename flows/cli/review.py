@@ -15,10 +15,10 @@ from flows.cli.verb import Result, open_store, say, verb
 def review(name: str | None, audit: int | None, seed: int | None) -> Result:
     """Open a page where people label what a model was least sure of, until Ctrl-C.
 
-    NAME is the name of a table of predictions that `lookbook score` made, or a ref of its newest version. The labels are in the store at once, and a
-    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead, of pictures
-    that the model has not learned from. When all of it is labelled, the page and `lookbook show
-    predictions/NAME@latest` tell how good the predictions are.
+    NAME is the name of a table of predictions that `lookbook score` made, or a ref of its newest version. The
+    labels are in the store at once, and a retraining with --labels NAME learns from them. With --audit the page
+    shows a random sample instead, of pictures that the model has not learned from. When all of it is labelled, the
+    page and `lookbook show predictions/NAME@latest` tell how good the predictions are.
 
     \b
     Example:
