@@ -101,9 +101,12 @@ def _serve_beside_a_run(listening: socket.socket) -> None:
             server.should_exit = True
 
         threading.Thread(target=end_with_parent, daemon=True).start()
-        server.run(sockets=[listening])
+        with suppress(SystemExit):  # uvicorn can't start, and has said why
+            server.run(sockets=[listening])
     sys.stderr.flush()
-    os._exit(0)  # all is answered and written: the command waits no 0.7 s for Python to take itself apart
+    # All is answered and written: the command waits no 0.7 s for Python to take itself apart, which fails beside the
+    # thread that reads.
+    os._exit(0 if server.started else 1)
 
 
 def asked_again_soon(app: "App") -> "App":

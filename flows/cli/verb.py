@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,6 +52,7 @@ def verb(
     def decorate(function: Callable[..., Result]) -> click.Command:
         @wraps(function)
         def run(as_json: bool, verbose: bool, **arguments: Any) -> None:
+            _expect_current_folder()
             _keep_prefect_quiet(verbose)
             result = function(**arguments)
             for each in result if isinstance(result, Iterator) else [result]:
@@ -87,6 +89,16 @@ def _print(show: str, result: Result, as_json: bool) -> None:
     else:
         module, _, function = show.rpartition(".")
         getattr(import_module(f"tasks.reports.{module or 'terminal'}"), function)(result)
+
+
+def _expect_current_folder() -> None:
+    """Raises FolderError where it was removed: nothing that looks for files, Prefect first, works there."""
+    try:
+        Path.cwd()
+    except OSError:
+        from tasks.shared.listing import FolderError
+
+        raise FolderError("expected a current folder, found that it was removed; cd to one that is there") from None
 
 
 def _keep_prefect_quiet(verbose: bool) -> None:
