@@ -114,19 +114,20 @@ def rollback(disk: Disk, name: str, reason: str, check: Callable[[Ref], object])
         gone = withdrawn(events)
         before = [ref for ref in reigns[:-1] if ref not in gone and ref != reigns[-1]]
         if not before:
+            others = [ref for ref in dict.fromkeys(event.ref for event in events) if ref != reigns[-1]]
+            other = next((ref for ref in reversed(others) if _passes(check, ref)), None)
             raise NotFound(
-                f"{name} has had {len(reigns)} champion(s), so there is none to go back to; see `lookbook history`"
-                if len(reigns) < 2
-                else f"every champion of {name} before this one was withdrawn; see `lookbook history`, and promote one "
-                "by hand: `lookbook promote REF --reason ...`"
+                (f"every other champion of {name} was withdrawn" if others else f"{name} has had one champion alone")
+                + f", so there is none to go back to; `lookbook history {name}` tells all"
+                + (f", and `lookbook promote {other} --reason ...` makes one champion again" if other else "")
             )
         try:
             check(Ref.parse(before[-1]))
         except (NotFound, Corrupt) as error:
-            other = next((ref for ref in reversed(before[:-1]) if ref != before[-1] and _passes(check, ref)), "REF")
+            other = next((ref for ref in reversed(before[:-1]) if ref != before[-1] and _passes(check, ref)), None)
             raise type(error)(
-                f"can't go back to {before[-1]}, the champion before: {error}; "
-                f"or make another one champion: `lookbook promote {other} --reason ...`"
+                f"can't go back to {before[-1]}, the champion before: {error}"
+                + (f"; or make another one champion: `lookbook promote {other} --reason ...`" if other else "")
             ) from None
         return Choice("rollback", ref=before[-1], challenger=reigns[-1], reason=reason)
 

@@ -248,6 +248,6 @@ class BucketDisk(Bucket):
             return str(obstore.get(self.store, key, options={"head": True}).attributes.get(_WRITER, ""))
 
         try:
-            return self.again("read", key, look)
+            return self.by_head(key, look)
         except NotFound:
             return None

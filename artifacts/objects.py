@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from artifacts.errors import AlreadyExists, NotFound, StoreAway, StoreError
 from artifacts.places import why_unaskable
+from artifacts.refusals import cause_of, code_in
 from artifacts.services import LONGEST_PAUSE, RETRIED_FOR, RETRIES, Connection
 from artifacts.settings import Settings
 
@@ -21,15 +22,13 @@ PAUSE_SECONDS = 0.1  # before the second try
 _LISTED = 1000  # keys that are handed on at once
 TIMEOUT = timedelta(seconds=60)  # for a request and its answer, of 32 MiB at most
 
-_CODE, _STATUS = re.compile(r"<Code>(\w{1,60})</Code>"), re.compile(r"status code: (\d{3}[\w ]{0,40})")
+_STATUS = re.compile(r"status code: (\d{3}[\w ]{0,40})")
 _REFUSED = re.compile(r"status code: 40[13]")
 ODD = "it gives answers that an object store doesn't give; look whether the endpoint is right"
 _PATH = re.compile(r'Path "(.*?)"', re.DOTALL)
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
-_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired")
-_SKEWED = re.compile("RequestTimeTooSkewed|Request has expired|Request is not yet valid")
 _PASSING = re.compile(
-    r"status code: (5\d\d|429|408)|error sending request|timed out|HTTP error|error decoding|connection"
+    r"status code: (5\d\d|429|408|409)|error sending request|timed out|HTTP error|error decoding|connection"
 )
 
 _Answer = TypeVar("_Answer")
@@ -81,9 +80,20 @@ class Bucket:
         if why_unaskable(key):
             return None
         try:
-            return self.again("read", key, lambda: obstore.head(self.store, key))
+            return self.by_head(key, lambda: obstore.head(self.store, key))
         except NotFound:
             return None
+
+    def by_head(self, key: str, ask: Callable[[], _Answer]) -> _Answer:
+        """What `ask` finds out by HEAD. Its refusals have no body, so a GET asks for the cause. Raises what `again`
+        does."""
+        try:
+            return self.again("read", key, ask)
+        except (NotFound, StoreAway):
+            raise
+        except StoreError:
+            self.again("read", key, lambda: self.get(key))
+            raise
 
     def listed(self, prefix: str) -> Iterator[Any]:
         """What obstore tells of each key; when the network fails, it goes on behind the last one. Raises StoreError."""
@@ -137,14 +147,15 @@ class Bucket:
 
         try:
             yield
-        except AlreadyExistsError:
-            raise AlreadyExists(f"{key} exists already in {self.root}") from None
         except (FileNotFoundError, BaseError, OSError, ValueError) as error:
+            if isinstance(error, AlreadyExistsError) and verb == "write":
+                raise AlreadyExists(f"{key} exists already in {self.root}") from None
             text, key = str(error), key or "its objects"
-            code = found[1] if (found := _CODE.search(text)) else ""
+            code, cause = code_in(text), cause_of(text)
             if code in _NO_BUCKET:
+                address = "LOOKBOOK_STORE" if self.what == Bucket.what else f"the address of {self.what}"
                 raise StoreError(
-                    f"can't {verb} in {self.root}: there is no such bucket; make it, or mend LOOKBOOK_STORE"
+                    f"can't {verb} in {self.root}: there is no such bucket; make it, or mend {address}"
                 ) from None
             if isinstance(error, InvalidPathError):
                 named = repr(found[1]) if (found := _PATH.search(text)) else "an object"
@@ -154,8 +165,9 @@ class Bucket:
             if isinstance(error, FileNotFoundError):
                 raise NotFound(f"{key} is not in {self.what} {self.root}") from None
             refused = isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or bool(_REFUSED.search(text))
-            kind = StoreAway if _PASSING.search(text) and not refused else StoreError
-            raise kind(f"can't {verb} {key} in {self.what} {self.root}: {_reason(text, code, refused)}") from None
+            kind = StoreAway if _PASSING.search(text) and not refused and not cause else StoreError
+            why = cause or _reason(text, code, refused)
+            raise kind(f"can't {verb} {key} in {self.what} {self.root}: {why}") from None
 
 
 def pause(tried: int) -> float:
@@ -168,14 +180,14 @@ def pause(tried: int) -> float:
 def _reason(text: str, code: str, refused: bool) -> str:
     """Why, and what to do, in words of ours."""
     status = found[1].strip() if (found := _STATUS.search(text)) else ""
-    if code in _EXPIRED:
-        return "the credentials have expired; renew them and run it again: it goes on where it was"
-    if _SKEWED.search(text):
-        return "this machine's clock is wrong; set it"
     if refused:
         return f"the credentials are refused ({code or status}); docs/buckets.md has the rights that are needed"
+    passing = _PASSING.search(text)
     if status:
-        return f"the service answered {status}{f' ({code})' if code else ''}; run it again: it goes on where it was"
-    if _PASSING.search(text):
+        then = (
+            "run it again: it goes on where it was" if passing else "look whether endpoint, region and bucket are right"
+        )
+        return f"the service answered {status}{f' ({code})' if code else ''}; {then}"
+    if passing:
         return "no answer; look whether the endpoint is right and can be reached, and run it again"
     return ODD

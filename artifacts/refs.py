@@ -55,6 +55,14 @@ def refs_of(values: Iterable[object]) -> Iterator[Ref]:
             yield Ref.parse(str(value))
 
 
+def name_in(text: str, kind: str) -> str:
+    """The name in `name`, `kind/name` or a ref of that kind, whole or short. Raises InvalidRef."""
+    given_kind, slash, rest = text.rpartition("/")
+    if slash and given_kind != kind:
+        raise InvalidRef(f"expected a name of {kind}, found {text!r}")
+    return check_name(rest.partition("@")[0])
+
+
 def check_kind(kind: str) -> str:
     """Return `kind` when there are artifacts of it. Raises InvalidRef."""
     if kind not in KINDS:

@@ -52,7 +52,10 @@ class Settings(BaseSettings):
     ] = str(HOME / "store")
     store_options: Annotated[
         dict[str, str],
-        Field(description="How to reach a bucket, as JSON: endpoint, region, allow_http, credentials."),
+        Field(
+            description="How to reach a bucket, as JSON: endpoint, region, allow_http, credentials.",
+            examples=[{"region": "eu-central-1"}],
+        ),
     ] = {}
     home: Annotated[Path, Field(description="The checkout that workers run in.")] = HOME
     cache: Annotated[Path, Field(description="Folder for downloads; safe to delete.")] = _cache()
@@ -62,7 +65,10 @@ class Settings(BaseSettings):
     ] = None
     image_roots: Annotated[
         dict[str, Annotated[str, BeforeValidator(str)]],
-        Field(description="Folders that flows may read pictures from, as JSON: name -> folder or s3://bucket/prefix."),
+        Field(
+            description="Folders that flows may read pictures from, as JSON: name -> folder or s3://bucket/prefix.",
+            examples=[{"photos": "/srv/photos"}],
+        ),
     ] = {}
     cluster: Annotated[
         str | None,
@@ -96,7 +102,8 @@ class Settings(BaseSettings):
         dict[RetrainWhen, Annotated[float, Field(ge=0)]],
         Field(
             description="Above what a retraining is wished for, as JSON: low_confidence_rise, low_confidence, "
-            "class_shift, confidence_shift, distance, errors (of two tables in a row), labels (new ones)."
+            "class_shift, confidence_shift, distance, errors (of two tables in a row), labels (new ones).",
+            examples=[{"labels": 300}],
         ),
     ] = RETRAIN_WHEN
     notify_url: Annotated[

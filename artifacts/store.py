@@ -1,18 +1,17 @@
 """The store: publish, resolve, open, verify. Data first, the manifest last: its existence is the commit."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts import aliases, tombstones
+from artifacts import naming, tombstones
 from artifacts.disk import Disk, LocalFile, spread
 from artifacts.disks import disk_at
 from artifacts.documents import digest, seal, unseal
-from artifacts.errors import AlreadyExists, Ambiguous, Corrupt, InvalidRef, NotFound, StoreError
+from artifacts.errors import AlreadyExists, Corrupt, NotFound, StoreError
 from artifacts.living import claim, needing
 from artifacts.publishing import MANIFEST, Content, Shared, describe, publish_version
 from artifacts.refs import KINDS, VERSION_DIGITS, Ref, check_kind, check_name, refs_of
@@ -20,9 +19,7 @@ from artifacts.verification import Verification, verify
 
 FORMAT = 1
 _MARKER = "store.json"
-_PREFIX = re.compile(rf"[0-9a-f]{{4,{VERSION_DIGITS}}}")
 _MEND = "restore it from a copy, or have its version removed (lookbook verify --repair --yes) and make it again"
-_ALIAS_OF = {"champion": "weights", "latest": "predictions"}
 
 
 @dataclass(frozen=True)
@@ -215,34 +212,12 @@ class Store:
                     yield Ref(*folder.split("/"))
 
     def resolve(self, text: str, kind: str | None = None) -> Ref:
-        """The ref that `text` means: a ref, `name@version`, a version's first digits (4 or more), or an alias
-        (`champion`, `latest`, `name@champion`). `kind` narrows the search.
+        """The ref that `text` means (artifacts/naming.py). Raises InvalidRef, NotFound and Ambiguous."""
+        return naming.resolve(self, text, kind)
 
-        Raises InvalidRef, NotFound, and Ambiguous with a list when several fit.
-        """
-        given_kind, slash, rest = text.rpartition("/")
-        if slash and given_kind not in KINDS:
-            raise InvalidRef(f"expected a kind out of {', '.join(KINDS)}, found {text!r}")
-        if kind and given_kind not in ("", kind):
-            raise InvalidRef(f"expected one of the {kind}, found {text!r}")
-        kind = given_kind or kind
-        name, at, version = rest.rpartition("@")
-        if at:
-            check_name(name)
-        if version in _ALIAS_OF:
-            found = self._aliased(version, kind, name or None)
-        elif _PREFIX.fullmatch(version):
-            found = [ref for ref in self.refs(kind, name or None) if ref.version.startswith(version)]
-        else:
-            raise InvalidRef(
-                f"expected a ref, name@version, four or more digits of a version, champion or latest, found {text!r}"
-            )
-        if not found:
-            self._tell_of_removed(version, kind, name or None)
-            raise NotFound(f"nothing in the store {self.disk.root} fits {text!r}; `lookbook list` shows what there is")
-        if len(found) > 1:
-            raise Ambiguous(f"{text!r} fits {len(found)} artifacts, name one: {', '.join(map(str, sorted(found)))}")
-        return found[0]
+    def current(self, kind: str, text: str | None = None) -> Ref:
+        """The champion of weights, the latest of predictions. Raises InvalidRef, NotFound and Ambiguous."""
+        return naming.current(self, kind, text)
 
     def verify(self, ref: Ref | None = None) -> Verification:
         """Hash `ref`, or everything, and look whether what it refers to is there (artifacts/verification.py)."""
@@ -268,19 +243,6 @@ class Store:
         except AlreadyExists:
             return
         raise StoreError(f"the store {self.disk.root} lets two writers create one file; point LOOKBOOK_STORE elsewhere")
-
-    def _tell_of_removed(self, version: str, kind: str | None, name: str | None) -> None:
-        """Raises Removed when a version that was removed fits."""
-        for ref in tombstones.refs(self.disk, kind, name) if _PREFIX.fullmatch(version) else ():
-            if ref.version.startswith(version) and (buried := tombstones.find(self.disk, ref)):
-                raise buried.error()
-
-    def _aliased(self, alias: str, kind: str | None, name: str | None) -> list[Ref]:
-        of = _ALIAS_OF[alias]
-        if kind not in (None, of):
-            raise InvalidRef(f"{alias} is an alias of {of}, not of {kind}")
-        names = [name] if name else aliases.names(self.disk, of, alias)
-        return [ref for each in names if (ref := aliases.current(self.disk, of, each, alias))]
 
 
 def size_of(manifest: Mapping[str, Any]) -> int:

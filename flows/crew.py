@@ -1,6 +1,7 @@
 """The processes of a `lookbook up`: started again when they end, stopped in order, gone when it is."""
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from flows.diagnosis import cause_in
 from flows.serving import KILLED_SECONDS, ServerError
 
 _RESTARTS, _STEADY_SECONDS = 5, 600  # how often a process may end, one that did not live this long
@@ -69,11 +71,12 @@ class Process:
     ) -> None:
         self.name, self.log = name, log.name
         self._command, self._environment, self._output, self._sockets = command, environment, log, sockets
-        self._restarts = 0
+        self._restarts = self._begins = 0
         self._started = time.monotonic()
         self._process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._begins = os.fstat(self._output.fileno()).st_size
         return subprocess.Popen(
             self._command,
             env=dict(self._environment),
@@ -89,7 +92,7 @@ class Process:
         lived = time.monotonic() - self._started
         self._restarts = 1 if lived > _STEADY_SECONDS else self._restarts + 1
         if self._restarts > _RESTARTS:
-            raise ServerError(f"{self.name} ended {self._restarts} times; {self.last_words()}")
+            raise ServerError(f"{self.name} ended {self._restarts} times: {self.last_words()}")
         time.sleep(self._restarts)
         self._started = time.monotonic()
         self._process = self._start()
@@ -98,8 +101,10 @@ class Process:
         return self._process.poll() is not None
 
     def last_words(self) -> str:
-        lines = Path(self.log).read_text(errors="replace").strip().splitlines()
-        return f"its last line: {lines[-1] if lines else 'none'}; the others are in {self.log}"
+        """Why it ended, by what it has printed since it was started last."""
+        with open(self.log, "rb") as log:
+            log.seek(self._begins)
+            return f"{cause_in(log.read().decode(errors='replace'))}; its log is {self.log}"
 
     def runs(self) -> dict[int, str]:
         """The flow runs that are children of this process, a worker: process id -> flow run id."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
+from flows.diagnosis import cause_in, how_to_unset
 from flows.heartbeats import heartbeats
 from flows.serving import KILLED_SECONDS, SERVE, ServerError, command, only_server, reach_loopback_directly
 from flows.standing import check_home, standing_api
@@ -102,7 +103,7 @@ class Api:
             if self._child is None:
                 raise ServerError(
                     f"expected a Prefect server at PREFECT_API_URL {PREFECT_API_URL.value()}, found: {problem}; "
-                    "start it (prefect server start), or unset PREFECT_API_URL: lookbook then brings its own"
+                    f"start it (prefect server start), or {how_to_unset()}: lookbook then brings its own"
                 )
             if self._child.ended() or time.monotonic() > until:
                 raise ServerError(f"the temporary Prefect server did not start: {self._child.last_words()}")
@@ -127,9 +128,9 @@ class _Child:
         return self._process.poll() is not None
 
     def last_words(self) -> str:
+        """Why it ended."""
         self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"it ended with status {self._process.poll()}"
+        return cause_in(self._log.read().decode(errors="replace"))
 
     def stop(self) -> None:
         """Close its standard input: it answers what is under way, and ends."""

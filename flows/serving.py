@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts.disk import lock_now
 from artifacts.errors import LookbookError
+from artifacts.printable import many
 from tasks.vision.imports import quick_imports
 from tasks.vision.locks import locked_within
 
@@ -78,8 +79,9 @@ def only_server(home: Path) -> Iterator[None]:
             print(f"{_OTHER}; waiting until it is done ({_SHARE})", file=sys.stderr)
             if not locked_within(lock.fileno(), _WAIT_SECONDS):
                 raise ServerError(
-                    f"expected another lookbook command to be done within {_WAIT_SECONDS / 3600:g} hours, found it "
-                    f"still using Prefect's database, maybe stopped; find it (fuser {lock.name}) and end it; {_SHARE}"
+                    f"expected another lookbook command to be done within {many(_WAIT_SECONDS / 3600, 'hour')}, "
+                    f"found it still using Prefect's database, maybe stopped; find it (fuser {lock.name}) "
+                    f"and end it; {_SHARE}"
                 )
         yield
 
@@ -99,9 +101,12 @@ def _serve_beside_a_run(listening: socket.socket) -> None:
             server.should_exit = True
 
         threading.Thread(target=end_with_parent, daemon=True).start()
-        server.run(sockets=[listening])
+        with suppress(SystemExit):  # uvicorn can't start, and has said why
+            server.run(sockets=[listening])
     sys.stderr.flush()
-    os._exit(0)  # all is answered and written: the command waits no 0.7 s for Python to take itself apart
+    # All is answered and written: the command waits no 0.7 s for Python to take itself apart, which fails beside the
+    # thread that reads.
+    os._exit(0 if server.started else 1)
 
 
 def asked_again_soon(app: "App") -> "App":

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from flows.crew import Crew
+from flows.diagnosis import how_to_unset
 from flows.guard import in_url
 from flows.ports import holder, listen
 from flows.serving import LOOPBACK, ServerError, command, healthy, only_server, with_our_code
@@ -75,8 +76,8 @@ def standing_server(crew: Crew, say: Callable[[str], None]) -> Iterator[tuple[st
     if configured := PREFECT_API_URL.value():
         if not healthy(configured):
             raise ServerError(
-                f"expected a Prefect server at PREFECT_API_URL {configured}, found none; start it, or unset "
-                "PREFECT_API_URL: `lookbook up` then brings one"
+                f"expected a Prefect server at PREFECT_API_URL {configured}, found none; start it, or "
+                f"{how_to_unset()}: `lookbook up` then brings one"
             )
         say(f"using the Prefect server at {configured}")
         yield configured, False

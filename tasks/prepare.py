@@ -124,6 +124,9 @@ def prepare_folder(
             progress(rows, errors, reused)
             deadline.check(f"reading the pictures of {images}")
 
+        def on_life(*_: int) -> None:  # of pictures that are no entries of this folder
+            on_rows(0, 0, 0)
+
         files = earlier.files() if earlier and before else []
         asked = None
         if elsewhere:
@@ -143,7 +146,7 @@ def prepare_folder(
             sides_before |= sides_in(newest, spec.to_dict(), pictures.split_seed)
             known = {**places, **read.places}
             taught = teach(
-                settings, said, labelled, read, spec, pictures.new_classes, known, sides_before, decoded_of, on_rows
+                settings, said, labelled, read, spec, pictures.new_classes, known, sides_before, decoded_of, on_life
             )
             labelled, read = taught.labelled, taught.read
             kept += taught.decoded

@@ -99,7 +99,7 @@ class Proxy:
     - reset: it isn't passed on;
     - cut: the answer breaks off half-way;
     - unconditional, unmarked: it is passed on without its condition, or without its metadata;
-    - (status, code): that is the answer.
+    - (status, code, ...): that is the answer, with what else is in its body.
     """
 
     FAULTS = ("lost", "reset", (503, "SlowDown"), (500, "InternalError"), "cut")
@@ -124,11 +124,12 @@ class Proxy:
                     proxy._asked_again.notify_all()
                 time.sleep(proxy.latency)
                 if isinstance(fault, tuple):
-                    content = b"<Error><Code>%s</Code></Error>" % fault[1].encode()
+                    content = f"<Error><Code>{fault[1]}</Code>{''.join(fault[2:])}</Error>".encode()
                     self.send_response(fault[0])
                     self.send_header("content-length", str(len(content)))
                     self.end_headers()
-                    self.wfile.write(content)
+                    if self.command != "HEAD":
+                        self.wfile.write(content)
                     return
                 if fault == "reset":
                     self.hang_up()

@@ -54,7 +54,7 @@ def test_rollback_goes_back_one_reign_at_a_time(store):
     keep(store, C, A)
     assert Ref.parse(rollback(store, "bad pictures").ref) == B
     assert Ref.parse(rollback(store, "worse").ref) == A
-    with pytest.raises(NotFound, match=r"shoes has had 1 champion\(s\), so there is none to go back to"):
+    with pytest.raises(NotFound, match="every other champion of shoes was withdrawn, so there is none to go back to"):
         rollback(store, "further")
     assert champion(store) == A
     assert len(history(store)) == 6
@@ -66,7 +66,7 @@ def test_what_was_withdrawn_is_not_gone_back_to(store):
         aliases.promote(store.disk, ref, "next")
     assert Ref.parse(rollback(store, "bad pictures").ref) == B
     assert aliases.withdrawn(history(store)).keys() == {str(A)}
-    with pytest.raises(NotFound, match="every champion of shoes before this one was withdrawn; .* promote one by hand"):
+    with pytest.raises(NotFound, match="every other champion of shoes was withdrawn, .*promote weights/shoes@"):
         rollback(store, "worse")
     aliases.promote(store.disk, A, "it was the pictures")
     assert aliases.withdrawn(history(store)) == {}

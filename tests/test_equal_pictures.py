@@ -102,7 +102,7 @@ def test_of_labels_of_two_files_of_a_picture_the_newest_counts(shop, verdict):
     assert side_and_class(made, "labels:night/1.png") == [("train", "boot")]
     if verdict == "class":
         assert uses(made) == dict(zip(files, ("added", "superseded"), strict=True))
-        assert "labels of night not used: superseded: a newer label" in told(made, "labels")[0]
+        assert "1 label of night not used: superseded: a newer label" in told(made, "labels")[0]
 
 
 def test_which_label_is_the_newest_decides_though_all_that_count_are_the_same(shop):

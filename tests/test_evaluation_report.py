@@ -197,7 +197,7 @@ def test_the_model_card(published, numbers):
         "## Limits",
         "## Settings",
         "## Lineage",
-        "1 files were left out",
+        "left out: 1 file.",
     ):
         assert part in card
     assert f"| accuracy | {numbers['accuracy']:.2%} (" in card

@@ -103,6 +103,13 @@ def test_labelled_pictures_join_and_corrections_beat_the_folder(shop):
     assert finding["examples"] == ["boot/3.png: boot -> shoe"]
 
 
+def test_pictures_of_another_folder_are_no_entries_of_this_one(shop, capfd):
+    for number in range(3):
+        shop.say_of_night(f"{number}.png", "shoe")
+    shop.prepare()
+    assert "80 of 80 entries" in capfd.readouterr().err
+
+
 def test_what_shows_none_of_the_classes_or_is_bad_leaves(shop):
     shop.say(shop.sha["boot/3.png"], verdict="none")
     shop.say(shop.sha["shoe/3.png"], verdict="bad")

@@ -712,7 +712,7 @@ def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, 
     ref, _ = score(store, settings, champion)
     text = store.open(ref).read("report.html").decode()
     for part in (
-        "61 entries: 60 predicted, 1 errors",
+        "61 entries: 60 predicted, 1 error.",
         "circle",
         "corrupt",
         "&lt;b&gt;bad.png",

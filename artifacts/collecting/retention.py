@@ -8,6 +8,7 @@ from artifacts import aliases, pins
 from artifacts.collecting.inventory import Version
 from artifacts.disk import Disk
 from artifacts.living import EVERYTHING
+from artifacts.printable import many
 from artifacts.refs import Ref, refs_of
 from artifacts.registry import KINDS
 
@@ -72,7 +73,7 @@ def staying(disk: Disk, versions: Mapping[Ref, Version], needs: set[str], rules:
         if latest := aliases.current(disk, "predictions", name, "latest"):
             stay.add([latest], f"the latest table of {name}")
     stay.add(pins.pinned(disk), "pinned")
-    stay.add(_parsed(needs), "something that goes on needs it")
+    stay.add(_parsed(needs), "needed by something that goes on")
     for (kind, name), found in named.items():
         rule = KINDS[kind].stays
         if rule == "all":
@@ -84,7 +85,7 @@ def staying(disk: Disk, versions: Mapping[Ref, Version], needs: set[str], rules:
             newest = (each.ref for each in found[-rules.keep_predictions :])
             stay.add(newest, f"of the newest {rules.keep_predictions} tables of {name}")
     young = (each.ref for each in versions.values() if now - each.written < rules.youngest)
-    stay.add(young, f"younger than {rules.youngest / 3600:g} hours")
+    stay.add(young, f"younger than {many(rules.youngest / 3600, 'hour')}")
     stay.add((each.ref for each in versions.values() if rules.only not in (None, part_of(each))), "not asked for")
     _damaged(versions, stay)
     _odd(versions, stay)

@@ -10,7 +10,16 @@ from typing import Any, NoReturn
 import click
 
 from flows.cli import backbone, model, retention, review, runs, store
-from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, one_line, was_interrupted
+from flows.cli.failures import (
+    FAILED,
+    INTERRUPTED,
+    WRONG_USAGE,
+    complain,
+    kind_of,
+    one_line,
+    tell_as_json,
+    was_interrupted,
+)
 from tasks.reports.streams import make_streams_forgiving
 
 
@@ -91,6 +100,7 @@ def main() -> NoReturn:
     try:
         lookbook.main(standalone_mode=False)
     except click.exceptions.UsageError as error:
+        tell_as_json(error.format_message(), "WrongUsage", WRONG_USAGE)
         error.show()
         sys.exit(WRONG_USAGE)
     except (KeyboardInterrupt, click.Abort):
@@ -98,15 +108,19 @@ def main() -> NoReturn:
     except Exception as error:
         if was_interrupted(error):
             _end_interrupted()
+        text = one_line(error)
+        tell_as_json(text, kind_of(error), FAILED)
         if verbose:
             raise
-        complain(one_line(error))
+        complain(text)
         sys.exit(FAILED)
     sys.exit(0)
 
 
 def _end_interrupted() -> NoReturn:
-    complain("interrupted; nothing half-done was published, run the command again to go on")
+    text = "interrupted; nothing half-done was published, run the command again to go on"
+    tell_as_json(text, "Interrupted", INTERRUPTED)
+    complain(text)
     sys.exit(INTERRUPTED)
 
 

@@ -15,10 +15,10 @@ from flows.cli.verb import Result, open_store, say, verb
 def review(name: str | None, audit: int | None, seed: int | None) -> Result:
     """Open a page where people label what a model was least sure of, until Ctrl-C.
 
-    NAME is the name of a table of predictions that `lookbook score` made. The labels are in the store at once, and a
-    retraining with --labels NAME learns from them. With --audit the page shows a random sample instead, of pictures
-    that the model has not learned from. When all of it is labelled, the page and `lookbook show
-    predictions/NAME@latest` tell how good the predictions are.
+    NAME is the name of a table of predictions that `lookbook score` made, or a ref of its newest version. The
+    labels are in the store at once, and a retraining with --labels NAME learns from them. With --audit the page
+    shows a random sample instead, of pictures that the model has not learned from. When all of it is labelled, the
+    page and `lookbook show predictions/NAME@latest` tell how good the predictions are.
 
     \b
     Example:
@@ -35,7 +35,8 @@ def review(name: str | None, audit: int | None, seed: int | None) -> Result:
         from artifacts import predictions
         from tasks.reviewing.production import draw_audit
 
-        table = predictions.load(store, store.resolve(f"predictions/{name}@latest"))
+        table = predictions.load(store, store.current("predictions", name))
+        name = table.artifact.ref.name
         page = f"/review/{name}"
         if audit:
             drawn = draw_audit(store, settings, table, audit, secrets.randbelow(2**31) if seed is None else seed)
@@ -70,10 +71,11 @@ def export_labels(name: str, file: str) -> Result:
     Example:
       lookbook labels export shoes labels.csv
     """
+    from artifacts.refs import name_in
     from tasks.shared.labels import export
 
     _, store = open_store()
-    return {"file": file, "labels": export(store, name, file)}
+    return {"file": file, "labels": export(store, name_in(name, "predictions"), file)}
 
 
 @verb(show="labelling.read", name="import")
@@ -92,10 +94,11 @@ def import_labels(name: str, file: str, new_classes: bool) -> Result:
     Example:
       lookbook labels import shoes corrections.csv
     """
+    from artifacts.refs import name_in
     from tasks.shared.labels import read_in
 
     _, store = open_store()
-    return asdict(read_in(store, name, file, new_classes=new_classes))
+    return asdict(read_in(store, name_in(name, "predictions"), file, new_classes=new_classes))
 
 
 @verb(show="labelling.events", name="history", only_shows=True)
@@ -108,10 +111,11 @@ def label_history(name: str, picture: str) -> Result:
     Example:
       lookbook labels history shoes a/b.jpg
     """
+    from artifacts.refs import name_in
     from tasks.shared.labels import told_of
 
     _, store = open_store()
-    return told_of(store, name, picture)
+    return told_of(store, name_in(name, "predictions"), picture)
 
 
 for each in (export_labels, import_labels, label_history):

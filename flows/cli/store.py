@@ -101,6 +101,8 @@ def lineage(ref: str) -> Result:
 def history(name: str | None) -> Result:
     """Tell who was champion when, and why: every decision, oldest first.
 
+    NAME is the name of weights, or a ref of them.
+
     \b
     Example:
       lookbook history fashion-mnist
@@ -108,9 +110,10 @@ def history(name: str | None) -> Result:
     from dataclasses import asdict
 
     from artifacts import aliases
+    from artifacts.refs import name_in
 
     _, store = open_store()
-    names = [name] if name else aliases.names(store.disk, "weights", "champion")
+    names = [name_in(name, "weights")] if name else aliases.names(store.disk, "weights", "champion")
     return [
         {"name": each, **asdict(event)}
         for each in names
@@ -146,6 +149,8 @@ def promote(ref: str, reason: str) -> Result:
 def rollback(name: str | None, reason: str) -> Result:
     """Make the champion before the current one champion again; one that is gone or damaged is refused.
 
+    NAME is the name of weights, or a ref of their champion; it may be left out where only one name has a champion.
+
     \b
     Example:
       lookbook rollback fashion-mnist
@@ -155,7 +160,7 @@ def rollback(name: str | None, reason: str) -> Result:
     from artifacts import aliases
 
     _, store = open_store()
-    champion = store.resolve(f"{name}@champion" if name else "champion")
+    champion = store.current("weights", name)
 
     def check(ref: "Ref") -> None:
         store.claim(ref)

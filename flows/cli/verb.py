@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable, Iterator
 from functools import wraps
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from artifacts.errors import LookbookError
-from flows.cli.failures import FAILED, complain, one_line
+from flows.cli.failures import AS_JSON, FAILED, complain, failure_in, one_line
 
 if TYPE_CHECKING:
     from artifacts.settings import Settings
@@ -57,15 +58,17 @@ def verb(
     def decorate(function: Callable[..., Result]) -> click.Command:
         @wraps(function)
         def run(as_json: bool, verbose: bool, **arguments: Any) -> None:
+            _expect_current_folder()
             _keep_prefect_quiet(verbose)
             result = function(**arguments)
             for each in result if isinstance(result, Iterator) else [result]:
-                _print(show, each, as_json, only_shows)
-                if isinstance(each, dict) and (each.get("corrupt") or each.get("failed")):
+                failure = failure_in(each)
+                _print(show, {**each, **failure} if failure else each, as_json, only_shows)
+                if failure:
                     raise SystemExit(FAILED)
 
         run = click.option("--verbose", is_flag=True, help="Show logs, and the traceback of a failure.")(run)
-        run = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, as the last line.")(run)
+        run = click.option(AS_JSON, "as_json", is_flag=True, help="Print one JSON value, as the last line.")(run)
         return click.command(name=name or function.__name__, cls=Verb, asks_for=asks_for)(run)
 
     return decorate
@@ -105,6 +108,16 @@ def _print(show: str, result: Result, as_json: bool, only_shows: bool) -> None:
         if only_shows:
             raise Unshown(why)
         complain(f"it is done, but {why}")
+
+
+def _expect_current_folder() -> None:
+    """Raises FolderError where it was removed: nothing that looks for files, Prefect first, works there."""
+    try:
+        Path.cwd()
+    except OSError:
+        from tasks.shared.listing import FolderError
+
+        raise FolderError("expected a current folder, found that it was removed; cd to one that is there") from None
 
 
 def _keep_prefect_quiet(verbose: bool) -> None:

@@ -123,6 +123,8 @@ def sentence(comparison: Comparison) -> str:
     if comparison.gains is None or comparison.losses is None:
         return compared
     apart = comparison.gains + comparison.losses
+    if not apart:
+        return f"{compared}; both are right on the same ones"
     return (
         f"{compared}; just one is right on {apart:,}: this one on {comparison.gains:,} (p = {comparison.p_value:.2g})"
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from artifacts.decoded import Decoded, Place
 from artifacts.labels import Word
+from artifacts.printable import many
 from artifacts.settings import Settings
 from tasks.preparing.elsewhere import read_elsewhere, source_of
 from tasks.preparing.labelled import Labelled
@@ -100,11 +101,11 @@ class Taught:
         corrected = {path: labels for path, labels in self.corrected.items() if path not in bad}
         if corrected:
             examples = [f"{path}: {before} -> {label}" for path, (before, label) in corrected.items()]
-            text = f"{len(corrected):,} labels of the folder corrected by what people said as {self.name}"
+            text = f"{many(len(corrected), 'label')} of the folder corrected by what people said as {self.name}"
             findings.append((text, examples))
         for _, words in sorted(unused.items()):
             examples = [f"{each.source} ({each.word.statement.label})" for each, _ in words]
-            findings.append((f"{len(words):,} labels of {self.name} not used: {words[0][1]}", examples))
+            findings.append((f"{many(len(words), 'label')} of {self.name} not used: {words[0][1]}", examples))
         return Outcome(rows, findings)
 
 

@@ -53,8 +53,13 @@ def _compared(store: Store, grounds: Grounds, compared: Compared) -> list[str]:
         table((f"on the same {on_same.items:,} test images", "challenger", "champion before"), [accuracies, *recalls]),
         table(("on all test images that it has not learned from", "challenger", "champion before"), whole),
         *_left_out(grounds.left_out, compared),
-        f"Exactly one of the two is right on {many(gains + losses, 'image')}: the challenger on {gains:,}, the "
-        f"champion on {losses:,}. If both were equally good, the challenger would be the right one on as many or more "
+        (
+            f"Exactly one of the two is right on {many(gains + losses, 'image')}: the challenger on {gains:,}, the "
+            f"champion on {losses:,}."
+            if gains + losses
+            else "Both are right on the same images."
+        )
+        + " If both were equally good, the challenger would be the right one on as many or more "
         f"with a probability of {on_same.p_value:.2g} (McNemar's exact test); the gate asks for {gate.significance:g} "
         f"or less. It also asks for an accuracy of at least {gate.minimum_accuracy:.2%}, and that no class's recall "
         f"falls by more than {gate.max_recall_drop:.2%} where that is beyond chance or more than half of its images.",

@@ -94,8 +94,8 @@ def _page(
             "<h2>Most certain mistakes</h2>",
             _gallery(numbers.mistakes[:_WORST], test.images, test.sources, "called"),
             "<h2>Likely label errors</h2>",
-            f"<p>To the model, {numbers.doubtful:,} test images look more like another class than images of that class "
-            "do on average (confident learning). Either the model is wrong, or the label.</p>",
+            f"<p>Test images that to the model look more like another class than images of that class do on average "
+            f"(confident learning): {numbers.doubtful:,}. Either the model is wrong, or the label.</p>",
             _gallery(numbers.doubtful_items[:_WORST], test.images, test.sources, "rather"),
             "<h2>Is it as sure as it should be?</h2>",
             f"<p>The expected calibration error is {numbers.calibration['error']:.2%}: how far confidence is from "

@@ -6,8 +6,8 @@ from typing import Any
 from rich.text import Text
 
 from tasks.reports.audit import learned_sentence
+from tasks.reports.lines import print_out, table_of, text_of
 from tasks.reports.numbers import many
-from tasks.reports.terminal import print_out, table_of, text_of
 
 _SHOWN = 5
 

@@ -6,7 +6,7 @@ Headings as in Mitchell et al., "Model Cards for Model Reporting" (2019), as far
 from artifacts.dataset import Dataset
 from artifacts.metrics import Numbers
 from artifacts.weights import Weights
-from tasks.reports.numbers import CLASSES, shown, weakest, without_copies
+from tasks.reports.numbers import CLASSES, many, shown, weakest, without_copies
 from tasks.reports.tables import cell, table
 from tasks.vision.metrics import MISTAKES_TO_FIT
 
@@ -60,12 +60,12 @@ def _data(weights: Weights, learned_from: Dataset | None, source: str, dataset: 
         share = weights.settings.get("validation")
         held_out = f", {100 * share:.3g} % of each class held out to watch the training" if share else ""
         trained_on = (
-            f"Trained on {trained['items']:,} images of `{source}`{held_out}; "
-            f"{len(learned_from.bad):,} files were left out."
+            f"Trained on {many(trained['items'], 'image')} of `{source}`{held_out}; "
+            f"left out: {many(len(learned_from.bad), 'file')}."
         )
     return [
         trained_on,
-        f"Tested with {tested['items']:,} images of `{dataset.artifact.ref}`.",
+        f"Tested with {many(tested['items'], 'image')} of `{dataset.artifact.ref}`.",
         table(
             ("class", "to train on", "to test with"),
             [
@@ -111,7 +111,8 @@ def _metrics(weights: Weights, numbers: Numbers) -> list[str]:
 def _limits(weights: Weights, numbers: Numbers) -> list[str]:
     """What the numbers themselves give away."""
     limits = [
-        f"- {cell(each.is_)} is called {cell(each.called)} {each.items:,} times." for each in numbers.most_confused[:3]
+        f"- {cell(each.is_)} is called {cell(each.called)} {many(each.items, 'time')}."
+        for each in numbers.most_confused[:3]
     ]
     few = [name for name in weights.classes if numbers.per_class[name].support < _SMALL_SUPPORT]
     if few:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from artifacts.printable import many as many
+
 if TYPE_CHECKING:
     from artifacts.metrics import ClassNumbers, Numbers
 
@@ -14,9 +16,17 @@ def shown(value: float | None, form: str = "{:.2%}") -> str:
     return "-" if value is None else form.format(value)
 
 
-def many(count: int, what: str) -> str:
-    """`1 decision`, `1,234 decisions`."""
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def plain(value: object) -> str:
+    """A setting, or another value of a manifest, in words: never as Python writes it."""
+    if isinstance(value, Mapping):
+        inner = {name: plain(each) for name, each in value.items()}
+        given = {name: f"({text})" if isinstance(value[name], Mapping) else text for name, text in inner.items()}
+        return ", ".join(f"{name} {text}" for name, text in given.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(plain, value)) or "-"
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "no"}[value]
+    return str(value)
 
 
 def size(count: int) -> str:
@@ -24,7 +34,7 @@ def size(count: int) -> str:
     value = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
-            return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
+            return many(count, "byte") if unit == "bytes" else f"{value:,.1f} {unit}"
         value /= 1000
     return f"{value:,.1f} TB"
 

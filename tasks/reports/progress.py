@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
-from artifacts.printable import printable
+from artifacts.printable import many, printable
 from tasks.reports.logs import make_logs_printable
 from tasks.reports.streams import make_streams_forgiving
 
@@ -248,6 +248,5 @@ class FolderProgress:
     def _line(self) -> str:
         rate = (self._done - self._reused) / max(time.monotonic() - self._started, 1e-9)
         reused = f"  {self._reused:,} taken over" if self._reused else ""
-        return (
-            f"{self._done:,} of {self._rows:,} {self._entries}  {rate:,.0f} images/s  {self._errors:,} errors{reused}"
-        )
+        done = f"{self._done:,} of {self._rows:,} {self._entries}  {rate:,.0f} images/s"
+        return f"{done}  {many(self._errors, 'error')}{reused}"

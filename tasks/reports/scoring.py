@@ -161,7 +161,7 @@ def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[st
     scored = sum(summary.classes.values())
     parts = [
         f"<h1>{html.escape(name)}</h1>",
-        f"<p>{summary.rows:,} entries: {scored:,} predicted, {sum(summary.errors.values()):,} errors.<br>"
+        f"<p>{summary.rows:,} entries: {scored:,} predicted, {many(sum(summary.errors.values()), 'error')}.<br>"
         f"By <code>{html.escape(weights)}</code>, trained on <code>{html.escape(dataset)}</code>"
         f"{_calibrated(summary)}.</p>",
         _shift(summary),

@@ -2,15 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from artifacts.printable import printable
 from artifacts.refs import Ref
-from tasks.reports.numbers import CLASSES, many, shown, size, with_interval
+from tasks.reports.lines import print_facts, print_out, table_of, text_of, whole
+from tasks.reports.numbers import CLASSES, many, plain, shown, size, with_interval
 
 if TYPE_CHECKING:
     from artifacts.metrics import Numbers
@@ -27,14 +25,14 @@ def retraining(result: dict[str, Any]) -> None:
         "weights": result["weights"],
         "dataset": result["dataset"],
         "metrics": result["metrics"],
-        "report": text_of(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
+        "report": whole(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
         "seconds": f"prepare {seconds['prepare']:.1f}, train {seconds['train']:.1f} ({seconds['epoch']:.2f} an epoch), "
         f"evaluate {seconds['evaluate']:.1f}, in all {seconds['total']:.1f}",
     }
     name = Ref.parse(result["weights"]).name
     verbs = (f"predict IMAGE... --weights {name}@champion", f"history {name}", f"lineage {name}@champion")
     following = f"next: {', '.join(f'[bold]lookbook {verb}[/]' for verb in verbs)}"
-    print_out(Panel(Group(_facts(facts), "", following), title="retrained", expand=False))
+    print_facts("retrained", facts, following)
 
 
 def scoring(result: dict[str, Any]) -> None:
@@ -45,11 +43,11 @@ def scoring(result: dict[str, Any]) -> None:
         "errors": errors,
         "classes": text_of(", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items())),
         "predictions": result["predictions"],
-        "rows": text_of(_rows(result["path"])),
-        "report": text_of(f"{result['path'].removesuffix('/data')}/report.html"),
+        "rows": whole(_rows(result["path"])),
+        "report": whole(f"{result['path'].removesuffix('/data')}/report.html"),
         "seconds": f"{result['seconds']:.1f} ({result['images_per_second']:,.0f} images/s)",
     }
-    print_out(Panel(_facts(facts), title="scored", expand=False))
+    print_facts("scored", facts)
 
 
 def _rows(path: str) -> str:
@@ -58,20 +56,21 @@ def _rows(path: str) -> str:
 
 
 def predictions(result: dict[str, Any]) -> None:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for each in result["results"]:
+    paths = [whole(each["path"]) for each in result["results"]]
+    for path, each in zip(paths, result["results"], strict=True):
+        path.pad_right(max(map(len, paths)) - len(path) + 2)
         if each["error"]:
-            table.add_row(text_of(each["path"]), text_of(f"{each['error']}: {each['detail']}", style="red"))
+            path.append_text(text_of(f"{each['error']}: {each['detail']}", style="red"))
         else:
-            table.add_row(text_of(each["path"]), text_of(f"{each['label']} {each['confidence']:.1%}", style="bold"))
-    print_out(table)
+            path.append_text(text_of(f"{each['label']} {each['confidence']:.1%}", style="bold"))
+        print_out(path)
 
 
 def artifacts(result: list[dict[str, Any]]) -> None:
     if not result:
         print_out("the store is empty; [bold]lookbook retrain[/] fills it")
         return
-    table = table_of("artifact", "made", "size", "from")
+    table = table_of("artifact", "made", "size", "from", prose=("from",))
     for each in result:
         table.add_row(each["ref"], each["created"], size(each["bytes"]), ", ".join(map(str, each["inputs"].values())))
     print_out(table)
@@ -79,7 +78,7 @@ def artifacts(result: list[dict[str, Any]]) -> None:
 
 def artifact(result: dict[str, Any]) -> None:
     identity, provenance = result["identity"], result["provenance"]
-    facts: dict[str, Any] = {"path": result["path"], "size": size(result["bytes"])}
+    facts: dict[str, Any] = {"path": whole(result["path"]), "size": size(result["bytes"])}
     facts |= {"pinned": result["pinned"]} if result["pinned"] else {}
     facts |= {f"from {name}": value for name, value in identity["inputs"].items()}
     facts |= identity["settings"]
@@ -87,7 +86,7 @@ def artifact(result: dict[str, Any]) -> None:
     if classes := identity["facts"].get("classes"):
         facts["classes"] = ", ".join(classes)
     for side, counts in identity["facts"].get("counts", {}).items():
-        facts[side] = f"{counts['items']:,} images"
+        facts[side] = many(counts["items"], "image")
     if bad := identity["facts"].get("bad"):
         facts["left out"] = _some([f"{path}: {why}" for path, why in bad.items()])
     if findings := result.get("findings"):
@@ -103,10 +102,9 @@ def artifact(result: dict[str, Any]) -> None:
     facts |= {name: value for name, value in provenance.items() if not isinstance(value, (dict, list))}
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     files = {**identity["files"], **result["rendered"]}
-    facts["files"] = "\n".join(f"{name}  {entry['bytes']:,} bytes" for name, entry in files.items())
-    print_out(
-        Panel(_facts({name: text_of(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False)
-    )
+    facts["files"] = "\n".join(f"{name}  {many(entry['bytes'], 'byte')}" for name, entry in files.items())
+    texts = {name: each if isinstance(each, Text) else text_of(plain(each)) for name, each in facts.items()}
+    print_facts(result["ref"], texts)
 
 
 def _measured(numbers: "Numbers") -> dict[str, str]:
@@ -119,7 +117,7 @@ def _measured(numbers: "Numbers") -> dict[str, str]:
         facts["calibration"] = f"{numbers.calibration['error']:.2%} off"
     lines = [
         f"{name}: precision {shown(each.precision)}, recall {shown(each.recall)}, F1 {shown(each.f1)}, "
-        f"{each.support:,} images"
+        f"{many(each.support, 'image')}"
         for name, each in numbers.per_class.items()
     ]
     facts["classes"] = _some(lines, CLASSES)
@@ -159,11 +157,11 @@ def _made_into(tree: Tree, outputs: list[dict[str, Any]]) -> None:
 
 def _branch(tree: Tree, made: dict[str, Any]) -> Tree:
     if "folder" in made:
-        tree.add(text_of(f"folder: {made['folder']}"))
+        tree.add(whole(f"folder: {made['folder']}"))
     if "licence" in made:
         tree.add(text_of(f"licence: {made['licence']}"))
-    if settings := ", ".join(f"{name} {value}" for name, value in made["settings"].items()):
-        tree.add(text_of(f"settings: {settings}", "dim"))
+    if made["settings"]:
+        tree.add(text_of(f"settings: {plain(made['settings'])}", "dim"))
     return tree
 
 
@@ -171,7 +169,9 @@ def history(result: list[dict[str, Any]]) -> None:
     if not result:
         print_out("nothing was decided yet; [bold]lookbook retrain[/] trains the first champion")
         return
-    table = table_of("name", "number", "at", "by", "decision", "challenger", "champion", "split used", "reason")
+    table = table_of(
+        "name", "number", "at", "by", "decision", "challenger", "champion", "split used", "reason", prose=("reason",)
+    )
     for event in result:
         judged, version = (event[which].rpartition("@")[2] for which in ("challenger", "ref"))
         used = event["numbers"].get("decisions")  # by how many decisions before; none where a person decided
@@ -189,11 +189,7 @@ def verification(result: dict[str, Any]) -> None:
     for sentence in result["corrupt"]:
         print_out(text_of(sentence, style="red"))
     bad = len(result["corrupt"])
-    print_out(
-        f"{result['checked']:,} files checked, {bad} corrupt"
-        if bad
-        else f"{result['checked']:,} files checked, all sound"
-    )
+    print_out(f"{many(result['checked'], 'file')} checked, {f'{bad:,} corrupt' if bad else 'all sound'}")
     for each in result.get("repair", ()):
         print_out(Text.assemble((each["ref"], "bold"), text_of(f": {_mended(each)}")))
 
@@ -217,14 +213,15 @@ def collection(result: dict[str, Any]) -> None:
     if not result["removed"]:
         print_out("nothing to remove")
     else:
-        table = table_of("removed" if result["done"] else "would go", "size", "why")
+        table = table_of("removed" if result["done"] else "would go", "size", "why", prose=("why",))
         for each in result["removed"]:
             table.add_row(text_of(each["what"]), size(each["bytes"]), text_of(each["why"]))
         print_out(table)
     for note in result["notes"]:
         print_out(text_of(note, style="red"))
-    stays = ", ".join(f"{count:,} {why}" for why, count in sorted(result["stays"].items(), key=lambda each: -each[1]))
-    print_out(text_of(f"{result['kept']:,} versions stay{f': {stays}' if stays else ''}"))
+    stays = ", ".join(f"{why} ({count:,})" for why, count in sorted(result["stays"].items(), key=lambda each: -each[1]))
+    stay = "1 version stays" if result["kept"] == 1 else f"{result['kept']:,} versions stay"
+    print_out(text_of(f"{stay}{f': {stays}' if stays else ''}"))
     if result["done"]:
         print_out(f"{size(result['bytes'])} are free now")
     elif result["removed"]:
@@ -239,36 +236,36 @@ def pin(event: dict[str, Any]) -> None:
 
 
 def copied(result: dict[str, Any]) -> None:
-    rest = f", {result['present']:,} were there" if result["present"] else ""
-    rest += f", {result['mended']:,} of these mended" if result["mended"] else ""
-    print_out(f"{result['copied']:,} versions and records copied, {result['bytes']:,} bytes{rest}")
+    rest = f"; there already: {result['present']:,}" if result["present"] else ""
+    rest += f", of these mended: {result['mended']:,}" if result["mended"] else ""
+    print_out(f"versions and records copied: {result['copied']:,}, {many(result['bytes'], 'byte')}{rest}")
 
 
 def export(result: dict[str, Any]) -> None:
-    others = f"{result['other_labels']:,} other labels" if result["other_labels"] else "the same labels"
+    others = many(result["other_labels"], "other label") if result["other_labels"] else "the same labels"
     facts = {
         "weights": result["weights"],
-        "graph": text_of(result["path"]),
+        "graph": whole(result["path"]),
         "beside it": "labels.txt, lookbook.json",
-        "checked": f"{result['images']:,} test images: {others}, probabilities differ from those of predict by at most "
-        f"{result['max_difference']:.1e}" + (f" ({result['why']})" if result["why"] else ""),
-        "size": f"{result['bytes']:,} bytes",
+        "checked": f"{many(result['images'], 'test image')}: {others}, probabilities differ from those of predict by "
+        f"at most {result['max_difference']:.1e}" + (f" ({result['why']})" if result["why"] else ""),
+        "size": many(result["bytes"], "byte"),
         "seconds": f"{result['seconds']:.1f}",
     }
-    print_out(Panel(_facts(facts), title=f"exported as {result['format']}", expand=False))
+    print_facts(f"exported as {result['format']}", facts)
 
 
 def backbone(result: dict[str, Any]) -> None:
     facts = {"backbone": f"[bold]{result['ref']}[/]"}
     told = {name: text_of(result[name]) for name in ("source", "licence", "citation")}
-    print_out(Panel(_facts({**facts, **told}), title="pretrained network", expand=False))
+    print_facts("pretrained network", {**facts, **told})
 
 
 def backbones(result: list[dict[str, Any]]) -> None:
     if not result:
         print_out("no pretrained network yet; [bold]lookbook backbone add efficientnet-lite0[/] takes one over")
         return
-    table = table_of("backbone", "for new weights", "licence", "source")
+    table = table_of("backbone", "for new weights", "licence", "source", prose=("licence",))
     for each in result:
         chosen = "yes" if each["chosen"] else ""
         table.add_row(each["ref"], chosen, text_of(each["licence"]), text_of(each["source"]))
@@ -281,45 +278,17 @@ def operation(result: dict[str, Any]) -> None:
         **({"labelling": f"[bold]{result['review']}[/]"} if result["review"] else {}),
         "pools": "cpu (retrain, score), gpu (train), with a worker each",
         "deployments": "retrain/by-hand, retrain/weekly, score/by-hand, score/nightly, collect/sundays",
-        "logs": text_of(result["logs"]),
+        "logs": whole(result["logs"]),
     }
     following = "Open the page, then Deployments, a deployment, Run, Custom run."
     ending = "Ctrl-C ends it." if result["ours"] else "It was up already; the `lookbook up` that brought it ends it."
-    print_out(Panel(Group(_facts(facts), "", following, ending), title="lookbook is up", expand=False))
+    print_facts("lookbook is up", facts, following, ending)
 
 
 def deployed(result: dict[str, Any]) -> None:
     facts = {
-        "page": text_of(result["api"].removesuffix("/api"), "bold"),
+        "page": whole(result["api"].removesuffix("/api")),
         **{name: text_of("\n".join(result[name])) for name in ("pools", "deployments", "automations")},
     }
     workers = "\n".join(f"prefect worker start --type process --pool {pool}" for pool in result["pools"])
-    print_out(Panel(Group(_facts(facts), "", f"workers, where they run:\n{workers}"), title="deployed", expand=False))
-
-
-def text_of(value: object, style: str = "") -> Text:
-    """Text from a store or a folder: no markup, and nothing that a terminal would obey."""
-    return Text(printable(value), style)
-
-
-def _facts(facts: dict[str, Any]) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name, value)
-    return table
-
-
-def table_of(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def print_out(*parts: Any) -> None:
-    console = Console()
-    if not console.is_terminal:  # a pipe has no width to wrap for
-        console = Console(width=240)
-    console.print(*parts, highlight=False)
+    print_facts("deployed", facts, f"workers, where they run:\n{workers}")

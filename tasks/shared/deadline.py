@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from artifacts.errors import LookbookError
+from artifacts.printable import many
 
 
 class DeadlineExceeded(LookbookError):
@@ -33,6 +34,6 @@ class Deadline:
         """Raises DeadlineExceeded, naming what was being done, when the time is over."""
         if time.monotonic() > self.until:
             raise DeadlineExceeded(
-                f"expected to be done within {self.hours:g} hours, found it still {doing}; what is finished stays, "
-                "run it again to go on, with a higher deadline_hours where it needs longer"
+                f"expected to be done within {many(self.hours, 'hour')}, found it still {doing}; what is finished "
+                "stays, run it again to go on, with a higher deadline_hours where it needs longer"
             )

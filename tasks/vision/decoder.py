@@ -32,7 +32,8 @@ _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 _REST_OF_THE_PROCESS = 2 << 30  # address space of Python, NumPy and Pillow, before any picture
 _CODE = (
-    "confinement.py", "decoder.py", "errors.py", "images.py", "jpeg.py", "png.py", "signatures.py", "tiff.py", "times.py",
+    "confinement.py", "decoder.py", "errors.py", "images.py", "jpeg.py", "png.py", "signatures.py", "tiff.py",
+    "times.py",
 )  # fmt: skip
 # Pillow imports these when a picture first asks for them, too late for a process that may not open files any more.
 _FORMATS = ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP")

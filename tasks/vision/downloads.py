@@ -48,7 +48,7 @@ def https(url: str, target: Path, limit: int, on_bytes: OnBytes) -> None:
                 raise SourceError(f"{url} can't be reached ({error})") from None
             except (httpx.TransportError, httpx.HTTPStatusError) as error:
                 if attempt == ATTEMPTS or not _is_passing(error):
-                    raise SourceError(f"{url} failed after {attempt} attempt(s) ({_reason(error)})") from None
+                    raise SourceError(f"{url} failed at attempt {attempt} of {ATTEMPTS} ({_reason(error)})") from None
                 time.sleep(random.uniform(0.5, 1.0) * 2 ** (attempt - 1))
             else:
                 partial.replace(target)
