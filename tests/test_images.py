@@ -229,7 +229,15 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("what", "content"), [(what, each) for what, contents in OTHERS.items() for each in contents])
+@pytest.mark.parametrize(
+    ("what", "content"),
+    [
+        # Named, as archives hold the time: the workers of a session must call a test the same.
+        pytest.param(what, each, id=f"{what}, {number}")
+        for what, contents in OTHERS.items()
+        for number, each in enumerate(contents)
+    ],
+)
 def test_what_is_no_picture_of_ours_says_what_it_is(what, content):
     assert refusal(content) == ("unsupported", f"expected JPEG, PNG, GIF, BMP, WEBP or TIFF, found {what}")
 
