@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from commands import COMMAND
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from strangers import way_to_strangers
@@ -186,6 +187,19 @@ def test_all_deployments_are_known_however_many_there_are(by_hand, deployed, mon
         assert deployments._nightly(client) in {each.id for each in known}
         monkeypatch.setattr(deployments, "NIGHTLY", "score/of-nobody")
         assert deployments._nightly(client) is None
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_server_that_a_file_beside_it_names_is_deployed_to(by_hand, deployed, tmp_path):
+    """Prefect's settings may be in a prefect.toml of the folder in which somebody works."""
+    (tmp_path / "prefect.toml").write_text(f'[api]\nurl = "{by_hand.url}/api"\nauth_string = "admin:{PASSWORD}"\n')
+    given = {name: value for name, value in by_hand.environment.items() if not name.startswith("PREFECT_API_")}
+    done = subprocess.run(
+        [*COMMAND, "deploy", "--json"], cwd=tmp_path, env=given, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["api"] == f"{by_hand.url}/api"
 
 
 @pytest.mark.server
