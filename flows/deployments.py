@@ -45,6 +45,7 @@ def deploy(settings: Settings, api: str, say: Say, *, with_workers: bool) -> Dep
     Raises ServerError.
     """
     from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
 
     from flows.automations import create_automations
     from flows.renamed import replace_renamed
@@ -54,6 +55,8 @@ def deploy(settings: Settings, api: str, say: Say, *, with_workers: bool) -> Dep
         before = _known(client)
     # Without LOOKBOOK_HOME: `prefect deploy` would write this machine's folder into the pull steps of all workers.
     environment = {name: value for name, value in os.environ.items() if name != "LOOKBOOK_HOME"}
+    # A profile's and those of a file in this folder, where `prefect deploy` isn't: how the server is reached.
+    environment |= get_current_settings().api.to_environment_variables(exclude_unset=True)
     home = settings.home.absolute()
     if home != HOME:
         say(f"runs use the code of LOOKBOOK_HOME {home}, this command that of {HOME}")

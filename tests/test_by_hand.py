@@ -15,10 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from commands import COMMAND
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from strangers import way_to_strangers
 from upheld import answered, free_port
 from waiting import eventually
 
+from flows import deployments
 from flows.guard import policy_of
 from flows.heartbeats import HEARTBEAT
 from flows.serving import healthy
@@ -169,6 +173,33 @@ def test_deploying_again_keeps_what_people_changed(by_hand, deployed):
     finally:
         for each in by_hand.known("automations"):
             by_hand.ask("PATCH", f"automations/{each['id']}", {"enabled": not before[1][each["name"]]})
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_all_deployments_are_known_however_many_there_are(by_hand, deployed, monkeypatch):
+    """Prefect's API gives 200 at once: a schedule of another one would be taken for new, and wake."""
+    monkeypatch.setattr(deployments, "_PAGE", 2)
+    to_it = {PREFECT_API_URL: f"{by_hand.url}/api", PREFECT_API_AUTH_STRING: f"admin:{PASSWORD}"}
+    with temporary_settings(to_it), get_client(sync_client=True) as client:
+        known = deployments._known(client)
+        assert sorted(str(each.id) for each in known) == sorted(each["id"] for each in by_hand.deployments().values())
+        assert deployments._nightly(client) in {each.id for each in known}
+        monkeypatch.setattr(deployments, "NIGHTLY", "score/of-nobody")
+        assert deployments._nightly(client) is None
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_server_that_a_file_beside_it_names_is_deployed_to(by_hand, deployed, tmp_path):
+    """Prefect's settings may be in a prefect.toml of the folder in which somebody works."""
+    (tmp_path / "prefect.toml").write_text(f'[api]\nurl = "{by_hand.url}/api"\nauth_string = "admin:{PASSWORD}"\n')
+    given = {name: value for name, value in by_hand.environment.items() if not name.startswith("PREFECT_API_")}
+    done = subprocess.run(
+        [*COMMAND, "deploy", "--json"], cwd=tmp_path, env=given, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["api"] == f"{by_hand.url}/api"
 
 
 @pytest.mark.server
