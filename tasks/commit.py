@@ -14,7 +14,7 @@ from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
 from tasks.reports import scoring
-from tasks.scoring.drift import NUMBERS, drift
+from tasks.scoring.drift import NUMBERS, drift, no_pictures
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
 from tasks.scoring.thumbnails import thumbnails
@@ -68,7 +68,7 @@ def commit_predictions(store: Store, settings: Settings, job: Job, plan: str, ou
         report=report,
         made={"folder": job.where, "seconds": round(outcome.seconds, 3)},
     )
-    complaint = _too_many(job, ref, outcome.parts)
+    complaint = _too_many(store, job, ref, outcome.parts)
     if job.request.limit is None and not complaint:
         _point_at(store, job, ref, planned)
     if planned.fresh:
@@ -79,12 +79,16 @@ def commit_predictions(store: Store, settings: Settings, job: Job, plan: str, ou
     return ref
 
 
-def _too_many(job: Job, ref: Ref, parts: list[Part]) -> str | None:
-    """What to say of a table with more errors that may pass than were asked for; None when there are fewer."""
+def _too_many(store: Store, job: Job, ref: Ref, parts: list[Part]) -> str | None:
+    """What to say of a table with more errors that may pass than were asked for; None when there are fewer, or when
+    they are of what is no picture."""
     most = job.request.max_errors
     passing = {kind: sum(part.errors.get(kind, 0) for part in parts) for kind in PASSING_ERRORS}
     rows = sum(part.rows for part in parts)
     if sum(passing.values()) <= most * rows:
+        return None
+    others = no_pictures(store, parts, PASSING_ERRORS)
+    if sum(passing.values()) - others <= most * (rows - others):
         return None
     found = ", ".join(f"{kind} {count:,}" for kind, count in passing.items() if count)
     return (

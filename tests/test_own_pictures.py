@@ -91,11 +91,15 @@ def test_from_a_folder_to_a_decision_and_again_with_more_pictures(lookbook, serv
     lookbook = partial(lookbook, PREFECT_API_URL=server)
     draw(tmp_path / "things", 0, 60)
     (tmp_path / "things/red mug/notes.txt").write_text("no picture")
+    (tmp_path / "things/pot").mkdir()
     run = lookbook("retrain", "--images", tmp_path / "things", *QUICK, "--json")
     first = answer(run)
     assert first["promoted"]
     assert first["dataset"].startswith("datasets/things@")
-    assert "warning: 1 file left out: unsupported" in run.stderr
+    told = ("1 file left out: unsupported", "1 folder without a picture, which made no class: pot")
+    assert set(told) <= {each["text"] for each in first["findings"]}
+    for each in told:
+        assert f"warning: {each}" in run.stderr
     terminal.retraining(first)
     assert (
         "next: lookbook predict IMAGE... --weights things@champion, lookbook history things" in capsys.readouterr().out
@@ -103,7 +107,8 @@ def test_from_a_folder_to_a_decision_and_again_with_more_pictures(lookbook, serv
     with open_page(f"file://{store.open(Ref.parse(first['metrics'])).path('report.html')}") as page:
         text = page.inner_text("body")
         assert "🌵 cactus" in text
-        assert "1 file left out: unsupported" in text
+        for each in told:
+            assert each in text
         page.locator(".matrix a").first.click()
         assert page.locator("section.cell:visible img").count() > 0
     told = complaint(lookbook("score", tmp_path / "things", "--weights", first["weights"], "--calibrated"))

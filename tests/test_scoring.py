@@ -39,6 +39,7 @@ from tasks.judging.measuring import evaluate_weights
 from tasks.plan import plan_folder
 from tasks.requests import ScoreRequest
 from tasks.score import score_plan
+from tasks.scoring import drift
 from tasks.scoring.groups import shared, take_part
 from tasks.scoring.job import make_job
 from tasks.scoring.rows import table_of
@@ -1036,6 +1037,27 @@ def test_a_table_of_nothing_is_published_and_latest_stays(store, settings, champ
     assert not list(store.disk.list("staging/plans"))
     ref, _ = score(store, settings, champion, max_errors=0.0)
     assert ref == aliases.current(store.disk, "predictions", "pictures", "latest")
+
+
+@pytest.mark.slow
+def test_what_machines_leave_counts_against_no_limit(store, settings, champion, pictures):
+    """A folder from a Mac, and from a NAS: each picture has a file beside it that is none. All of them are rows."""
+    for path in sorted(pictures.rglob("*.png")):
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        path.with_suffix(".xmp").write_text("<x/>")
+    ref, _ = score(store, settings, champion)
+    assert store.open(ref).facts["errors"] == {"unsupported": 120}
+    assert drift.numbers_of(store.open(ref))["errors"] == 0
+    (pictures / "0/bad.png").write_bytes(b"no picture")
+    more, _ = score(store, settings.model_copy(update={"retrain_when": {"errors": 0.01}}), champion)
+    assert drift.numbers_of(store.open(more))["errors"] == round(1 / 61, 4)
+    key, job = listed(store, settings, champion, fresh=True, max_errors=0.1)
+    for path in sorted(pictures.rglob("._*.png")):
+        path.unlink()
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
+    last = commit_predictions(store, settings, job, key, outcome)
+    assert store.open(last).facts["errors"]["missing"] == 60
+    assert aliases.current(store.disk, "predictions", "pictures", "latest") == last
 
 
 def test_more_errors_may_pass_where_that_is_asked(store, settings, champion, pictures):

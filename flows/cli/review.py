@@ -88,7 +88,8 @@ def import_labels(name: str, file: str, new_classes: bool) -> Result:
     FILE has a column `label`, and a column `sha256` (of the picture's file) or `path` (as in the newest table called
     NAME). It may have a column `verdict`: class, none (of these classes) or bad (a bad picture). What the file says
     counts from now on. The result tells of each row whether it is new, counted already, changes what somebody said
-    before, or names a path that the table does not have. A file with two labels for one content is refused.
+    before, or names a path that the table does not have. A file with two labels for one content is refused, and so is
+    one of which no row can be used. Paths may have backslashes, be absolute, or differ in case or form of Unicode.
 
     \b
     Example:

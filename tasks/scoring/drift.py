@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from tasks.judging.fairness import fair_to
 from tasks.reports.scoring import UNSURE_BINS, Summary, read_part
 from tasks.scoring.job import Job
 from tasks.shared.embedding import Embedding
+from tasks.shared.listing import to_bytes
+from tasks.shared.litter import is_litter, is_no_picture
 from tasks.shared.looks import Picture, embedding_of, features_of, stands_on_backbone
 from tasks.vision.duplicates import contents_of
 from tasks.vision.lite0 import FEATURES
@@ -39,9 +41,16 @@ def drift(store: Store, settings: Settings, job: Job, parts: Sequence[Part], sum
     low_confidence_rise: by how much that is above the share of the test split.
     class_shift, confidence_shift: the population stability index against the test split.
     distance: how far pictures are from those that the weights learned from, 1 being as far as those of the test split.
-    errors: share of the rows.
+    errors: share of the rows. Where that would be a wish (LOOKBOOK_RETRAIN_WHEN), it is the share without what no
+    person takes for a picture: a folder from a Mac has a `._` file beside each picture.
     """
     scored = sum(summary.confidence)
+    errors = sum(summary.errors.values())
+    if errors > settings.retrain_when.get("errors", 1) * summary.rows:
+        others = no_pictures(store, parts, summary.errors)
+        errors, rows = errors - others, summary.rows - others
+    else:
+        rows = summary.rows
     return canonical(
         {
             "low_confidence": _rounded(sum(summary.confidence[:UNSURE_BINS]) / scored) if scored else None,
@@ -49,9 +58,21 @@ def drift(store: Store, settings: Settings, job: Job, parts: Sequence[Part], sum
             "class_shift": _beyond_chance(summary.class_shift),
             "confidence_shift": _beyond_chance(summary.confidence_shift),
             "distance": _distance(store, settings, job, parts) if scored else None,
-            "errors": _rounded(sum(summary.errors.values()) / summary.rows),
+            "errors": _rounded(errors / rows) if rows else 0.0,
         }
     )
+
+
+def no_pictures(store: Store, parts: Iterable[Part], kinds: Container[str]) -> int:
+    """How many rows with such errors are of what machines and programs leave, or of files that say by their names that
+    they are no pictures."""
+    found = 0
+    for part in parts:
+        if any(kind in kinds for kind in part.errors):
+            rows = read_part(store, part).select(["path", "error"]).to_pydict()
+            paths = (to_bytes(path) for path, error in zip(*rows.values(), strict=True) if error in kinds)
+            found += sum(is_litter(path) or is_no_picture(path) for path in paths)
+    return found
 
 
 def exceeded(numbers: Mapping[str, float | None], limits: Mapping[str, float]) -> dict[str, float]:
