@@ -20,14 +20,16 @@ def retraining(result: dict[str, Any]) -> None:
     seconds, accuracy = result["seconds"], result["accuracy"]
     decided = "[bold green]promoted[/]" if result["promoted"] else "[bold]not promoted[/]"
     facts = {
-        "accuracy": "none (NaN)" if accuracy is None else f"[bold]{accuracy:.2%}[/] of the test images",
+        "accuracy": "none (NaN)"
+        if accuracy is None
+        else Text.assemble((f"{accuracy:.2%}", "bold"), " of the test images"),
         "loss": "none (NaN)" if result["loss"] is None else f"{result['loss']:.4f}",
         "champion": Text.assemble(Text.from_markup(decided), printable(f": {result['reason']}")),
         "test split": f"has made {many(result['numbers']['decisions'], 'decision')} before this one",
         "weights": result["weights"],
         "dataset": result["dataset"],
         "metrics": result["metrics"],
-        "report": text_of(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
+        "report": f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html",
         "seconds": f"prepare {seconds['prepare']:.1f}, train {seconds['train']:.1f} ({seconds['epoch']:.2f} an epoch), "
         f"evaluate {seconds['evaluate']:.1f}, in all {seconds['total']:.1f}",
     }
@@ -41,12 +43,12 @@ def scoring(result: dict[str, Any]) -> None:
     errors = ", ".join(f"{rows:,} {kind}" for kind, rows in result["errors"].items()) or "none"
     work = f"{result['predicted']:,} scored now, {result['reused']:,} taken over"
     facts = {
-        "entries": f"[bold]{result['images']:,}[/]: {work}",
+        "entries": Text.assemble((f"{result['images']:,}", "bold"), f": {work}"),
         "errors": errors,
-        "classes": text_of(", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items())),
+        "classes": ", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items()),
         "predictions": result["predictions"],
-        "rows": text_of(_rows(result["path"])),
-        "report": text_of(f"{result['path'].removesuffix('/data')}/report.html"),
+        "rows": _rows(result["path"]),
+        "report": f"{result['path'].removesuffix('/data')}/report.html",
         "seconds": f"{result['seconds']:.1f} ({result['images_per_second']:,.0f} images/s)",
     }
     print_out(Panel(_facts(facts), title="scored", expand=False))
@@ -73,7 +75,8 @@ def artifacts(result: list[dict[str, Any]]) -> None:
         return
     table = table_of("artifact", "made", "size", "from")
     for each in result:
-        table.add_row(each["ref"], each["created"], size(each["bytes"]), ", ".join(map(str, each["inputs"].values())))
+        made_from = ", ".join(map(str, each["inputs"].values()))
+        table.add_row(*map(text_of, (each["ref"], each["created"], size(each["bytes"]), made_from)))
     print_out(table)
 
 
@@ -104,9 +107,7 @@ def artifact(result: dict[str, Any]) -> None:
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     files = {**identity["files"], **result["rendered"]}
     facts["files"] = "\n".join(f"{name}  {entry['bytes']:,} bytes" for name, entry in files.items())
-    print_out(
-        Panel(_facts({name: text_of(str(value)) for name, value in facts.items()}), title=result["ref"], expand=False)
-    )
+    print_out(Panel(_facts(facts), title=result["ref"], expand=False))
 
 
 def _measured(numbers: "Numbers") -> dict[str, str]:
@@ -147,7 +148,7 @@ def _made_from(tree: Tree, inputs: dict[str, Any]) -> None:
         if isinstance(each, str):
             tree.add(text_of(f"{name}: {each}"))
         elif problem := each.get("problem"):
-            tree.add(Text.assemble(f"{name}: {each['ref']}  ", (problem, "red")))
+            tree.add(Text.assemble(text_of(f"{name}: {each['ref']}  "), text_of(problem, "red")))
         else:
             _made_from(_branch(tree.add(text_of(f"{name}: {each['ref']}  {each['created']}")), each), each["made_from"])
 
@@ -182,7 +183,7 @@ def history(result: list[dict[str, Any]]) -> None:
 
 
 def decision(event: dict[str, Any]) -> None:
-    print_out(Text.assemble((event["ref"], "bold"), f" is champion ({event['action']}: {event['reason']})"))
+    print_out(Text.assemble((event["ref"], "bold"), text_of(f" is champion ({event['action']}: {event['reason']})")))
 
 
 def verification(result: dict[str, Any]) -> None:
@@ -248,7 +249,7 @@ def export(result: dict[str, Any]) -> None:
     others = f"{result['other_labels']:,} other labels" if result["other_labels"] else "the same labels"
     facts = {
         "weights": result["weights"],
-        "graph": text_of(result["path"]),
+        "graph": result["path"],
         "beside it": "labels.txt, lookbook.json",
         "checked": f"{result['images']:,} test images: {others}, probabilities differ from those of predict by at most "
         f"{result['max_difference']:.1e}" + (f" ({result['why']})" if result["why"] else ""),
@@ -259,9 +260,10 @@ def export(result: dict[str, Any]) -> None:
 
 
 def backbone(result: dict[str, Any]) -> None:
-    facts = {"backbone": f"[bold]{result['ref']}[/]"}
-    told = {name: text_of(result[name]) for name in ("source", "licence", "citation")}
-    print_out(Panel(_facts({**facts, **told}), title="pretrained network", expand=False))
+    told = {name: result[name] for name in ("source", "licence", "citation")}
+    print_out(
+        Panel(_facts({"backbone": Text(result["ref"], "bold"), **told}), title="pretrained network", expand=False)
+    )
 
 
 def backbones(result: list[dict[str, Any]]) -> None:
@@ -277,11 +279,11 @@ def backbones(result: list[dict[str, Any]]) -> None:
 
 def operation(result: dict[str, Any]) -> None:
     facts = {
-        "page": f"[bold]{result['url']}[/]",
-        **({"labelling": f"[bold]{result['review']}[/]"} if result["review"] else {}),
+        "page": Text(result["url"], "bold"),
+        **({"labelling": Text(result["review"], "bold")} if result["review"] else {}),
         "pools": "cpu (retrain, score), gpu (train), with a worker each",
         "deployments": "retrain/weekly, train/gpu, score/folder, score/nightly, collect/store",
-        "logs": text_of(result["logs"]),
+        "logs": result["logs"],
     }
     following = "Open the page, then Deployments, a deployment, Run, Custom run."
     ending = "Ctrl-C ends it." if result["ours"] else "It was up already; the `lookbook up` that brought it ends it."
@@ -294,11 +296,12 @@ def text_of(value: object, style: str = "") -> Text:
 
 
 def _facts(facts: dict[str, Any]) -> Table:
+    """A line a fact. What is no Text has no markup of ours: it may be anybody's."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, value)
+        table.add_row(text_of(name), value if isinstance(value, Text) else text_of(value))
     return table
 
 
