@@ -1,6 +1,8 @@
 """The stage that publishes a table of predictions out of finished parts, and draws its report."""
 
+import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -14,13 +16,17 @@ from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
 from tasks.reports import scoring
+from tasks.reports.progress import warn
 from tasks.scoring.drift import NUMBERS, drift, no_pictures
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
 from tasks.scoring.thumbnails import thumbnails
+from tasks.shared.listing import FolderError
 from tasks.shared.plans import Plan, load_plan, remove_plan
 from tasks.shared.retries import RETRIES
+from tasks.vision.errors import DecoderError
 
+_LOGGER = logging.getLogger(__name__)
 _CLOCKS_SECONDS = 300.0  # by which two clocks may differ
 
 
@@ -37,13 +43,23 @@ class TooManyErrors(LookbookError):
 def commit(plan: str, job: Job, outcome: Outcome) -> str:
     """The ref of the published predictions. `plan`: the key of the plan. Raises TooManyErrors."""
     settings = Settings()
-    ref = commit_predictions(Store(settings.store), settings, job, plan, outcome)
-    get_run_logger().info("published %s", ref)
+    logger = get_run_logger()
+    ref = commit_predictions(Store(settings.store), settings, job, plan, outcome, logger.warning)
+    logger.info("published %s", ref)
     return str(ref)
 
 
-def commit_predictions(store: Store, settings: Settings, job: Job, plan: str, outcome: Outcome) -> Ref:
+def commit_predictions(
+    store: Store,
+    settings: Settings,
+    job: Job,
+    plan: str,
+    outcome: Outcome,
+    log: Callable[[str], None] = _LOGGER.warning,
+) -> Ref:
     """Publish, and point `latest` at it unless the job's limit made it a trial. Done again, it gives the same.
+
+    log: takes what the report has to do without.
 
     Raises TooManyErrors above the job's largest share of rows whose errors may pass: the table is published then, and
     `latest` stays. Raises Corrupt when the parts don't cover the plan.
@@ -55,7 +71,7 @@ def commit_predictions(store: Store, settings: Settings, job: Job, plan: str, ou
     latest = aliases.current(store.disk, "predictions", job.name, "latest")
     report = {}
     if not _unchanged(store, latest, outcome.parts, job.settings):
-        report = _draw(store, settings, job, outcome.parts)
+        report = _draw(store, settings, job, outcome.parts, log)
     ref = predictions.save(
         store,
         job.name,
@@ -140,10 +156,16 @@ def _unchanged(store: Store, latest: Ref | None, parts: list[Part], made_by: dic
     return same and identity["settings"] == made_by and digests == [part.digest for part in parts]
 
 
-def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> dict[str, bytes]:
-    """The report, as a page and as Prefect's UI shows it."""
+def _draw(
+    store: Store, settings: Settings, job: Job, parts: list[Part], log: Callable[[str], None]
+) -> dict[str, bytes]:
+    """The report, as a page and as Prefect's UI shows it: without pictures where the folder is gone by now."""
     summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
-    drawn = thumbnails(settings, job, summary.shown())
+    drawn: dict[str, bytes] = {}
+    try:
+        drawn = thumbnails(settings, job, summary.shown())
+    except (FolderError, DecoderError) as error:
+        warn(f"the report of {job.name} has no pictures, as they can't be read any more: {error}", log)
     return {
         "report.html": scoring.page(job.name, str(job.weights), job.dataset, summary, drawn),
         "report.md": scoring.markdown(summary, drawn).encode(),

@@ -2,12 +2,14 @@
 
 import logging
 import sqlite3
+from importlib import import_module
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from artifacts.errors import NotFound
+from flows.cli.verb import say
 from tasks.reports import progress
 from tasks.vision.errors import ImageError, SettingsError
 
@@ -91,6 +93,61 @@ def test_every_logger_and_every_traceback(caplog):
     assert record.getMessage() == "\ufffd]0;pwned\ufffd failed\n\tin a line of its own"
     assert "\x1b" not in logging.Formatter().format(record)
     assert "RuntimeError: \ufffd]0;pwned\ufffd" in logging.Formatter().format(record)
+
+
+ODD = f"{OBEYED}[/bold][red]\udcff\r\x9b1m\u202e"
+REF = "weights/shapes@0123456789abcdef"
+MADE = {"ref": REF, "created": "2026-01-01", "settings": {"source": ODD}, "folder": ODD, "licence": ODD}
+EVENT = {
+    "name": "shapes", "number": 1, "at": "2026-01-01", "by": ODD, "action": "promote", "challenger": REF, "ref": REF,
+    "numbers": {}, "reason": ODD,
+}  # fmt: skip
+IDENTITY = {
+    "inputs": {"dataset": ODD}, "settings": {ODD: ODD}, "files": {ODD: {"bytes": 1}},
+    "facts": {"classes": [ODD], "bad": {ODD: ODD}, ODD: ODD, "counts": {ODD: {"items": 1}}},
+}  # fmt: skip
+REMOVAL = {"what": ODD, "bytes": 1, "why": ODD}
+SHOWN = {
+    "predictions": {"results": [{"path": ODD, "error": ODD, "detail": ODD},
+                                {"path": ODD, "error": None, "label": ODD, "confidence": 1.0}]},
+    "artifacts": [{**MADE, "bytes": 1, "inputs": {"dataset": ODD}}],
+    "artifact": {"ref": REF, "path": ODD, "bytes": 1, "pinned": ODD, "identity": IDENTITY, "rendered": {},
+                 "provenance": {"folder": ODD, "host": ODD, "versions": {ODD: ODD}}, "findings": [{"text": ODD}]},
+    "lineage": {**MADE, "made_from": {ODD: ODD, "y": {"ref": REF, "problem": ODD}, "x": {**MADE, "made_from": {}}},
+                "made_into": [{**MADE, "made_into": []}]},
+    "history": [EVENT],
+    "decision": EVENT,
+    "verification": {"checked": 1, "corrupt": [ODD], "repair": [
+        {"ref": REF, "whole": False, "same": ODD, "mended": True, "dependants": [ODD]},
+        {"ref": REF, "whole": False, "same": None, "refused": ODD, "dependants": [ODD]}]},
+    "collection": {"removed": [REMOVAL], "done": True, "notes": [ODD], "stays": {ODD: 1}, "kept": 1, "bytes": 1},
+    "pin": {**EVENT, "action": "pin"},
+    "export": {"other_labels": 0, "weights": REF, "path": ODD, "images": 1, "max_difference": 0.0, "why": ODD,
+               "bytes": 1, "seconds": 1.0, "format": "onnx"},
+    "backbone": {"ref": REF, "source": ODD, "licence": ODD, "citation": ODD},
+    "backbones": [{"ref": REF, "source": ODD, "licence": ODD, "chosen": True}],
+    "scoring": {"images": 1, "predicted": 1, "reused": 0, "errors": {ODD: 1}, "classes": {ODD: 1}, "predictions": REF,
+                "path": f"/{ODD}/data", "seconds": 1.0, "images_per_second": 1.0},
+    "labelling.written": {"labels": 1, "file": ODD},
+    "labelling.read": {"labels": 1, "new": 0, "unchanged": 0, "unseen": 0, "unknown": [ODD], "conflicting": [
+        {"path": ODD, "was": ODD, "by": ODD, "at": ODD, "label": ODD}]},
+    "labelling.events": [{"at": ODD, "by": ODD, "label": ODD, "predicted": ODD, "confidence": 1.0, "path": ODD,
+                          "table": ODD, "taken_back": {"at": ODD}}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("show", SHOWN)
+def test_a_terminal_obeys_no_name_whatever_shows_it(show, capsys):
+    module, _, function = show.rpartition(".")
+    getattr(import_module(f"tasks.reports.{module or 'terminal'}"), function)(SHOWN[show])
+    said = capsys.readouterr().out
+    assert "\ufffd]0;pwned\ufffd[/bold][red]" in said.replace("\n", "")
+    assert not {each for each in said if not each.isprintable()} - {"\n"}
+
+
+def test_what_a_verb_says_while_it_works(capsys):
+    say(f"removed {ODD}")
+    assert capsys.readouterr().err == "removed \ufffd]0;pwned\ufffd[/bold][red]\ufffd\ufffd\ufffd1m\ufffd\n"
 
 
 def test_lines_beside_a_bar(capsys):

@@ -11,11 +11,14 @@ import pytest
 from prefect import flow, task
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from published import damage
+from upheld import asked
 
 from artifacts import runs
 from artifacts.disk import LocalDisk
 from artifacts.errors import Corrupt, StoreError
+from flows.reports import report
 from flows.serving import asked_again_soon
+from tasks.reports.progress import report_key
 from tasks.shared import retries, turns
 from tasks.shared.deadline import Deadline, DeadlineExceeded
 from tasks.shared.retries import RETRIES, may_pass
@@ -121,6 +124,29 @@ def test_prefect_tries_the_one_again_and_not_the_other(server, error, tries):
     with temporary_settings({PREFECT_API_URL: server}), pytest.raises(type(error)):
         reading()
     assert tried == tries
+
+
+def test_a_report_that_is_not_there_fails_no_run(server, capsys):
+    def broken():
+        raise ValueError("no such chart")
+
+    @flow
+    def working():
+        report(broken, "broken", "a.b", description="one that can't be drawn")
+        report(lambda: {1}, "odd", "a.b", description="one that Prefect doesn't take")
+        report(lambda: "fine", "fine", "a.b", description="one that is fine")
+        return "done"
+
+    with temporary_settings({PREFECT_API_URL: server}):
+        assert working() == "done"
+    kept = {each["key"]: each["data"] for each in asked(server, "artifacts")}
+    assert kept[report_key("fine", "a.b")] == "fine"
+    assert not {report_key("broken", "a.b"), report_key("odd", "a.b")} & set(kept)
+    told = capsys.readouterr().err
+    assert "warning: the report \"one that can't be drawn\" is not on this run's page, as ValueError was met" in told
+    assert "no such chart; what the run has done stands" in told
+    assert "one that Prefect doesn't take" in told
+    assert "one that is fine" not in told
 
 
 def test_every_task_has_these_retries_and_no_result_to_pickle():

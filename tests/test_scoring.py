@@ -706,6 +706,18 @@ def test_killed_at_many_changes_of_files_and_resumed_it_yields_the_rows_of_an_un
     assert store.verify().corrupt == []
 
 
+def test_what_is_scored_is_published_though_the_folder_is_gone_by_then(store, settings, champion, pictures, capsys):
+    key, job = listed(store, settings, champion)
+    outcome = score_plan(store, settings, job, load_plan(store.disk, key))
+    shutil.rmtree(pictures)
+    told = []
+    ref = commit_predictions(store, settings, job, key, outcome, told.append)
+    assert store.resolve("predictions/pictures@latest") == ref
+    assert "data:image" not in store.open(ref).read("report.html").decode()
+    assert "has no pictures, as they can't be read any more: expected a folder of pictures at" in told[0]
+    assert told[0] in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.slow
 def test_the_report_shows_counts_pictures_errors_and_the_shift(store, settings, champion, pictures, shapes_dataset):
     evaluate_weights(store, champion, shapes_dataset)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from artifacts.errors import LookbookError
+from artifacts.printable import printable
 from flows.cli.failures import AS_JSON, FAILED, complain, failure_in, one_line
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def verb(
 
 
 def say(text: str) -> None:
-    """A line about what is going on, on stderr."""
-    click.echo(text, err=True)
+    """A line about what is going on, on stderr, with nothing in it that a terminal would obey."""
+    click.echo(printable(text), err=True)
 
 
 def open_store() -> "tuple[Settings, Store]":

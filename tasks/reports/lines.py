@@ -37,13 +37,13 @@ def print_facts(title: str, facts: dict[str, Any], *following: str) -> None:
     """Names and values in a frame; line by line, and longer than a line where need be, in a terminal too narrow for it:
     a frame would break what somebody copies."""
     console, column = _console(), max(map(len, facts))
-    values = {name: Text.from_markup(each) if isinstance(each, str) else each for name, each in facts.items()}
+    values = {name: each if isinstance(each, Text) else text_of(each) for name, each in facts.items()}
     if column + max(_narrowest(console, each) for each in values.values()) + _FRAME <= console.width:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in values.items():
-            table.add_row(name, value)
+            table.add_row(text_of(name), value)
         inside = Group(table, *(("", *following) if following else ()))
         console.print(Panel(inside, title=title, expand=False), highlight=False)
         return

@@ -18,7 +18,9 @@ def retraining(result: dict[str, Any]) -> None:
     seconds, accuracy = result["seconds"], result["accuracy"]
     decided = "[bold green]promoted[/]" if result["promoted"] else "[bold]not promoted[/]"
     facts = {
-        "accuracy": "none (NaN)" if accuracy is None else f"[bold]{accuracy:.2%}[/] of the test images",
+        "accuracy": "none (NaN)"
+        if accuracy is None
+        else Text.assemble((f"{accuracy:.2%}", "bold"), " of the test images"),
         "loss": "none (NaN)" if result["loss"] is None else f"{result['loss']:.4f}",
         "champion": Text.assemble(Text.from_markup(decided), printable(f": {result['reason']}")),
         "test split": f"has made {many(result['numbers']['decisions'], 'decision')} before this one",
@@ -39,9 +41,9 @@ def scoring(result: dict[str, Any]) -> None:
     errors = ", ".join(f"{rows:,} {kind}" for kind, rows in result["errors"].items()) or "none"
     work = f"{result['predicted']:,} scored now, {result['reused']:,} taken over"
     facts = {
-        "entries": f"[bold]{result['images']:,}[/]: {work}",
+        "entries": Text.assemble((f"{result['images']:,}", "bold"), f": {work}"),
         "errors": errors,
-        "classes": text_of(", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items())),
+        "classes": ", ".join(f"{label} {rows:,}" for label, rows in result["classes"].items()),
         "predictions": result["predictions"],
         "rows": whole(_rows(result["path"])),
         "report": whole(f"{result['path'].removesuffix('/data')}/report.html"),
@@ -72,7 +74,8 @@ def artifacts(result: list[dict[str, Any]]) -> None:
         return
     table = table_of("artifact", "made", "size", "from", prose=("from",))
     for each in result:
-        table.add_row(each["ref"], each["created"], size(each["bytes"]), ", ".join(map(str, each["inputs"].values())))
+        made_from = ", ".join(map(str, each["inputs"].values()))
+        table.add_row(*map(text_of, (each["ref"], each["created"], size(each["bytes"]), made_from)))
     print_out(table)
 
 
@@ -103,8 +106,7 @@ def artifact(result: dict[str, Any]) -> None:
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
     files = {**identity["files"], **result["rendered"]}
     facts["files"] = "\n".join(f"{name}  {many(entry['bytes'], 'byte')}" for name, entry in files.items())
-    texts = {name: each if isinstance(each, Text) else text_of(plain(each)) for name, each in facts.items()}
-    print_facts(result["ref"], texts)
+    print_facts(result["ref"], {name: each if isinstance(each, Text) else plain(each) for name, each in facts.items()})
 
 
 def _measured(numbers: "Numbers") -> dict[str, str]:
@@ -145,7 +147,7 @@ def _made_from(tree: Tree, inputs: dict[str, Any]) -> None:
         if isinstance(each, str):
             tree.add(text_of(f"{name}: {each}"))
         elif problem := each.get("problem"):
-            tree.add(Text.assemble(f"{name}: {each['ref']}  ", (problem, "red")))
+            tree.add(Text.assemble(text_of(f"{name}: {each['ref']}  "), text_of(problem, "red")))
         else:
             _made_from(_branch(tree.add(text_of(f"{name}: {each['ref']}  {each['created']}")), each), each["made_from"])
 
@@ -182,7 +184,7 @@ def history(result: list[dict[str, Any]]) -> None:
 
 
 def decision(event: dict[str, Any]) -> None:
-    print_out(Text.assemble((event["ref"], "bold"), f" is champion ({event['action']}: {event['reason']})"))
+    print_out(Text.assemble((event["ref"], "bold"), text_of(f" is champion ({event['action']}: {event['reason']})")))
 
 
 def verification(result: dict[str, Any]) -> None:
@@ -256,9 +258,8 @@ def export(result: dict[str, Any]) -> None:
 
 
 def backbone(result: dict[str, Any]) -> None:
-    facts = {"backbone": f"[bold]{result['ref']}[/]"}
-    told = {name: text_of(result[name]) for name in ("source", "licence", "citation")}
-    print_facts("pretrained network", {**facts, **told})
+    told = {name: result[name] for name in ("source", "licence", "citation")}
+    print_facts("pretrained network", {"backbone": Text(result["ref"], "bold"), **told})
 
 
 def backbones(result: list[dict[str, Any]]) -> None:
@@ -274,8 +275,8 @@ def backbones(result: list[dict[str, Any]]) -> None:
 
 def operation(result: dict[str, Any]) -> None:
     facts = {
-        "page": f"[bold]{result['url']}[/]",
-        **({"labelling": f"[bold]{result['review']}[/]"} if result["review"] else {}),
+        "page": Text(result["url"], "bold"),
+        **({"labelling": Text(result["review"], "bold")} if result["review"] else {}),
         "pools": "cpu (retrain, score), gpu (train), with a worker each",
         "deployments": "retrain/by-hand, retrain/weekly, score/by-hand, score/nightly, collect/sundays",
         "logs": whole(result["logs"]),
@@ -288,7 +289,7 @@ def operation(result: dict[str, Any]) -> None:
 def deployed(result: dict[str, Any]) -> None:
     facts = {
         "page": whole(result["api"].removesuffix("/api")),
-        **{name: text_of("\n".join(result[name])) for name in ("pools", "deployments", "automations")},
+        **{name: "\n".join(result[name]) for name in ("pools", "deployments", "automations")},
     }
     workers = "\n".join(f"prefect worker start --type process --pool {pool}" for pool in result["pools"])
     print_facts("deployed", facts, f"workers, where they run:\n{workers}")

@@ -20,7 +20,7 @@ from tasks.judging.fairness import fair_to
 from tasks.reports.scoring import UNSURE_BINS, Summary, read_part
 from tasks.scoring.job import Job
 from tasks.shared.embedding import Embedding
-from tasks.shared.listing import to_bytes
+from tasks.shared.listing import FolderError, to_bytes
 from tasks.shared.litter import is_litter, is_no_picture
 from tasks.shared.looks import Picture, embedding_of, features_of, stands_on_backbone
 from tasks.vision.duplicates import contents_of
@@ -95,7 +95,8 @@ def _known(value: float | None) -> float | None:
 def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part]) -> float | None:
     """The median distance from a picture to the nearest one that was learned from, over that of the test split's (after
     Sun and others, Out-of-Distribution Detection with Deep Nearest Neighbors, 2022). Only features that are on record
-    are looked at, beside those of the sample. None without a backbone, or without such features."""
+    are looked at, beside those of the sample. None without a backbone, without such features, or where the folder is
+    gone by now."""
     if not stands_on_backbone(store, str(job.weights)):
         return None
     embedding = embedding_of(store, str(job.weights), job.spec)
@@ -106,7 +107,10 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
     except (NotFound, Corrupt):
         return None
     sample = _sample(store, parts)
-    found = [features for _, features in features_of(store, settings, job.request.folder, embedding, sample)]
+    try:
+        found = [features for _, features in features_of(store, settings, job.request.folder, embedding, sample)]
+    except FolderError:
+        return None
     if not (len(learned) and len(tested) and found):
         return None
     return _rounded(median_ratio(_nearest(tested, learned), _nearest(np.concatenate(found), learned)))
