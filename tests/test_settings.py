@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from buckets import CREDENTIALS, make_bucket
+from commands import complaint
+from PIL import Image
 
 from artifacts.aws import read_aws
 from artifacts.disks import disk_at
@@ -12,6 +14,8 @@ from artifacts.errors import StoreError
 from artifacts.services import with_aws
 from artifacts.settings import Settings
 from tasks.cluster.conducting import shared_environment
+from tasks.vision.downloads import https
+from tasks.vision.errors import SourceError
 
 VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_REGION",
              "AWS_DEFAULT_REGION", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", *CREDENTIALS)  # fmt: skip
@@ -143,3 +147,48 @@ def test_what_no_file_of_aws_should_say_is_told(aws, monkeypatch, variables, con
         disk_at("s3://b/x")
     assert "not-a-secret" not in str(raised.value)
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_socks_for_what_is_elsewhere_harms_nothing_on_loopback(lookbook_process, tmp_path):
+    """A server beside a run has answered, and the flow has run until it misses a champion."""
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    proxies = {"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
+    run = lookbook_process("score", tmp_path, PREFECT_API_URL="", **proxies)
+    assert "nothing in the store" in complaint(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "proxy", "found"),
+    [
+        ("ALL_PROXY", "socks4://127.0.0.1:9", "socks4://"),
+        ("https_proxy", "foo://me:hunter2@127.0.0.1:9", "foo://"),
+        ("HTTP_PROXY", "http://127.0.0.1:port", "no address"),
+    ],
+)
+def test_a_proxy_that_nothing_can_use_is_told_before_any_work(lookbook, tmp_path, name, proxy, found):
+    told = complaint(lookbook("score", tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api", **{name: proxy}))
+    assert f"expected a proxy as http://host:port or socks5://host:port in {name}, found {found}; mend or unset" in told
+    assert "hunter2" not in told
+
+
+def test_a_store_in_a_bucket_on_loopback_is_reached_beside_socks(bucket, lookbook):
+    variables = {
+        **dict.fromkeys(("HTTP_PROXY", "http_proxy", "no_proxy", "NO_PROXY"), ""),
+        "ALL_PROXY": "socks5://127.0.0.1:9",
+    }
+    assert lookbook("list", "--json", LOOKBOOK_STORE=bucket, **variables).stdout == "[]\n"
+
+
+def test_a_bucket_elsewhere_is_not_reached_past_a_proxy(aws, monkeypatch):
+    for name, value in {**CREDENTIALS, "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    aws()
+    with pytest.raises(StoreError, match="expected a proxy as http://host:port .* found socks5://; .* in NO_PROXY"):
+        disk_at("s3://b/x")
+
+
+def test_a_download_by_a_proxy_that_nothing_can_use_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:9")
+    with pytest.raises(SourceError, match="can't be asked for by what HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names"):
+        https("https://somewhere.example/file", tmp_path / "file", 1, lambda *_: None)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from artifacts.proxies import reach_loopback_directly
 from flows.cli import backbone, model, retention, review, runs, store
 from flows.cli.failures import FAILED, INTERRUPTED, WRONG_USAGE, complain, kind_of, one_line, tell_as_json
 
@@ -87,6 +88,7 @@ def main() -> NoReturn:
     for each in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(each) != signal.SIG_IGN:  # nohup
             signal.signal(each, lambda *_: _interrupt())
+    reach_loopback_directly()
     verbose = "--verbose" in sys.argv
     try:
         lookbook.main(standalone_mode=False)
