@@ -12,7 +12,16 @@ from urllib.parse import urlsplit
 from artifacts.errors import StoreError
 
 _PROXY = re.compile(r"(\w[\w+.-]*)://([^/?#\s]+)(?:[/?#]\S*)?|([^/?#\s]+)", re.ASCII)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _KNOWN = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
+
+def reach_loopback_directly() -> None:
+    """Name this machine's own addresses in NO_PROXY, for this process and its children."""
+    for name in ("NO_PROXY", "no_proxy"):
+        given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        known = [each.strip() for each in given.split(",") if each.strip()]
+        os.environ[name] = ",".join([*known, *(each for each in LOOPBACK if each not in known)])
 
 
 def proxy_for(url: str) -> str | None:

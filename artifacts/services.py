@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from artifacts.aws import Aws, read_aws
 from artifacts.errors import StoreError
 from artifacts.places import Place, parse_place, why_unaskable
+from artifacts.proxies import proxy_for
 
 if TYPE_CHECKING:
     from obstore import SignCapableStore
@@ -62,6 +64,7 @@ _SERVICES = {
         ),
     ),
 }
+_TRUTHS = {"allow_http", "virtual_hosted"}
 _SECRET = re.compile("key|token|secret|password", re.IGNORECASE)
 _ENDPOINT = re.compile(r"https?://[\w.\-]+(:\d+)?(/[\w.\-/]*)?|https?://\[[\da-f:]+\](:\d+)?/?")
 
@@ -84,15 +87,24 @@ class Connection:
         Raises:
             StoreError: A URL or options that can't be ones; no credentials.
         """
-        self._root, self._options, self._what, self._timeout, self._pause = root, options, what, timeout, pause
+        self._root, self._what, self._timeout, self._pause = root, what, timeout, pause
         self.at = _place(root, what)
         self._signs: tuple[str, SignCapableStore] | None = None
-        _check(options, _SERVICES[self.at.scheme], root)
+        aws = read_aws() if self.at.scheme == "s3" else Aws({}, {}, "", "")
+        self._options = with_aws(options, aws)
+        self._keys = {} if "credentials" in options else aws.keys
+        _check(self._options, _SERVICES[self.at.scheme], root, aws)
+        self._look_for_proxy()
 
     def open(self) -> "ObjectStore":
         """obstore's store. Raises StoreError."""
-        given: dict[str, Any] = {"skip_signature": True} if self._anonymous else {}
+        given = {"skip_signature": True} if self._anonymous else self._keys
         return self._connect(self.at.bucket, self.at.prefix, self._options, given)
+
+    def _look_for_proxy(self) -> None:
+        """Raises StoreError for one that the client can't use: it would go past it."""
+        at = {"s3": "s3.amazonaws.com", "gs": "storage.googleapis.com", "az": "blob.core.windows.net"}
+        proxy_for(self._options.get("endpoint", f"https://{at[self.at.scheme]}"))
 
     def sign(self, query: str, rest: str) -> str:
         """An address that S3 answers as one of the bucket itself, with a query of ours: good for a quarter of an hour.
@@ -124,7 +136,7 @@ class Connection:
         else:
             options["virtual_hosted"], bucket = "false", f"{bucket}?{query}"
         nobody = {"access_key_id": _ANONYMOUS, "secret_access_key": _ANONYMOUS}
-        store = cast("SignCapableStore", self._connect(bucket, "", options, nobody if self._anonymous else {}))
+        store = cast("SignCapableStore", self._connect(bucket, "", options, nobody if self._anonymous else self._keys))
         self._signs = query, store
         return store
 
@@ -178,7 +190,15 @@ def _place(root: str, what: str) -> Place:
     return at
 
 
-def _check(options: Mapping[str, str], service: _Service, root: str) -> None:
+def with_aws(options: Mapping[str, str], aws: Aws) -> dict[str, str]:
+    """LOOKBOOK_STORE_OPTIONS, and below them what AWS's own settings say."""
+    said = dict(aws.options)
+    if "endpoint" in options:  # whether that may go without TLS is not said there
+        said.pop("allow_http", None)
+    return {**said, **options}
+
+
+def _check(options: Mapping[str, str], service: _Service, root: str, aws: Aws) -> None:
     """Raises StoreError for options that aren't any, and where there are no credentials."""
     known = {*service.options, "allow_http", "credentials"}
     if odd := sorted(set(options) - known):
@@ -188,13 +208,24 @@ def _check(options: Mapping[str, str], service: _Service, root: str) -> None:
             f"expected LOOKBOOK_STORE_OPTIONS with {', '.join(sorted(known))}, found {', '.join(odd)}{where}"
         )
     if not _ENDPOINT.fullmatch(options.get("endpoint", "https://default")):
-        raise StoreError(f"expected an endpoint as https://host, found {options['endpoint']!r}")
+        found = re.sub("//.*@", "//...@", options["endpoint"])  # a password
+        raise StoreError(f"expected an endpoint as https://host, found {found!r}")
+    for each in sorted(_TRUTHS & options.keys()):
+        if options[each] not in ("true", "false"):
+            raise StoreError(f"expected {each} to be true or false in LOOKBOOK_STORE_OPTIONS, found {options[each]!r}")
     credentials = options.get("credentials")
     if credentials not in (None, _ANONYMOUS, _INSTANCE):
         raise StoreError(f"expected credentials to be {_ANONYMOUS} or {_INSTANCE}, found {credentials!r}")
-    if credentials is None and not any(map(os.environ.get, service.credentials)):
+    if credentials is None and not aws.keys and not any(map(os.environ.get, service.credentials)):
+        if aws.made:
+            raise StoreError(
+                f"expected keys in the profile {aws.profile} of ~/.aws, found {aws.made}, which needs AWS's own tools; "
+                f"have them put into the environment: `aws configure export-credentials --profile {aws.profile} "
+                "--format env`"
+            )
         raise StoreError(
-            f"expected credentials for {root} in the environment ({', '.join(service.credentials)}), found none; a "
+            f"expected credentials for {root} in the environment ({', '.join(service.credentials)})"
+            f"{' or a profile of ~/.aws' if service is _SERVICES['s3'] else ''}, found none; a "
             f'machine of the provider that has a role says {{"credentials": "{_INSTANCE}"}} in LOOKBOOK_STORE_OPTIONS'
         )
 

@@ -1,5 +1,6 @@
 """Settings: where things are and how large a picture may be, from `LOOKBOOK_...` environment variables."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -29,6 +30,28 @@ def _cache() -> Path:
         return Path("/.cache/lookbook")
 
 
+def _expanded(folder: Path) -> Path:
+    """Raises ValueError for the home of nobody."""
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}".rstrip(".")) from None
+
+
+def _place(where: object) -> str:
+    """A folder, with `~` as a shell expands it, or a URL. Raises ValueError."""
+    return str(_expanded(Path(str(where)))) if str(where).startswith("~") else str(where)
+
+
+def _as_text(value: object) -> object:
+    """True and numbers of JSON as they stand there."""
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else value
+
+
+Folder = Annotated[Path, AfterValidator(_expanded)]
+Place = Annotated[str, BeforeValidator(_place)]
+
+
 def _address(url: str) -> str:
     """Raises ValueError."""
     try:
@@ -47,24 +70,24 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="LOOKBOOK_", env_ignore_empty=True)
 
-    store: Annotated[
-        str, BeforeValidator(str), Field(description="Folder or bucket (s3://bucket/prefix) that holds the artifacts.")
-    ] = str(HOME / "store")
+    store: Annotated[Place, Field(description="Folder or bucket (s3://bucket/prefix) that holds the artifacts.")] = str(
+        HOME / "store"
+    )
     store_options: Annotated[
-        dict[str, str],
+        dict[str, Annotated[str, BeforeValidator(_as_text)]],
         Field(
             description="How to reach a bucket, as JSON: endpoint, region, allow_http, credentials.",
             examples=[{"region": "eu-central-1"}],
         ),
     ] = {}
-    home: Annotated[Path, Field(description="The checkout that workers run in.")] = HOME
-    cache: Annotated[Path, Field(description="Folder for downloads; safe to delete.")] = _cache()
+    home: Annotated[Folder, Field(description="The checkout that workers run in.")] = HOME
+    cache: Annotated[Folder, Field(description="Folder for downloads; safe to delete.")] = _cache()
     cache_bytes: Annotated[int, Field(gt=0, description="How much of a bucket the cache keeps, in bytes.")] = 20 << 30
     dataset_mirror: Annotated[
-        Path | None, Field(description="Folder with the data sets' own files; asked before anything else.")
+        Folder | None, Field(description="Folder with the data sets' own files; asked before anything else.")
     ] = None
     image_roots: Annotated[
-        dict[str, Annotated[str, BeforeValidator(str)]],
+        dict[str, Place],
         Field(
             description="Folders that flows may read pictures from, as JSON: name -> folder or s3://bucket/prefix.",
             examples=[{"photos": "/srv/photos"}],

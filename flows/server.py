@@ -8,7 +8,6 @@ Prefect's own settings have told the parent whether a server is needed at all.
 import os
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from flows.diagnosis import cause_in, how_to_unset
 from flows.heartbeats import heartbeats
 from flows.serving import KILLED_SECONDS, SERVE, ServerError, command, only_server, reach_loopback_directly
-from flows.standing import check_home, standing_api
+from flows.standing import beside_its_database, check_home, standing_api
 from tasks.vision.imports import quick_imports
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ class _Child:
 @contextmanager
 def _child() -> Iterator[_Child]:
     """Start the child; it ends with this context, and with this process however that ends."""
-    with socket.socket() as listening, tempfile.TemporaryFile() as log:
+    with socket.socket() as listening, open(os.memfd_create("log"), "w+b") as log:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         process = subprocess.Popen(
@@ -159,6 +158,7 @@ def _child() -> Iterator[_Child]:
             pass_fds=[listening.fileno()],
             start_new_session=True,  # Ctrl-C is the parent's to handle
             env={
+                **beside_its_database(),
                 **os.environ,
                 "PREFECT_UI_ENABLED": "0",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "0",

@@ -15,9 +15,11 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from artifacts import proxies
 from artifacts.disk import lock_now
 from artifacts.errors import LookbookError
 from artifacts.printable import many
+from artifacts.proxies import LOOPBACK as LOOPBACK
 from tasks.vision.imports import quick_imports
 from tasks.vision.locks import locked_within
 
@@ -33,7 +35,7 @@ KILLED_SECONDS = 5.0  # until a killed process has ended
 _COLLECT_SECONDS = 1.0
 _GENERATIONS = [*[1] * 59, 2]  # that a look for garbage takes in: what is young, and once a minute all
 _ROOT = Path(__file__).absolute().parents[1]
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY")
 
 
 class ServerError(LookbookError):
@@ -53,11 +55,27 @@ def with_our_code(environment: dict[str, str], root: Path = _ROOT) -> dict[str, 
 
 
 def reach_loopback_directly() -> None:
-    """Keep this machine's own addresses out of proxies, here and in children; what is elsewhere still goes through."""
-    for name in ("NO_PROXY", "no_proxy"):
-        given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-        known = [each.strip() for each in given.split(",") if each.strip()]
-        os.environ[name] = ",".join([*known, *(each for each in LOOPBACK if each not in known)])
+    """Keep this machine's own addresses out of proxies, here and in children; what is elsewhere still goes through.
+
+    Raises ServerError for a proxy that Prefect's client can't use: it would fail, wherever the server is.
+    """
+    proxies.reach_loopback_directly()
+    for name in (*_PROXIES, *map(str.lower, _PROXIES)):
+        if proxy := os.environ.get(name):
+            _check_proxy(name, proxy if "://" in proxy else f"http://{proxy}")
+
+
+def _check_proxy(name: str, proxy: str) -> None:
+    """Raises ServerError."""
+    import httpx
+
+    try:
+        httpx.Client(proxy=proxy, trust_env=False).close()
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        found = "no address" if isinstance(error, httpx.InvalidURL) else f"{proxy.partition('://')[0]}://"
+        raise ServerError(
+            f"expected a proxy as http://host:port or socks5://host:port in {name}, found {found}; mend or unset it"
+        ) from None
 
 
 def healthy(api: str) -> bool:

@@ -25,6 +25,12 @@ def address_file() -> Path:
     return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "lookbook-up.txt"
 
 
+def beside_its_database() -> dict[str, str]:
+    """Where a server's SQLite keeps temporary files: on the disk that its database needs room on, whatever TMPDIR is.
+    When that was full, logs of runs were refused ("Error logging to API"), or the server did not start."""
+    return {"SQLITE_TMPDIR": str(address_file().parent.absolute())}
+
+
 def check_home() -> None:
     """Raises ServerError when Prefect's home can't be made or written to: asked before Prefect is imported, which makes
     it."""
@@ -132,6 +138,7 @@ def _new_server(
         "PREFECT_SERVER_UI_API_URL": api,
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_UI_URL": api.removesuffix("/api"),  # which notices name
+        **beside_its_database(),
         **{name: value for name, value in os.environ.items() if name != "LOOKBOOK_NOTIFY_URL"},
     }
     with (

@@ -65,6 +65,9 @@ def environment(settings: Settings, api: str) -> dict[str, str]:
             {name: root if is_url(root) else str(_full(Path(root))) for name, root in settings.image_roots.items()}
         ),
     }
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        if name in found:
+            found[name] = str(_full(Path(found[name])))
     if settings.dataset_mirror:
         found["LOOKBOOK_DATASET_MIRROR"] = str(_full(settings.dataset_mirror))
     return with_our_code(found, settings.home.absolute())

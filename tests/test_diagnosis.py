@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from commands import COMMAND, complaint, run_process
+from PIL import Image
 
 from flows.crew import Crew
 from flows.diagnosis import cause_in, how_to_unset
@@ -123,3 +124,16 @@ def test_a_current_folder_that_was_removed_is_named(lookbook_environment, tmp_pa
     command = ["bash", "-c", 'cd "$1"; rmdir "$1"; shift; exec "$@"', "-", tmp_path / "gone", *COMMAND, "score", "x"]
     run = subprocess.run(command, capture_output=True, text=True, env=lookbook_environment)
     assert complaint(run) == ("lookbook: expected a current folder, found that it was removed; cd to one that is there")
+
+
+@pytest.mark.slow
+def test_a_full_folder_for_temporary_files_keeps_no_server_from_its_work(lookbook, tmp_path):
+    """SQLite wrote there, and so did the server's log: it did not start, or refused the logs of a run."""
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    (full := tmp_path / "full").mkdir()
+    mount = 'mount -t tmpfs -o size=64k none "$1" && head -c 60k /dev/zero > "$1/fill" && shift && exec "$@"'
+    behind = ["unshare", "--mount", "bash", "-c", mount, "-", str(full)]
+    home = {"TMPDIR": str(full), "PREFECT_HOME": str(tmp_path / "home"), "PREFECT_API_URL": ""}
+    run = lookbook("score", tmp_path, behind=behind, **home)
+    assert "nothing in the store" in complaint(run)
+    assert "Error logging to API" not in run.stderr

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from artifacts.proxies import reach_loopback_directly
 from flows.cli import backbone, model, retention, review, runs, store
 from flows.cli.failures import (
     FAILED,
@@ -96,6 +97,7 @@ def main() -> NoReturn:
     for each in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(each) != signal.SIG_IGN:  # nohup
             signal.signal(each, lambda *_: _interrupt())
+    reach_loopback_directly()
     verbose = "--verbose" in sys.argv
     try:
         lookbook.main(standalone_mode=False)

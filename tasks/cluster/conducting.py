@@ -16,7 +16,9 @@ from json import dumps, loads
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from artifacts.aws import read_aws
 from artifacts.errors import StoreAway
+from artifacts.services import with_aws
 from artifacts.settings import Settings
 from tasks.cluster.errors import ClusterError, ClusterLost
 from tasks.cluster.likeness import likeness
@@ -56,6 +58,8 @@ def shared_environment(settings: Settings) -> dict[str, str]:
     """The settings that all machines of a work share, as environment variables. Each has its own credentials, cache and
     decoders."""
     given = settings.model_dump(include=set(_SHARED), mode="json")
+    if any(each.startswith("s3://") for each in (settings.store, *settings.image_roots.values())):
+        given["store_options"] = with_aws(settings.store_options, read_aws())  # no machine looks elsewhere
     given["store"] = given["store"] if "://" in given["store"] else str(Path(given["store"]).expanduser().absolute())
     return {
         f"LOOKBOOK_{name.upper()}": value if isinstance(value, str) else json.dumps(value)

@@ -40,7 +40,14 @@ def https(url: str, target: Path, limit: int, on_bytes: OnBytes) -> None:
             raise SourceError(f"{url} leads to {request.url.scheme}://{request.url.host}, expected https only")
 
     timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    with httpx.Client(timeout=timeout, follow_redirects=True, event_hooks={"request": [only_https]}) as client:
+    try:
+        client = httpx.Client(timeout=timeout, follow_redirects=True, event_hooks={"request": [only_https]})
+    except (ImportError, ValueError, httpx.InvalidURL):
+        raise SourceError(
+            f"{url} can't be asked for by what HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names; expected a proxy as "
+            "http://host:port or socks5://host:port"
+        ) from None
+    with client:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 _transfer(client, url, partial, limit, on_bytes)
