@@ -203,9 +203,9 @@ def test_a_busy_server_is_asked_again(far_end, tmp_path):
     ("answer", "message"),
     [
         (html, r"train-images\.gz is not the expected file: expected 1,296 bytes, found 43"),
-        (stall, r"failed after 4 attempt\(s\) \(ReadTimeout"),
+        (stall, r"failed at attempt 4 of 4 \(ReadTimeout"),
         (endless, "sends more than the 2,332 bytes that are expected at most"),
-        (status(404), r"failed after 1 attempt\(s\) \(HTTP status 404\)"),
+        (status(404), r"failed at attempt 1 of 4 \(HTTP status 404\)"),
         (status(302, Location="http://localhost/train-images.gz"), "leads to http://localhost, expected https only"),
     ],
 )
