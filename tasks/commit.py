@@ -7,6 +7,7 @@ from prefect import get_run_logger, task
 
 from artifacts import aliases, predictions
 from artifacts.aliases import Choice, Event
+from artifacts.documents import canonical
 from artifacts.errors import Corrupt, LookbookError, NotFound
 from artifacts.predictions import PASSING_ERRORS
 from artifacts.refs import Ref
@@ -14,6 +15,8 @@ from artifacts.settings import Settings
 from artifacts.shards import Part, Shards
 from artifacts.store import Store
 from tasks.reports import scoring
+from tasks.results import DIFFERENCES
+from tasks.scoring.differences import differences
 from tasks.scoring.drift import NUMBERS, drift
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
@@ -140,8 +143,11 @@ def _draw(store: Store, settings: Settings, job: Job, parts: list[Part]) -> dict
     """The report, as a page and as Prefect's UI shows it."""
     summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
     drawn = thumbnails(settings, job, summary.shown())
+    numbers = drift(store, settings, job, parts, summary)
+    summary.differences = differences(store, settings, job, parts, numbers) if any(summary.confidence) else {}
     return {
         "report.html": scoring.page(job.name, str(job.weights), job.dataset, summary, drawn),
         "report.md": scoring.markdown(summary, drawn).encode(),
-        NUMBERS: drift(store, settings, job, parts, summary),
+        NUMBERS: canonical(numbers),
+        DIFFERENCES: canonical(summary.differences),
     }
