@@ -9,6 +9,7 @@ from prefect import get_run_logger, task
 
 from artifacts import aliases, predictions
 from artifacts.aliases import Choice, Event
+from artifacts.documents import canonical
 from artifacts.errors import Corrupt, LookbookError, NotFound
 from artifacts.predictions import PASSING_ERRORS
 from artifacts.refs import Ref
@@ -17,6 +18,8 @@ from artifacts.shards import Part, Shards
 from artifacts.store import Store
 from tasks.reports import scoring
 from tasks.reports.progress import warn
+from tasks.results import DIFFERENCES
+from tasks.scoring.differences import differences
 from tasks.scoring.drift import NUMBERS, drift, no_pictures
 from tasks.scoring.job import Job
 from tasks.scoring.outcome import Outcome
@@ -161,13 +164,17 @@ def _draw(
 ) -> dict[str, bytes]:
     """The report, as a page and as Prefect's UI shows it: without pictures where the folder is gone by now."""
     summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
+    numbers = drift(store, settings, job, parts, summary)
     drawn: dict[str, bytes] = {}
     try:
         drawn = thumbnails(settings, job, summary.shown())
+        if any(summary.confidence):
+            summary.differences = differences(store, settings, job, parts, numbers)
     except (FolderError, DecoderError) as error:
         warn(f"the report of {job.name} has no pictures, as they can't be read any more: {error}", log)
     return {
         "report.html": scoring.page(job.name, str(job.weights), job.dataset, summary, drawn),
         "report.md": scoring.markdown(summary, drawn).encode(),
-        NUMBERS: drift(store, settings, job, parts, summary),
+        NUMBERS: canonical(numbers),
+        DIFFERENCES: canonical(summary.differences),
     }

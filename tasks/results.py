@@ -1,13 +1,19 @@
 """What runs found: a frozen result each."""
 
-from dataclasses import dataclass, fields
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from artifacts.errors import Corrupt
 from artifacts.predictions import Predictions
 from tasks.scoring.outcome import Outcome
 
 if TYPE_CHECKING:
     from tasks.judging.decision import Decision
+
+
+DIFFERENCES = "differences.json"  # beside a table: what `Scored.differs` has
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class Scored:
     classes: label -> rows.
     images_per_second: that were scored now.
     seconds: of the whole run, without what it waited for TensorFlow's import.
+    differs: what the pictures have that those which the weights learned from have not (colour, size, brightness,
+        distance) -> a sentence.
     """
 
     predictions: str
@@ -66,6 +74,7 @@ class Scored:
     classes: dict[str, int]
     images_per_second: float
     seconds: float
+    differs: dict[str, str] = field(default_factory=dict)
 
 
 def scored(published: Predictions, outcome: Outcome, seconds: float) -> Scored:
@@ -81,4 +90,13 @@ def scored(published: Predictions, outcome: Outcome, seconds: float) -> Scored:
         classes=facts["labels"],
         images_per_second=round(outcome.predicted / outcome.seconds, 1) if outcome.predicted else 0.0,
         seconds=round(seconds, 3),
+        differs=_differs(published),
     )
+
+
+def _differs(published: Predictions) -> dict[str, str]:
+    """The sentences that stand beside a table; none beside an earlier Lookbook's."""
+    with suppress(Corrupt):  # it only stands beside; `lookbook verify` tells
+        if DIFFERENCES in published.artifact.files:
+            return dict(json.loads(published.artifact.read(DIFFERENCES)))
+    return {}

@@ -34,6 +34,10 @@ _A_CLASS, _ERRORS = 6, 5
 _SHOWN, _CLASSES = 30, 50  # thumbnails and classes of the short form
 _SAMPLES_BYTES = 150_000  # of its thumbnails: Prefect wants a report below 200 KB
 _BINS = np.linspace(0, 1, 11)
+OTHER_KIND = "These pictures differ from what the model has learned from"
+_SO_WHAT = (
+    "It names one of its classes for whatever it sees, and its confidence holds for pictures of their kind alone."
+)
 UNSURE_BINS = 5  # of ten: a confidence below one half
 _COLUMNS = ["path", "sha256", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]
 
@@ -56,7 +60,7 @@ class Summary:
     """Counts and samples. `class_shift`, `confidence_shift` and `low_confidence_rise` (by how much the share of the
     confidences below 0.5 is higher, beyond chance) compare with what is fair of the test split; they are None where the
     predictions of that are not in the store, where the weights have learned from all of it, and where nothing was
-    predicted."""
+    predicted. `differences`: what the pictures have that those which were learned from have not, in sentences."""
 
     rows: int = 0
     classes: dict[str, int] = field(default_factory=dict)
@@ -69,6 +73,7 @@ class Summary:
     class_shift: Shift | None = None
     confidence_shift: Shift | None = None
     low_confidence_rise: float | None = None
+    differences: dict[str, str] = field(default_factory=dict)
 
     def shown(self) -> list[Row]:
         """The rows that the page has pictures of."""
@@ -164,6 +169,7 @@ def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[st
         f"<p>{summary.rows:,} entries: {scored:,} predicted, {many(sum(summary.errors.values()), 'error')}.<br>"
         f"By <code>{html.escape(weights)}</code>, trained on <code>{html.escape(dataset)}</code>"
         f"{_calibrated(summary)}.</p>",
+        _differences(summary),
         _shift(summary),
         "<h2>Classes</h2>",
         _bars(summary.classes, max(scored, 1)),
@@ -203,7 +209,11 @@ def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
                 f"![{cell(label)}]({strip})" if strip and left > 0 else "",
             )
         )
-    parts = [table(("class", "images", "share", "some of them"), rows[:_CLASSES])]
+    parts = []
+    if summary.differences:
+        lines = [f"- **{cell(what)}**: {cell(text)}" for what, text in summary.differences.items()]
+        parts += [f"**{OTHER_KIND}.** {_SO_WHAT}", "\n".join(lines)]
+    parts += [table(("class", "images", "share", "some of them"), rows[:_CLASSES])]
     if summary.temperature is not None:
         parts.append(f"Confidence is calibrated by the temperature {summary.temperature:.3f}.")
     if len(rows) > _CLASSES:
@@ -254,6 +264,15 @@ def _test_split(store: Store, weights: Ref, dataset: str) -> np.ndarray | None:
 
 def _calibrated(summary: Summary) -> str:
     return "" if summary.temperature is None else f"; calibrated by the temperature {summary.temperature:.3f}"
+
+
+def _differences(summary: Summary) -> str:
+    if not summary.differences:
+        return ""
+    lines = "".join(
+        f"<li><b>{html.escape(what)}</b>: {html.escape(text)}" for what, text in summary.differences.items()
+    )
+    return f"<h2>{OTHER_KIND}</h2><ul>{lines}</ul><p>{_SO_WHAT}</p>"
 
 
 def _shift(summary: Summary) -> str:

@@ -49,6 +49,8 @@ def scoring(result: dict[str, Any]) -> None:
         "report": whole(f"{result['path'].removesuffix('/data')}/report.html"),
         "seconds": f"{result['seconds']:.1f} ({result['images_per_second']:,.0f} images/s)",
     }
+    if result["differs"]:
+        facts["differs"] = text_of("; ".join(result["differs"].values()), style="yellow")
     print_facts("scored", facts)
 
 

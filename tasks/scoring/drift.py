@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from artifacts import dataset as datasets
-from artifacts.documents import canonical
 from artifacts.errors import Corrupt, NotFound
 from artifacts.features import Features
 from artifacts.refs import Ref
@@ -31,8 +30,10 @@ NUMBERS = "numbers.json"
 _LOOKED_AT, _LEARNED_FROM = 200, 5000  # pictures of the table, and of the training set
 
 
-def drift(store: Store, settings: Settings, job: Job, parts: Sequence[Part], summary: Summary) -> bytes:
-    """A document of a table. Each number is None where nothing is known. Those that compare with the weights' own test
+def drift(
+    store: Store, settings: Settings, job: Job, parts: Sequence[Part], summary: Summary
+) -> dict[str, float | None]:
+    """Numbers of a table. Each number is None where nothing is known. Those that compare with the weights' own test
     split compare with what is fair of it (tasks/judging/fairness.py), and have its chance: without a reason they are
     above 0 (the distance: above 1) for one table of different pictures in a hundred. Every row of a table counts, so
     they are above it more often where many are copies.
@@ -51,16 +52,14 @@ def drift(store: Store, settings: Settings, job: Job, parts: Sequence[Part], sum
         errors, rows = errors - others, summary.rows - others
     else:
         rows = summary.rows
-    return canonical(
-        {
-            "low_confidence": _rounded(sum(summary.confidence[:UNSURE_BINS]) / scored) if scored else None,
-            "low_confidence_rise": _known(summary.low_confidence_rise),
-            "class_shift": _beyond_chance(summary.class_shift),
-            "confidence_shift": _beyond_chance(summary.confidence_shift),
-            "distance": _distance(store, settings, job, parts) if scored else None,
-            "errors": _rounded(errors / rows) if rows else 0.0,
-        }
-    )
+    return {
+        "low_confidence": _rounded(sum(summary.confidence[:UNSURE_BINS]) / scored) if scored else None,
+        "low_confidence_rise": _known(summary.low_confidence_rise),
+        "class_shift": _beyond_chance(summary.class_shift),
+        "confidence_shift": _beyond_chance(summary.confidence_shift),
+        "distance": _distance(store, settings, job, parts) if scored else None,
+        "errors": _rounded(errors / rows) if rows else 0.0,
+    }
 
 
 def no_pictures(store: Store, parts: Iterable[Part], kinds: Container[str]) -> int:
@@ -106,7 +105,8 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
         tested = _on_record(store, embedding, data.test.images, fair_to(store, job.weights, data.artifact.ref))
     except (NotFound, Corrupt):
         return None
-    sample = _sample(store, parts)
+    columns = ["path", "bytes", "mtime_ns", "sha256"]
+    sample = [Picture(*(row[name] for name in columns)) for row in sampled(store, parts, _LOOKED_AT)]
     try:
         found = [features for _, features in features_of(store, settings, job.request.folder, embedding, sample)]
     except FolderError:
@@ -128,16 +128,17 @@ def _on_record(store: Store, embedding: Embedding, images: np.ndarray, among: np
     return gathered
 
 
-def _sample(store: Store, parts: Sequence[Part]) -> list[Picture]:
-    """Predicted rows of up to ten parts, the same ones for the same table."""
+def sampled(store: Store, parts: Sequence[Part], most: int) -> list[dict[str, Any]]:
+    """About `most` predicted rows of up to ten parts, the same ones for the same table: path, bytes, mtime_ns, sha256
+    and label."""
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(parts[0].digest.encode()).digest()[:4]))
     chosen = [parts[place] for place in random.permutation(len(parts))[:10]]
-    found: list[Picture] = []
+    found: list[dict[str, Any]] = []
     for part in chosen:
-        rows = read_part(store, part).select(["path", "bytes", "mtime_ns", "sha256", "error"])
+        rows = read_part(store, part).select(["path", "bytes", "mtime_ns", "sha256", "label", "error"])
         rows = rows.filter(pa.compute.is_null(rows.column("error")))
-        items = np.sort(random.permutation(len(rows))[: -(-_LOOKED_AT // len(chosen))])
-        found += [Picture(*row.values()) for row in rows.select(range(4)).take(items).to_pylist()]
+        items = np.sort(random.permutation(len(rows))[: -(-most // len(chosen))])
+        found += rows.drop_columns("error").take(items).to_pylist()
     return found
 
 
