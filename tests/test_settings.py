@@ -167,6 +167,7 @@ def test_socks_for_what_is_elsewhere_harms_nothing_on_loopback(lookbook_process,
     ],
 )
 def test_a_proxy_that_nothing_can_use_is_told_before_any_work(lookbook, tmp_path, name, proxy, found):
+    (tmp_path / "a.png").touch()
     told = complaint(lookbook("score", tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api", **{name: proxy}))
     assert f"expected a proxy as http://host:port or socks5://host:port in {name}, found {found}; mend or unset" in told
     assert "hunter2" not in told
