@@ -72,7 +72,7 @@ def test_prefects_pages_have_what_they_need(up, page, strangers):
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(up.url)
-    open_deployment(page, "store")
+    open_deployment(page, "collect/sundays")
     open_form(page)
     fill(page, "remove", False)
     run = submit(page)
