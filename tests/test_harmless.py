@@ -127,7 +127,7 @@ SHOWN = {
     "backbone": {"ref": REF, "source": ODD, "licence": ODD, "citation": ODD},
     "backbones": [{"ref": REF, "source": ODD, "licence": ODD, "chosen": True}],
     "scoring": {"images": 1, "predicted": 1, "reused": 0, "errors": {ODD: 1}, "classes": {ODD: 1}, "predictions": REF,
-                "path": f"/{ODD}/data", "seconds": 1.0, "images_per_second": 1.0},
+                "path": f"/{ODD}/data", "differs": {ODD: ODD}, "seconds": 1.0, "images_per_second": 1.0},
     "labelling.written": {"labels": 1, "file": ODD},
     "labelling.read": {"labels": 1, "new": 0, "unchanged": 0, "unseen": 0, "unknown": [ODD], "conflicting": [
         {"path": ODD, "was": ODD, "by": ODD, "at": ODD, "label": ODD}]},
