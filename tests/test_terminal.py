@@ -24,7 +24,8 @@ RESULTS = {
     },
     "scoring": {
         "images": 1, "predicted": 1, "reused": 0, "errors": {}, "classes": {"plain weave": 1}, "predictions": REF,
-        "path": f"{STORE}/predictions/x/data", "seconds": 1.0, "images_per_second": 1.0, "differs": {"colour": "90% of them are in colour, what was learned from is grey"},
+        "path": f"{STORE}/predictions/x/data", "seconds": 1.0, "images_per_second": 1.0,
+        "differs": {"colour": "90% of them are in colour, what was learned from is grey"},
     },
     "artifacts": [{"ref": REF, "created": "2026-11-22T08:00:00Z", "bytes": 1, "inputs": {"weights": WEIGHTS}}],
     "artifact": {
