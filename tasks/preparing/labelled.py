@@ -136,12 +136,14 @@ def _from_table(content: bytes, entries: Sequence[Entry], where: str, tops: Sequ
     """Only files that were listed below the table's folder are ever opened, whatever its paths say."""
     rows = _read_table(content, where, tops)
     known = {to_text(each.path): each for each in entries}
-    near = Near(tops, known, [texts for texts, _, _ in rows if exact(texts, known) is None])
+    there = [exact(texts, known) for texts, _, _ in rows]
+    odd = [texts for (texts, _, _), path in zip(rows, there, strict=True) if path is None]
+    near = Near(tops, known, odd, set(there))
     named: dict[str, tuple[str, SideName | None]] = {}
     bad: dict[str, str] = {}
-    for texts, label, side in rows:
+    for (texts, label, side), found in zip(rows, there, strict=True):
         try:
-            path = exact(texts, known) or near.find(texts)
+            path = found or near.find(texts)
         except SeveralPaths as error:
             bad[texts[0]] = str(error)
             continue
