@@ -138,7 +138,7 @@ def _from_table(content: bytes, entries: Sequence[Entry], where: str, tops: Sequ
     known = {to_text(each.path): each for each in entries}
     there = [exact(texts, known) for texts, _, _ in rows]
     odd = [texts for (texts, _, _), path in zip(rows, there, strict=True) if path is None]
-    near = Near(tops, known, odd, set(there))
+    near = Near(tops, known, odd, {path for path in there if path})
     named: dict[str, tuple[str, SideName | None]] = {}
     bad: dict[str, str] = {}
     for (texts, label, side), found in zip(rows, there, strict=True):

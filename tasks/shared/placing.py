@@ -53,7 +53,7 @@ class Seen:
         if odd:
             parts = range(len(table.parts))
             paths = (path for part in parts for path in table.read(part, ["path"]).column("path").to_pylist())
-            near = Near(_tops(table), paths, odd, set(there))
+            near = Near(_tops(table), paths, odd, {path for path in there if path})
             for texts in odd:
                 try:
                     self._near[texts[0]] = near.find(texts)
