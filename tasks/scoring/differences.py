@@ -88,7 +88,7 @@ def _found(seen: _Seen, learned: Dataset, job: Job) -> Iterator[tuple[str, str]]
             f"they have {width:.0f}x{height:.0f} pixels (median), what was learned from has {before[0]}x{before[1]}",
         )
     pixels = seen.pixels if job.spec.channels == 3 else seen.pixels @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
-    now, then, ever = map(_brightness, (pixels, beside, _of_any_class(learned, len(beside))))
+    now, then, ever = _brightness(pixels), _brightness(beside), _of_any_class(learned, len(beside))
     if _other(now, then) and _other(now, ever):
         yield (
             "brightness",
@@ -108,10 +108,9 @@ def _beside(learned: Dataset, labels: Sequence[str]) -> np.ndarray:
 
 
 def _of_any_class(learned: Dataset, count: int) -> np.ndarray:
-    """Training images, the same ones each time: uint8 [count, height, width, channels]."""
-    return np.asarray(
-        learned.train.images[np.sort(np.random.default_rng(0).integers(len(learned.train.labels), size=count))]
-    )
+    """The brightness of training images, the same ones each time: float64 [count]."""
+    places = np.random.default_rng(0).integers(len(learned.train.labels), size=count)
+    return np.array([learned.train.images[place].mean() for place in np.sort(places)])
 
 
 def _brightness(images: np.ndarray) -> np.ndarray:
