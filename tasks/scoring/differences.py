@@ -115,7 +115,8 @@ def _of_any_class(learned: Dataset, count: int) -> np.ndarray:
 
 def _brightness(images: np.ndarray) -> np.ndarray:
     """The mean of each image: float64 [images]."""
-    return images.reshape(len(images), -1).mean(axis=1)
+    means: np.ndarray = images.reshape(len(images), -1).mean(axis=1)
+    return means
 
 
 def _other(now: np.ndarray, before: np.ndarray) -> bool:
