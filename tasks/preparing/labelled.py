@@ -107,9 +107,13 @@ def _from_folders(listed: Sequence[Entry], folders: Iterable[bytes], where: str)
             f"expected folders in {where}, found {link}, a link or a device, which is not followed; remove it, or put "
             "the folder itself there"
         )
-    classes = {_folder(each.path, depth) for each in entries if not is_no_picture(each.path)} - {b""}
-    placed = [each for each in entries if _folder(each.path, depth) in classes]
-    unplaced = [to_text(each.path) for each in entries if _folder(each.path, depth) not in classes]
+    of_folder: dict[bytes, list[Entry]] = {}
+    for each in entries:
+        of_folder.setdefault(_folder(each.path, depth), []).append(each)
+    classes = {at for at, files in of_folder.items() if at and not all(is_no_picture(each.path) for each in files)}
+    placed = sorted(each for at in classes for each in of_folder[at])
+    others = sorted(each for at in of_folder.keys() - classes for each in of_folder[at])
+    unplaced = [to_text(each.path) for each in others]
     bad = {path: "in no class's folder" for path in unplaced if "/" in path or not path.lower().endswith(TABLES)}
     sides = [cast(SideName, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
     labels = [_label(_named(each.path, depth)) for each in placed]

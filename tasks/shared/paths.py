@@ -26,7 +26,8 @@ def spellings(written: Iterable[str], tops: Sequence[str], *, as_column: bool) -
     tops: the folder's addresses.
     as_column: whether it rather is as that column has it than as its file is called.
     """
-    texts = [_below(each.removeprefix("./"), tops) for text in written for each in (text, text.strip())]
+    different = dict.fromkeys(each for text in written for each in (text, text.strip()))  # mostly one
+    texts = [_below(each.removeprefix("./"), tops) for each in different]
     encoded = [to_text(os.fsencode(each)) for each in texts]
     return list(dict.fromkeys([*texts, *encoded] if as_column else [*encoded, *texts]))
 
