@@ -95,6 +95,14 @@ def test_a_progressive_jpeg_lacks_a_scan():
     assert refusal(content[:first] + content[second:])[0] == "corrupt"
 
 
+@pytest.mark.parametrize("bounds", [b"\0\0\0", b"\0\x3f\x01", b"\1\x3f\0", b"\x3f\0\0", b"\0\x40\0"])
+def test_bounds_that_a_camera_wrote_into_a_scan_that_has_none_are_no_damage(bounds):
+    content = jpeg("baseline")
+    end = content.index(b"\xff\xda") + 2
+    end += int.from_bytes(content[end : end + 2])
+    np.testing.assert_array_equal(pixels(content[: end - 3] + bounds + content[end:]), pixels(content))
+
+
 def test_restarts_that_are_missing_or_out_of_order():
     content = jpeg("restarts")
     places = [content.index(bytes([0xFF, 0xD0 + number])) for number in range(4)]

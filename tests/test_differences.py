@@ -89,6 +89,22 @@ def test_pictures_of_the_same_kind_and_some_of_their_classes_alone(store, shapes
         assert "These pictures differ" not in table.read("report.html").decode()
 
 
+def test_what_was_learned_from_itself_under_weights_that_take_all_for_one_class(store, shapes, tmp_path):
+    """Whose brightness is that of all classes, not of that one."""
+    dark = np.array([1, 0.4, 0.1])
+    lit = {
+        side: dataset.Split(
+            (255 - (255 - split.images) * dark[split.labels, None, None, None]).astype(np.uint8),
+            split.labels, split.sources,
+        )
+        for side, split in shapes.items()
+    }  # fmt: skip
+    champion = trained(store, lit)
+    differs, result, _ = told(store, draw(tmp_path / "same", lit["train"].images[:60]), champion)
+    assert len(result.classes) < 3, "they are mistaken"
+    assert differs == {}
+
+
 def test_the_other_way_round(store, shapes, tmp_path):
     champion = trained(store, shapes, source="pictures", channels=3, tint=(1, 0.5, 0.3))
     tinted = [(image * np.array((1, 0.5, 0.3))).astype(np.uint8) for image in shapes["test"].images]

@@ -388,6 +388,18 @@ def test_a_path_that_may_be_two_files_is_neither(top):
     }
 
 
+def test_another_case_of_a_path_that_is_written_too_is_another_file(top):
+    for path in ("a/1.png", "b/2.png", "c.png"):
+        draw(top / path)
+    text = "path,label\na/1.png,shoe\nA/1.png,boot\nb/2.png,boot\nb/2.PNG,shoe\n.\\b\\2.png,boot\nC.png,shoe\n"
+    (top / "labels.csv").write_text(text)
+    found = list_labelled(Settings(), allow_images(str(top / "labels.csv")))
+    assert [each.path for each in found.entries] == [b"a/1.png", b"b/2.png", b"c.png"]
+    assert found.labels == ["shoe", "boot", "shoe"]
+    missing = "missing: the table names it, and there is no such file below the table's folder"
+    assert found.bad == {"A/1.png": missing, "b/2.PNG": missing}
+
+
 def test_a_file_that_is_called_so_comes_before_one_that_nearly_is(top):
     for path in ("a\\1.png", "a/1.png", "A/1.png"):
         draw(top / path)

@@ -350,6 +350,15 @@ def test_a_path_that_may_be_two_rows_is_refused_by_name(store, tmp_path):
     assert list(store.disk.list("labels")) == []
 
 
+def test_another_case_of_a_path_that_is_written_too_is_in_no_row(store, tmp_path):
+    for number, name in enumerate(("a.png", "b.png")):
+        draw(tmp_path / "pictures" / name, number)
+    publish_table(store, tmp_path / "pictures", "two", guesses(2))
+    file = write(tmp_path / "in.csv", ("path", "label"), ("A.png", "circle"), ("a.png", "line"), ("B.png", "line"))
+    imported = read_in(store, "two", file)
+    assert (imported.new, imported.unknown) == (2, ["A.png"])
+
+
 def test_new_classes_need_a_word(store, night, tmp_path):
     file = write(tmp_path / "in.csv", ("path", "label"), ("000001.png", "oval"))
     assert read_in(store, "night", file, new_classes=True).new == 1

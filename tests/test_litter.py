@@ -108,6 +108,17 @@ def test_a_class_folder_without_a_picture_is_told(pictures):
     assert found.digest != before
 
 
+def test_a_folder_of_archives_and_texts_alone_is_no_class(pictures):
+    for path in ("cat/0.jpg", "cat/notes.txt", "dog/0.jpg", "docs/readme.txt", "zips/a.zip", "zips/more/b.zip"):
+        pictures.put(path)
+    found = list_labelled(pictures.settings, "root:")
+    assert found.classes == ["cat", "dog"]
+    assert [path for path, why in found.bad.items() if why.startswith("empty:")] == ["docs/", "zips/"]
+    assert {path for path, why in found.bad.items() if why == "in no class's folder"} == {
+        "docs/readme.txt", "zips/a.zip", "zips/more/b.zip",
+    }  # fmt: skip
+
+
 def test_an_empty_folder_on_a_side_is_told(pictures):
     for path in ("train/cat/0.jpg", "train/dog/0.jpg", "test/cat/1.jpg", "test/dog/1.jpg", "train/fox/", "test/fox/"):
         pictures.put(path)

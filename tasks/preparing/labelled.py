@@ -2,7 +2,7 @@
 folder a class in each, or a table (CSV, Parquet) of paths and labels."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,7 +20,7 @@ from tasks.shared.listing import (
     real_path,
     to_text,
 )
-from tasks.shared.litter import is_hidden, is_litter
+from tasks.shared.litter import is_hidden, is_litter, is_no_picture
 from tasks.shared.paths import Near, SeveralPaths, addresses, exact, spellings
 from tasks.shared.tables import UNREADABLE, read_table
 
@@ -107,12 +107,17 @@ def _from_folders(listed: Sequence[Entry], folders: Iterable[bytes], where: str)
             f"expected folders in {where}, found {link}, a link or a device, which is not followed; remove it, or put "
             "the folder itself there"
         )
-    placed = [each for each in entries if _named(each.path, depth)]
-    unplaced = [to_text(each.path) for each in entries if not _named(each.path, depth)]
+    of_folder: dict[bytes, list[Entry]] = {}
+    for each in entries:
+        of_folder.setdefault(_folder(each.path, depth), []).append(each)
+    classes = {at for at, files in of_folder.items() if at and not all(is_no_picture(each.path) for each in files)}
+    placed = sorted(each for at in classes for each in of_folder[at])
+    others = sorted(each for at in of_folder.keys() - classes for each in of_folder[at])
+    unplaced = [to_text(each.path) for each in others]
     bad = {path: "in no class's folder" for path in unplaced if "/" in path or not path.lower().endswith(TABLES)}
     sides = [cast(SideName, each.path.partition(b"/")[0].decode().casefold()) if depth else None for each in placed]
     labels = [_label(_named(each.path, depth)) for each in placed]
-    empty = _empty(listed, folders, placed, depth)
+    empty = _empty(listed, folders, classes, depth)
     bad |= dict.fromkeys(empty, f"{EMPTY}: no file in this folder can be learned from, so it is no class")
     digest = digest_entries(entries)
     if empty:
@@ -120,14 +125,13 @@ def _from_folders(listed: Sequence[Entry], folders: Iterable[bytes], where: str)
     return Labelled(placed, labels, sides, bad, digest)
 
 
-def _empty(listed: Iterable[Entry], folders: Iterable[bytes], placed: Iterable[Entry], depth: int) -> list[str]:
-    """The folders, as `path/`, that would be classes if anything was in them."""
-    with_pictures = {_folder(each.path, depth) for each in placed}
+def _empty(listed: Iterable[Entry], folders: Iterable[bytes], classes: Set[bytes], depth: int) -> list[str]:
+    """The folders, as `path/`, that would be classes if a picture was in them."""
     there = {_folder(each, depth) for each in (*(b"%b/" % each for each in folders), *(e.path for e in listed))}
     sides = {each.encode() for each in SIDES}
     return sorted(
         f"{to_text(each)}/"
-        for each in there - with_pictures
+        for each in there - classes
         if each and not is_litter(each) and (not depth or each.partition(b"/")[0].lower() in sides)
     )
 
@@ -136,12 +140,14 @@ def _from_table(content: bytes, entries: Sequence[Entry], where: str, tops: Sequ
     """Only files that were listed below the table's folder are ever opened, whatever its paths say."""
     rows = _read_table(content, where, tops)
     known = {to_text(each.path): each for each in entries}
-    near = Near(tops, known, [texts for texts, _, _ in rows if exact(texts, known) is None])
+    there = [exact(texts, known) for texts, _, _ in rows]
+    odd = [texts for (texts, _, _), path in zip(rows, there, strict=True) if path is None]
+    near = Near(tops, known, odd, {path for path in there if path})
     named: dict[str, tuple[str, SideName | None]] = {}
     bad: dict[str, str] = {}
-    for texts, label, side in rows:
+    for (texts, label, side), found in zip(rows, there, strict=True):
         try:
-            path = exact(texts, known) or near.find(texts)
+            path = found or near.find(texts)
         except SeveralPaths as error:
             bad[texts[0]] = str(error)
             continue

@@ -52,8 +52,8 @@ def differences(
     numbers: of the same table (`drift`).
 
     Each picture is compared with learned ones of the class that it was taken for, so that other shares of the classes
-    are no difference. Brightness counts above MUCH and above chance (`shift`), where its mean is
-    another one by more than 16 of 255.
+    are no difference. Brightness counts above MUCH and above chance (`shift`), where its mean is another one by more
+    than 16 of 255: and so from that of learned ones of any class, as a weak model takes pictures for wrong ones.
 
     Raises FolderError.
     """
@@ -88,9 +88,8 @@ def _found(seen: _Seen, learned: Dataset, job: Job) -> Iterator[tuple[str, str]]
             f"they have {width:.0f}x{height:.0f} pixels (median), what was learned from has {before[0]}x{before[1]}",
         )
     pixels = seen.pixels if job.spec.channels == 3 else seen.pixels @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
-    now, then = (each.reshape(len(each), -1).mean(axis=1) for each in (pixels, beside))
-    apart = abs(now.mean() - then.mean()) > _BRIGHTNESS[1]
-    if apart and shift(*(np.histogram(each, _BRIGHTNESS)[0] for each in (then, now))).above(MUCH):
+    now, then, ever = _brightness(pixels), _brightness(beside), _of_any_class(learned, len(beside))
+    if _other(now, then) and _other(now, ever):
         yield (
             "brightness",
             f"their brightness is another one: {now.mean():.0f} of 255 on average, {then.mean():.0f} where the same "
@@ -106,6 +105,24 @@ def _beside(learned: Dataset, labels: Sequence[str]) -> np.ndarray:
         if len(of_class):
             places.append(random.choice(of_class, labels.count(label) * _BESIDE_EACH))
     return np.asarray(learned.train.images[np.sort(np.concatenate(places))])
+
+
+def _of_any_class(learned: Dataset, count: int) -> np.ndarray:
+    """The brightness of training images, the same ones each time: float64 [count]."""
+    places = np.random.default_rng(0).integers(len(learned.train.labels), size=count)
+    return np.array([learned.train.images[place].mean() for place in np.sort(places)])
+
+
+def _brightness(images: np.ndarray) -> np.ndarray:
+    """The mean of each image: float64 [images]."""
+    means: np.ndarray = images.reshape(len(images), -1).mean(axis=1)
+    return means
+
+
+def _other(now: np.ndarray, before: np.ndarray) -> bool:
+    """Whether brightness is another one than it was."""
+    counts = (np.histogram(each, _BRIGHTNESS)[0] for each in (before, now))
+    return bool(abs(now.mean() - before.mean()) > _BRIGHTNESS[1] and shift(*counts).above(MUCH))
 
 
 def _coloured(images: np.ndarray) -> float:

@@ -26,7 +26,8 @@ def spellings(written: Iterable[str], tops: Sequence[str], *, as_column: bool) -
     tops: the folder's addresses.
     as_column: whether it rather is as that column has it than as its file is called.
     """
-    texts = [_below(each.removeprefix("./"), tops) for text in written for each in (text, text.strip())]
+    different = dict.fromkeys(each for text in written for each in (text, text.strip()))  # mostly one
+    texts = [_below(each.removeprefix("./"), tops) for each in different]
     encoded = [to_text(os.fsencode(each)) for each in texts]
     return list(dict.fromkeys([*texts, *encoded] if as_column else [*encoded, *texts]))
 
@@ -35,10 +36,13 @@ class Near:
     """Paths that differ from those that are written in what other machines change: `\\` for `/`, the folder before
     them, the form of Unicode, the case of letters."""
 
-    def __init__(self, tops: Iterable[str], known: Iterable[str], wanted: Iterable[Sequence[str]]) -> None:
+    def __init__(
+        self, tops: Iterable[str], known: Iterable[str], wanted: Iterable[Sequence[str]], written: Container[str]
+    ) -> None:
         """tops: the folder's addresses; known: the paths that there are; wanted: the `spellings` of those that are
-        looked for."""
-        self._tops = list(map(_same, tops))
+        looked for; written: the known ones that stand exactly so beside those. Whoever wrote them tells cases apart:
+        another case is another file, which is not there."""
+        self._tops, self._written = list(map(_same, tops)), written
         keys = {self._key(each) for texts in wanted for each in texts}
         self._known: dict[str, list[str]] = {}
         for path in known if keys else ():
@@ -54,7 +58,7 @@ class Near:
                 found = [path for path in found if alike(_decoded(path)) == alike(wanted)] or found
             if len(found) > 1:
                 raise SeveralPaths(f"ambiguous: it may be {' or '.join(map(repr, found))}; write one of them")
-            if found:
+            if found and (found[0] not in self._written or _same(_decoded(found[0])) == _same(wanted)):
                 return found[0]
         return None
 

@@ -48,11 +48,12 @@ class Seen:
         if table is None:
             return
         self._look(table, {spelling for each in wanted for spelling in each.spellings}, wanted)
-        odd = [each.spellings for each in wanted if each.spellings and exact(each.spellings, self._by_path) is None]
+        there = [exact(each.spellings, self._by_path) for each in wanted]
+        odd = [each.spellings for each, path in zip(wanted, there, strict=True) if each.spellings and path is None]
         if odd:
             parts = range(len(table.parts))
             paths = (path for part in parts for path in table.read(part, ["path"]).column("path").to_pylist())
-            near = Near(_tops(table), paths, odd)
+            near = Near(_tops(table), paths, odd, {path for path in there if path})
             for texts in odd:
                 try:
                     self._near[texts[0]] = near.find(texts)

@@ -23,6 +23,7 @@ _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _EOI, _SOS, _DRI = 0xD9, 0xDA, 0xDD
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _HUFFMAN, _ARITHMETIC = frozenset({0xC0, 0xC1, 0xC2}), frozenset({0xC9, 0xCA})
+_PROGRESSIVE = frozenset({0xC2, 0xCA})
 
 
 def end_of_data(content: bytes) -> int | None:
@@ -80,10 +81,15 @@ class _Frame:
         self.lacking = {number: [16] * 64 for number in self._sampled}
 
     def add(self, header: bytes) -> int:
-        """Note what a scan with this header brings. Returns how many units (MCU) it has."""
+        """Note what a scan with this header brings. Returns how many units (MCU) it has.
+
+        Only a progressive one has parts of the coefficients: some cameras write odd bounds into others, which libjpeg
+        passes over.
+        """
         if len(header) < 6 or len(header) != 4 + 2 * header[0]:
             raise _damaged()
-        numbers, (first, last, bits) = header[1:-3:2], header[-3:]
+        numbers = header[1:-3:2]
+        first, last, bits = header[-3:] if self.process in _PROGRESSIVE else (0, 63, 0)
         if not self._sampled.keys() >= set(numbers) or not first <= last < 64:
             raise _damaged()
         for number in numbers:
