@@ -90,6 +90,8 @@ KEYS = "aws_access_key_id = a-test\naws_secret_access_key = not-a-secret\n"
         ({}, "[default]\nregion = us-east-1\nendpoint_url = URL\n", f"[default]\n{KEYS}"),
         ({"AWS_PROFILE": "shop"}, "[default]\nendpoint_url = http://127.0.0.1:1\n[profile shop]\nendpoint_url = URL\n",
          f"[shop]\n{KEYS}"),
+        ({"AWS_PROFILE": "my shop"}, f'[profile   "my shop"]\nservices = a b\n{KEYS}[services \'a b\']\ns3 =\n endpoint_url = URL\n',
+         "[my shop]\nregion = us-east-1\n"),
         ({}, f"[default]\nservices = here\n{KEYS}[services here]\ns3 =\n  endpoint_url = URL\n", ""),
         ({"AWS_CONFIG_FILE": "~/.aws/credentials"}, "", f"[default]\nendpoint_url = URL\n{KEYS}"),
         ({"AWS_ENDPOINT_URL": "URL"}, "[default]\nendpoint_url = http://127.0.0.1:1\n", f"[default]\n{KEYS}"),
@@ -126,6 +128,17 @@ def test_keys_of_the_environment_go_before_those_of_a_profile(aws, monkeypatch):
     assert set(read_aws().keys) == {"access_key_id", "secret_access_key", "token"}
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
     assert read_aws().keys == {}
+
+
+def test_a_file_that_cannot_be_read_stops_nobody_who_has_keys(aws, monkeypatch, tmp_path):
+    (tmp_path / ".aws/config").mkdir()
+    with pytest.raises(StoreError, match=r"can't read .*/.aws/config: Is a directory"):
+        read_aws()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    assert read_aws().keys == {}
+    monkeypatch.setenv("AWS_CONFIG_FILE", "~/.aws/config")
+    with pytest.raises(StoreError, match=r"can't read .*/.aws/config: Is a directory"):
+        read_aws()
 
 
 @pytest.mark.parametrize(
