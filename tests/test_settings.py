@@ -1,8 +1,10 @@
 """pytest tests/test_settings.py: what the environment says: settings, AWS's own variables and files, proxies."""
 
 import json
+import os
 from pathlib import Path
 
+import httpx
 import pytest
 from buckets import CREDENTIALS, make_bucket
 from commands import complaint
@@ -11,6 +13,7 @@ from PIL import Image
 from artifacts.aws import read_aws
 from artifacts.disks import disk_at
 from artifacts.errors import StoreError
+from artifacts.proxies import reach_loopback_directly
 from artifacts.services import with_aws
 from artifacts.settings import Settings
 from tasks.cluster.conducting import shared_environment
@@ -169,6 +172,14 @@ def test_socks_for_what_is_elsewhere_harms_nothing_on_loopback(lookbook_process,
     proxies = {"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     run = lookbook_process("score", tmp_path, PREFECT_API_URL="", **proxies)
     assert "nothing in the store" in complaint(run)
+
+
+def test_an_ipv6_address_in_brackets_is_passed_by(monkeypatch):
+    """httpx, which asks Prefect's server, raises for it; a command ended by an unexpected InvalidURL."""
+    monkeypatch.setenv("no_proxy", "[fd00::1], there.example")
+    reach_loopback_directly()
+    httpx.Client().close()
+    assert os.environ["NO_PROXY"] == "fd00::1,there.example,127.0.0.1,localhost,::1"
 
 
 @pytest.mark.parametrize(
