@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html
 
 import configparser
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,14 +67,19 @@ def read_aws() -> Aws:
         "virtual_hosted": {"virtual": "true", "path": "false"}.get(s3.get("addressing_style", "")),
     }
     made = next((each for each in _BY_OTHERS if each in profile), "")
-    before = any(map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")))
     keys = {theirs: profile[ours] for ours, theirs in _KEYS.items() if ours in profile}
-    return Aws({option: value for option, value in said.items() if value}, {} if before or made else keys, made, name)
+    keys = {} if made or _has_keys() else keys
+    return Aws({option: value for option, value in said.items() if value}, keys, made, name)
+
+
+def _has_keys() -> bool:
+    """Whether the environment has credentials."""
+    return any(map(os.environ.get, ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")))
 
 
 def _sections(variable: str, name: str) -> dict[str, dict[str, str]]:
-    """The sections of a file; none where there is no such file. Raises StoreError, which tells nothing of what is in
-    it."""
+    """The sections of a file; none where there is no such file, or one that can't be read and that nobody needs: HOME
+    may be somebody else's. Raises StoreError, which tells nothing of what is in it."""
     parser = configparser.RawConfigParser(strict=False, default_section="")
     try:
         file = Path(os.environ.get(variable) or f"~/.aws/{name}").expanduser()
@@ -81,12 +87,22 @@ def _sections(variable: str, name: str) -> dict[str, dict[str, str]]:
     except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: a user without a home
         return {}
     except OSError as error:
+        if _has_keys() and variable not in os.environ:
+            return {}
         raise StoreError(f"can't read {file}: {error.strerror}; mend its permissions") from None
     except (configparser.Error, UnicodeDecodeError):
         raise StoreError(
             f"expected profiles in {file}, found something else; mend it, or name another ({variable})"
         ) from None
-    return {section: dict(parser[section]) for section in parser.sections()}
+    return {_unquoted(section): dict(parser[section]) for section in parser.sections()}
+
+
+def _unquoted(section: str) -> str:
+    """`profile "my shop"` as `profile my shop`."""
+    try:
+        return " ".join(shlex.split(section))
+    except ValueError:  # a quotation mark that is part of the name
+        return section
 
 
 def _inner(text: str) -> dict[str, str]:

@@ -17,10 +17,11 @@ _KNOWN = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 
 def reach_loopback_directly() -> None:
-    """Name this machine's own addresses in NO_PROXY, for this process and its children."""
+    """Name this machine's own addresses in NO_PROXY, for this process and its children. An address in brackets loses
+    them: httpx can't read it."""
     for name in ("NO_PROXY", "no_proxy"):
         given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-        known = [each.strip() for each in given.split(",") if each.strip()]
+        known = [host for each in given.split(",") if (host := each.strip().strip("[]"))]
         os.environ[name] = ",".join([*known, *(each for each in LOOPBACK if each not in known)])
 
 

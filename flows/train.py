@@ -139,7 +139,7 @@ def _shares_pool(client: SyncPrefectClient) -> bool:
         pool = client.read_deployment_by_name(DEPLOYMENT).work_pool_name
     except ObjectNotFound:
         raise TrainingFailed(
-            f"expected a deployment {DEPLOYMENT} to train on, found none; `lookbook up` or `prefect deploy --all` "
+            f"expected a deployment {DEPLOYMENT} to train on, found none; `lookbook up` or `lookbook deploy` "
             "makes it, and train_on: here needs none"
         ) from None
     context = FlowRunContext.get()

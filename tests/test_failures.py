@@ -5,12 +5,16 @@ import re
 
 import pytest
 from commands import answer, complaint
+from prefect.settings.models.api import APISettings
+from prefect.settings.sources import PrefectTomlConfigSettingsSource
 from published import damage
+from pydantic_settings import SettingsError
 
 from artifacts import aliases
 from artifacts.aliases import Choice
 from artifacts.errors import Ambiguous, InvalidRef
 from flows.cli import store as verbs_of_store
+from flows.cli.failures import one_line
 
 OFFERED = re.compile(r"(?:datasets|weights|metrics|predictions|backbones)/[a-z0-9._-]+@[0-9a-f]{16}")
 
@@ -134,6 +138,15 @@ def test_a_setting_that_can_not_be_is_an_object_with_json(lookbook):
     found = said(lookbook("list", "--json", LOOKBOOK_STORE_OPTIONS='{"secret_access_key": ["hunter2"]}'))
     assert "LOOKBOOK_STORE_OPTIONS can't have such a value of 'secret_access_key'" in found["error"]
     assert "hunter2" not in found["error"]
+
+
+def test_a_setting_of_prefects_is_no_setting_of_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prefect.toml").write_text("[api")
+    with pytest.raises(SettingsError) as raised:
+        PrefectTomlConfigSettingsSource(APISettings)
+    told = one_line(raised.value)
+    assert told.startswith("a setting can't be read: Failed to load Prefect settings from prefect.toml: invalid TOML")
 
 
 @pytest.mark.parametrize(

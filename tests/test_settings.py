@@ -1,8 +1,10 @@
 """pytest tests/test_settings.py: what the environment says: settings, AWS's own variables and files, proxies."""
 
 import json
+import os
 from pathlib import Path
 
+import httpx
 import pytest
 from buckets import CREDENTIALS, make_bucket
 from commands import complaint
@@ -11,6 +13,7 @@ from PIL import Image
 from artifacts.aws import read_aws
 from artifacts.disks import disk_at
 from artifacts.errors import StoreError
+from artifacts.proxies import reach_loopback_directly
 from artifacts.services import with_aws
 from artifacts.settings import Settings
 from tasks.cluster.conducting import shared_environment
@@ -90,6 +93,8 @@ KEYS = "aws_access_key_id = a-test\naws_secret_access_key = not-a-secret\n"
         ({}, "[default]\nregion = us-east-1\nendpoint_url = URL\n", f"[default]\n{KEYS}"),
         ({"AWS_PROFILE": "shop"}, "[default]\nendpoint_url = http://127.0.0.1:1\n[profile shop]\nendpoint_url = URL\n",
          f"[shop]\n{KEYS}"),
+        ({"AWS_PROFILE": "my shop"}, f'[profile   "my shop"]\nservices = a b\n{KEYS}[services \'a b\']\ns3 =\n endpoint_url = URL\n',
+         "[my shop]\nregion = us-east-1\n"),
         ({}, f"[default]\nservices = here\n{KEYS}[services here]\ns3 =\n  endpoint_url = URL\n", ""),
         ({"AWS_CONFIG_FILE": "~/.aws/credentials"}, "", f"[default]\nendpoint_url = URL\n{KEYS}"),
         ({"AWS_ENDPOINT_URL": "URL"}, "[default]\nendpoint_url = http://127.0.0.1:1\n", f"[default]\n{KEYS}"),
@@ -128,6 +133,17 @@ def test_keys_of_the_environment_go_before_those_of_a_profile(aws, monkeypatch):
     assert read_aws().keys == {}
 
 
+def test_a_file_that_cannot_be_read_stops_nobody_who_has_keys(aws, monkeypatch, tmp_path):
+    (tmp_path / ".aws/config").mkdir()
+    with pytest.raises(StoreError, match=r"can't read .*/.aws/config: Is a directory"):
+        read_aws()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    assert read_aws().keys == {}
+    monkeypatch.setenv("AWS_CONFIG_FILE", "~/.aws/config")
+    with pytest.raises(StoreError, match=r"can't read .*/.aws/config: Is a directory"):
+        read_aws()
+
+
 @pytest.mark.parametrize(
     ("variables", "config", "told"),
     [
@@ -156,6 +172,14 @@ def test_socks_for_what_is_elsewhere_harms_nothing_on_loopback(lookbook_process,
     proxies = {"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
     run = lookbook_process("score", tmp_path, PREFECT_API_URL="", **proxies)
     assert "nothing in the store" in complaint(run)
+
+
+def test_an_ipv6_address_in_brackets_is_passed_by(monkeypatch):
+    """httpx, which asks Prefect's server, raises for it; a command ended by an unexpected InvalidURL."""
+    monkeypatch.setenv("no_proxy", "[fd00::1], there.example")
+    reach_loopback_directly()
+    httpx.Client().close()
+    assert os.environ["NO_PROXY"] == "fd00::1,there.example,127.0.0.1,localhost,::1"
 
 
 @pytest.mark.parametrize(

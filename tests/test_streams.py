@@ -36,6 +36,7 @@ TO = {
     "a file": "> out 2> err",
     "a full disk": "> /dev/full 2> /dev/full",
     "nothing": ">&- 2>&-",
+    "nobody": "<&- >&- 2>&-",
     "who has left": "2>&1 | true",
 }
 
@@ -71,6 +72,18 @@ def test_what_an_encoding_lacks_is_written_by_its_number(tmp_path, encoding, tol
 @pytest.mark.parametrize("to", ["a full disk", "who has left"])
 def test_a_run_that_nobody_of_ours_started_goes_on(tmp_path, to):
     assert run(WORKING, to, tmp_path, PYTHONIOENCODING="ascii:strict") == "done"
+
+
+def test_what_is_opened_later_is_no_standard_stream(tmp_path):
+    """A decoder that was handed a folder's descriptor as its standard error did not start."""
+    program = (
+        "import os, sys\n"
+        "from tasks.reports.streams import make_streams_forgiving\n"
+        "make_streams_forgiving()\n"
+        "with open(sys.argv[1], 'w') as file:\n"
+        "    file.write(f'{file.fileno() > 2}')\n"
+    )
+    assert run(program, "nobody", tmp_path) == "True"
 
 
 def test_a_stream_that_is_full_for_a_while_is_waited_for(tmp_path):

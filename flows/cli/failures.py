@@ -85,17 +85,17 @@ def one_line(error: Exception) -> str:
     if isinstance(error, LookbookError):
         return " ".join(str(error).split())
     if isinstance(error, SettingsError):
-        read = _FIELD.search(str(error))
-        name = read[1] if read else ""
-        field = Settings.model_fields.get(name)
-        like = f" like {json.dumps(field.examples[0])}" if field and field.examples else ""
+        name = found[1] if (found := _FIELD.search(str(error))) else ""
+        if (field := Settings.model_fields.get(name)) is None:  # of Prefect's, in prefect.toml say
+            return f"a setting can't be read: {error}"
+        like = f" like {json.dumps(field.examples[0])}" if field.examples else ""
         return f"the setting LOOKBOOK_{name.upper()} can't be read: expected JSON{like}"
     if isinstance(error, ValidationError) and error.title == "Settings":
         first = error.errors()[0]
         why = first["msg"].removeprefix("Value error, ")
         name, *inner = map(str, first["loc"])
-        found = f"have such a value of {inner[0]!r}" if inner else f"be {first['input']!r}"
-        return f"the setting LOOKBOOK_{name.upper()} can't {found}: {why}"
+        problem = f"have such a value of {inner[0]!r}" if inner else f"be {first['input']!r}"
+        return f"the setting LOOKBOOK_{name.upper()} can't {problem}: {why}"
     if (server := _which_refused_us(error)) is not None:
         return (
             f"expected the password of the Prefect server {server} in PREFECT_API_AUTH_STRING (name:password), found "

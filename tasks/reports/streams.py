@@ -39,7 +39,10 @@ def make_streams_forgiving() -> None:
     lacks is written as `\\xe4`, and what can't be written at all is dropped.
 
     A stream that was closed when the process began takes everything, and one that somebody has put in its place stays.
+    Nothing comes from a standard input that was closed: no file that is opened later is taken for it.
     """
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115
     for name in ("stdout", "stderr"):
         found = getattr(sys, name)
         if found is None:
