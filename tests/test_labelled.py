@@ -132,7 +132,9 @@ def test_sides_by_other_names_are_to_be_called_train_and_test(top, names):
     for name in names:
         draw(top / name / "cat/0.png")
         draw(top / name / "dog/1.png")
-    with pytest.raises(LabelError, match=f"expected train and test in .*, found {', '.join(sorted(names))}; call the two"):
+    with pytest.raises(
+        LabelError, match=f"expected train and test in .*, found {', '.join(sorted(names))}; call the two"
+    ):
         listed(top)
     for name, called in zip(names, ("train", "test"), strict=True):
         (top / name).rename(top / called)
