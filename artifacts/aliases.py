@@ -117,8 +117,8 @@ def rollback(disk: Disk, name: str, reason: str, check: Callable[[Ref], object])
             others = [ref for ref in dict.fromkeys(event.ref for event in events) if ref != reigns[-1]]
             other = next((ref for ref in reversed(others) if _passes(check, ref)), None)
             raise NotFound(
-                (f"every other champion of {name} was withdrawn" if others else f"{name} has had one champion alone")
-                + f", so there is none to go back to; `lookbook history {name}` tells all"
+                (f"every other champion of {name} was withdrawn" if others else f"{name} has had only one champion")
+                + f", so there is none to go back to; `lookbook history {name}` shows every decision"
                 + (f", and `lookbook promote {other} --reason ...` makes one champion again" if other else "")
             )
         try:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _PREFIX = re.compile(rf"[0-9a-f]{{4,{VERSION_DIGITS}}}")
 _ALIASES = {"weights": "champion", "predictions": "latest"}
+_MADE_BY = {"champion": "`lookbook retrain` makes one", "latest": "`lookbook score FOLDER` makes one"}
+_LIST = "`lookbook list` shows what there is"
 
 
 def resolve(store: "Store", text: str, kind: str | None = None) -> Ref:
@@ -38,12 +40,13 @@ def resolve(store: "Store", text: str, kind: str | None = None) -> Ref:
         found = [ref for ref in store.refs(kind, name or None) if ref.version.startswith(version)]
     else:
         raise InvalidRef(
-            "expected a ref, name@version, four or more digits of a version, champion or latest, found "
-            f"{text!r}; `lookbook list` shows what there is"
+            "expected a ref, NAME@version, four or more digits of a version, champion, latest or NAME@champion, found "
+            f"{text!r}; {_LIST}"
         )
     if not found:
         _tell_of_removed(store, version, kind, name or None)
-        raise NotFound(f"nothing in the store {store.disk.root} fits {text!r}; `lookbook list` shows what there is")
+        then = _MADE_BY.get(rest, _LIST)
+        raise NotFound(f"nothing in the store {store.disk.root} fits {text!r}; {then}")
     if len(found) > 1:
         raise Ambiguous(f"{text!r} fits {len(found)} artifacts, name one: {', '.join(map(str, sorted(found)))}")
     return found[0]

@@ -20,7 +20,7 @@ def report(draw: Callable[[], str], *of: str, description: str) -> None:
         create_markdown_artifact(draw(), key=report_key(*of), description=description)
     except Exception as error:
         warn(
-            f"the report {description!r} is not on this run's page, as {type(error).__name__} was met: {error}; what "
-            "the run has done stands",
+            f"the report {description!r} is missing on this run's page ({type(error).__name__}: {error}); what the run "
+            "has done is not affected",
             get_run_logger().warning,
         )

@@ -48,8 +48,8 @@ _DESCRIPTION = """
 Prepare the data, **train** a network on them, **evaluate** it on the test split, and **promote** it to champion when it
 is better there than the champion, beyond chance.
 
-The defaults retrain on Fashion-MNIST in under a minute. For pictures of your own give `images`: a folder that holds a
-folder a class. The result is a report on this run's *Artifacts* page, and another one on the decision.
+The defaults retrain on Fashion-MNIST in under a minute. For pictures of your own give `images`: a folder that has a
+folder for each class. The result is a report on this run's *Artifacts* page, and another one on the decision.
 """
 
 

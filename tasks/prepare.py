@@ -21,7 +21,7 @@ from artifacts.preparations import Preparations
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.store import Store
-from tasks.preparing.checks import check
+from tasks.preparing.checks import check, sentence
 from tasks.preparing.labelled import EMPTY, list_labelled
 from tasks.preparing.learned import learned_before, sides_in
 from tasks.preparing.pictures import check_bad, read_files
@@ -63,8 +63,7 @@ def prepare(data: Data, pictures: PictureSettings, name: str, run_on: RunOn, dea
     else:
         ref = prepare_dataset(store, DATASETS[data.dataset], settings, name)
     for finding in datasets.load(store, ref).findings:
-        example = f", for example {finding['examples'][0]}" if finding["examples"] else ""
-        warn(f"{finding['text']}{example}", logger.warning)
+        warn(sentence(finding), logger.warning)
     return str(ref)
 
 

@@ -8,7 +8,7 @@ from scipy.fft import dctn
 
 from artifacts import dataset
 from artifacts.dataset import Split
-from tasks.preparing.checks import BlankPictures, check
+from tasks.preparing.checks import BlankPictures, check, sentence
 from tasks.vision import duplicates
 
 CLASSES = ["boot", "shoe"]
@@ -39,6 +39,14 @@ def test_nothing_is_told_of_a_sound_dataset_even_against_the_one_before(store):
     train, test = make(200, 1), make(40, 2)
     assert found(train, test) == {}
     assert found(make(220, 3), make(44, 4), before=published(store, train, test)) == {}
+
+
+def test_a_finding_names_its_example_once():
+    few = {"text": "fewer than 20 images to train on: boot 12, shoe 3", "examples": ["boot 12", "shoe 3"]}
+    assert sentence(few) == few["text"]
+    bad = {"text": "2 files left out: corrupt", "examples": ["a.png (corrupt)"]}
+    assert sentence(bad) == "2 files left out: corrupt, for example a.png (corrupt)"
+    assert sentence({"text": "classes that are gone", "examples": []}) == "classes that are gone"
 
 
 def test_imbalance_few_images_and_names_that_are_alike():

@@ -283,7 +283,7 @@ def test_what_is_done_is_done_though_a_full_disk_takes_no_word_of_it(
     run = shown(lookbook_command, lookbook_environment, f"promote champion --reason again {form} > /dev/full")
     assert run.returncode == 0
     assert run.stderr == (
-        "lookbook: it is done, but its result can't be written to standard output: No space left on device\n"
+        "lookbook: the work is done, but its result can't be written to standard output: No space left on device\n"
     )
     assert len(aliases.history(store.disk, "weights", "shapes", "champion")) == 2
     assert shown(lookbook_command, lookbook_environment, f"list {form} > /dev/full 2> /dev/full").returncode == 1
@@ -315,6 +315,6 @@ def test_a_result_that_can_not_be_drawn_is_told_as_data(lookbook, champion, stor
     said = lookbook("promote", "champion", "--reason", "again")
     assert said.returncode == 0
     assert json.loads(said.stdout)["reason"] == "again"
-    assert "it is done, but its result can't be shown for people" in said.stderr
+    assert "the work is done, but its result can't be shown" in said.stderr
     monkeypatch.setattr("tasks.reports.terminal.history", fail)
     assert "no such colour" in complaint(lookbook("history"))

@@ -63,8 +63,8 @@ def told(store, folder, champion, **asked):
 def test_colour_fabrics_under_a_model_of_small_grey_pictures(store, shapes, tmp_path, capsys):
     champion = trained(store, shapes)
     differs, result, table = told(store, draw(tmp_path / "fabrics", fabrics()), champion)
-    assert differs["colour"] == "95% of them are in colour, what was learned from is grey"
-    assert differs["size"] == "they have 64x48 pixels (median), what was learned from has 8x8"
+    assert differs["colour"] == "95% of these pictures are in colour, those learned from are grey"
+    assert differs["size"] == "these pictures have 64x48 pixels (median), those learned from 8x8"
     assert set(differs) == {"colour", "size", "brightness"}
     page, short = table.read("report.html").decode(), table.read("report.md").decode()
     assert "<h2>These pictures differ from what the model has learned from</h2>" in page
@@ -73,7 +73,7 @@ def test_colour_fabrics_under_a_model_of_small_grey_pictures(store, shapes, tmp_
         assert html.escape(text) in page
         assert text in short.replace("\\", "")
     in_a_terminal(json.loads(json.dumps(vars(result), default=str)))
-    assert "95% of them are in colour" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "95% of these pictures are in colour" in " ".join(capsys.readouterr().out.replace("│", " ").split())
     again = told(store, tmp_path / "fabrics", champion)
     assert again[0] == differs, "nothing new: as the table says"
 
@@ -111,7 +111,7 @@ def test_the_other_way_round(store, shapes, tmp_path):
     assert told(store, draw(tmp_path / "colour", tinted), champion, name="colour")[0] == {}
     grey = [(image * 0.6).astype(np.uint8) for image in shapes["test"].images]
     differs = told(store, draw(tmp_path / "grey", grey), champion, name="grey")[0]
-    assert differs == {"colour": "100% of them are grey, 100% of what was learned from is in colour"}
+    assert differs == {"colour": "100% of these pictures are grey, 100% of those learned from are in colour"}
 
 
 def test_what_is_not_known_is_not_told(store, shapes, tmp_path):

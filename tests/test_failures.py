@@ -136,7 +136,7 @@ def test_a_setting_that_can_not_be_is_an_object_with_json(lookbook):
     found = said(lookbook("list", "--json", LOOKBOOK_STORE_OPTIONS="{endpoint}"))
     assert found["error"].startswith("the setting LOOKBOOK_STORE_OPTIONS can't be read: expected JSON like {")
     found = said(lookbook("list", "--json", LOOKBOOK_STORE_OPTIONS='{"secret_access_key": ["hunter2"]}'))
-    assert "LOOKBOOK_STORE_OPTIONS can't have such a value of 'secret_access_key'" in found["error"]
+    assert "LOOKBOOK_STORE_OPTIONS can't have this value of 'secret_access_key'" in found["error"]
     assert "hunter2" not in found["error"]
 
 

@@ -68,7 +68,9 @@ def test_train_and_test_with_a_folder_a_class_in_each(top):
 def test_other_sides_are_not_taken_for_classes(top, names):
     for name in names:
         draw(top / name / "boot/1.png")
-    with pytest.raises(LabelError, match=r"expected train and test in .*, found .*train.*; name them so"):
+    with pytest.raises(
+        LabelError, match=r"expected train and test in .*, found .*train.*; call the two sides train and test"
+    ):
         listed(top)
 
 
@@ -77,7 +79,7 @@ def test_sides_may_begin_with_a_capital(top):
         draw(top / path)
     assert [side for _, _, side in listed(top)] == ["test", "train", "train"]
     draw(top / "train/boot/4.png")
-    with pytest.raises(LabelError, match="found Test, Train, train; name them so"):
+    with pytest.raises(LabelError, match="found Test, Train, train; call the two sides train and test"):
         listed(top)
 
 
@@ -120,7 +122,7 @@ def test_sides_without_a_folder_a_class_in_them_are_no_classes(top, names):
         draw(top / name / "cat.0.png")
         draw(top / name / "dog.0.png")
     with pytest.raises(
-        LabelError, match="called like a side of a data set and not like a class; make a folder a class"
+        LabelError, match="called like a side of a data set and not like a class; make a folder for each class"
     ):
         listed(top)
 
@@ -130,7 +132,9 @@ def test_sides_by_other_names_are_to_be_called_train_and_test(top, names):
     for name in names:
         draw(top / name / "cat/0.png")
         draw(top / name / "dog/1.png")
-    with pytest.raises(LabelError, match=f"expected train and test in .*, found {', '.join(sorted(names))}; name them"):
+    with pytest.raises(
+        LabelError, match=f"expected train and test in .*, found {', '.join(sorted(names))}; call the two"
+    ):
         listed(top)
     for name, called in zip(names, ("train", "test"), strict=True):
         (top / name).rename(top / called)
@@ -318,7 +322,7 @@ def test_what_is_not_followed_or_not_there(top):
         listed(top, "../labels.csv")
     (top / "labels.csv").unlink()
     (top / "pipe.csv").unlink()
-    with pytest.raises(LabelError, match=r"expected a folder a class in .*, two of them at least, found boot"):
+    with pytest.raises(LabelError, match=r"expected a folder for each class in .*, two of them at least, found boot"):
         listed(top)
 
 

@@ -209,7 +209,10 @@ def test_a_table_of_labels_and_grey(store, tmp_path):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda top: shutil.rmtree(top / "red mug"), "expected a folder a class in .*things, two of them at least"),
+        (
+            lambda top: shutil.rmtree(top / "red mug"),
+            "expected a folder for each class in .*things, two of them at least",
+        ),
         (lambda top: [each.write_text("x") for each in top.rglob("*.*")], "expected at most 1% of the files"),
         (
             lambda top: draw_one(top / "rare/1.png"),

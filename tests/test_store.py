@@ -126,8 +126,14 @@ def test_short_forms(store):
         f"weights/{shoes.version[:4]}",
     ):
         assert store.resolve(text) == shoes
-    with pytest.raises(NotFound, match="nothing in the store .* fits 'champion'"):
+    with pytest.raises(NotFound, match="nothing in the store .* fits 'champion'; `lookbook retrain` makes one"):
         store.resolve("champion")
+    with pytest.raises(NotFound, match="fits 'walks@latest'; `lookbook list` shows what there is"):
+        store.resolve("walks@latest")
+    with pytest.raises(NotFound, match="fits 'abcd'; `lookbook list` shows what there is"):
+        store.resolve("abcd")
+    with pytest.raises(InvalidRef, match="latest or NAME@champion, found 'shoes'"):
+        store.resolve("shoes")
     aliases.promote(store.disk, shoes, "first")
     assert store.resolve("champion") == store.resolve("weights/shoes@champion") == shoes
     aliases.promote(store.disk, shirts, "first")

@@ -7,7 +7,7 @@ import pytest
 
 from artifacts.printable import many
 from tasks.judging import gate
-from tasks.reports import terminal
+from tasks.reports import labelling, terminal
 from tasks.reports.numbers import plain
 
 REF = "predictions/the-autumn-fabrics-of-the-northern-shop@3f9a1c20d4b7e815"
@@ -24,8 +24,7 @@ RESULTS = {
     },
     "scoring": {
         "images": 1, "predicted": 1, "reused": 0, "errors": {}, "classes": {"plain weave": 1}, "predictions": REF,
-        "path": f"{STORE}/predictions/x/data", "seconds": 1.0, "images_per_second": 1.0,
-        "differs": {"colour": "90% of them are in colour, what was learned from is grey"},
+        "path": f"{STORE}/predictions/x/data", "seconds": 1.0, "images_per_second": 1.0, "differs": {"size": PROSE},
     },
     "artifacts": [{"ref": REF, "created": "2026-11-22T08:00:00Z", "bytes": 1, "inputs": {"weights": WEIGHTS}}],
     "artifact": {
@@ -85,6 +84,23 @@ def test_what_fits_has_a_frame_and_what_does_not_has_none(capsys, monkeypatch):
         assert ("╭" in said) == framed
         prose = [line for line in said.splitlines() if "test images" in line]
         assert all(len(line) <= columns for line in prose)
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 200])
+def test_no_cell_of_a_table_is_broken_or_cut(capsys, monkeypatch, columns):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    digests = [f"sha256:{digit * 64}" for digit in "ab"]
+    made = {"ref": REF, "created": "2026-11-22T08:00:00Z", "bytes": 104_000, "inputs": dict(enumerate(digests))}
+    path = "the autumn of the northern shop/plain weave and others.jpg"
+    said = {"at": "2026-11-22T08:00:00Z", "by": "ann of the shop@vm", "label": "plain weave", "verdict": "class",
+            "predicted": "twill of wool", "confidence": 0.5, "path": path, "sha256": "", "table": REF,
+            "taken_back": {"at": "2026-11-23T08:00:00Z"}}  # fmt: skip
+    terminal.artifacts([made])
+    labelling.events([said])
+    shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    for text in (*digests, "104.0 kB", path, REF, "ann of the shop@vm", "taken back 2026-11-23T08:00:00Z"):
+        assert text in shown, f"{shown}\nhas no {text}"
 
 
 def test_values_are_words():

@@ -126,7 +126,7 @@ def test_what_is_no_second_table_in_a_row_is_no_wish(store, monkeypatch):
 
 def test_a_limit_of_a_number_that_is_none_is_refused(lookbook):
     said = complaint(lookbook("list", LOOKBOOK_RETRAIN_WHEN='{"distanse": 2}'))
-    assert "LOOKBOOK_RETRAIN_WHEN can't have such a value of 'distanse'" in said
+    assert "LOOKBOOK_RETRAIN_WHEN can't have this value of 'distanse'" in said
 
 
 @pytest.mark.slow

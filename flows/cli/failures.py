@@ -94,7 +94,7 @@ def one_line(error: Exception) -> str:
         first = error.errors()[0]
         why = first["msg"].removeprefix("Value error, ")
         name, *inner = map(str, first["loc"])
-        problem = f"have such a value of {inner[0]!r}" if inner else f"be {first['input']!r}"
+        problem = f"have this value of {inner[0]!r}" if inner else f"be {first['input']!r}"
         return f"the setting LOOKBOOK_{name.upper()} can't {problem}: {why}"
     if (server := _which_refused_us(error)) is not None:
         return (

@@ -89,7 +89,7 @@ def score(folder: str, **parameters: Any) -> Result:
 
 @verb(show="operation")
 def up() -> Result:
-    """Hold up a Prefect server, a worker for each of the work pools cpu and gpu, and the deployments, until Ctrl-C.
+    """Run a Prefect server, a worker for each of the work pools cpu and gpu, and the deployments, until Ctrl-C.
 
     Runs then start by schedule, or from the page at the address that is printed. A server that PREFECT_API_URL names,
     or one of yours that runs where Prefect starts one, is used. Ctrl-C ends the workers, then the server; a run that
@@ -127,8 +127,8 @@ def deploy() -> Result:
     Without the automations a run whose machine died would stay Running for ever. Run it again after an update, or when
     prefect.yaml has changed: the limits of pools stay, and schedules and automations stay switched as they are.
 
-    LOOKBOOK_NOTIFY_URL is where a scheduled run that failed sends word; without it none does. docs/operations.md goes
-    through the rest: the server's settings, and its workers.
+    A scheduled run that fails is reported to LOOKBOOK_NOTIFY_URL, if that is set here. docs/operations.md describes
+    the rest: the settings of the server, and its workers.
 
     \b
     Example:

@@ -102,13 +102,13 @@ def _print(show: str, result: Result, as_json: bool, only_shows: bool) -> None:
     except Exception as error:
         if only_shows:
             raise
-        complain(f"it is done, but its result can't be shown for people, which is a mistake of ours: {one_line(error)}")
+        complain(f"the work is done, but its result can't be shown, which is a bug of Lookbook's: {one_line(error)}")
         click.echo(json.dumps(result))
     if lost := lost_output():
         why = f"its result can't be written to standard output: {lost.strerror}"
         if only_shows:
             raise Unshown(why)
-        complain(f"it is done, but {why}")
+        complain(f"the work is done, but {why}")
 
 
 def _expect_current_folder() -> None:

@@ -72,6 +72,12 @@ def check(
     return [asdict(each) for each in found]
 
 
+def sentence(finding: Mapping[str, Any]) -> str:
+    """Its text, with an example where it names none."""
+    text, examples = finding["text"], finding["examples"]
+    return text if not examples or examples[0] in text else f"{text}, for example {examples[0]}"
+
+
 def brightness(images: np.ndarray) -> np.ndarray:
     """How many images have which mean over all pixels and channels: 16 equal bins from 0 to 255."""
     means = [images[start : start + 4096].mean(axis=(1, 2, 3)) for start in range(0, len(images), 4096)]

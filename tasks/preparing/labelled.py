@@ -1,5 +1,5 @@
-"""Which files are learned from, with which label and on which side: a folder a class, `train/` and `test/` with a
-folder a class in each, or a table (CSV, Parquet) of paths and labels."""
+"""Which files are learned from, with which label and on which side: a folder for each class, `train/` and `test/` with
+such folders in each, or a table (CSV, Parquet) of paths and labels."""
 
 import hashlib
 from collections.abc import Iterable, Sequence, Set
@@ -89,7 +89,7 @@ def list_labelled(settings: Settings, images: str) -> Labelled:
             listed = list(top.walk(folders.append))
             found = _from_folders(listed, folders, where)
     if len(found.classes) < 2:
-        expected = f"labels of two classes in {where}" if table else f"a folder a class in {where}"
+        expected = f"labels of two classes in {where}" if table else f"a folder for each class in {where}"
         left_out = "".join(f"; {path}: {why}" for path, why in list(found.bad.items())[:3])
         raise LabelError(
             f"expected {expected}, two of them at least, found {', '.join(found.classes) or 'none'}{left_out}"

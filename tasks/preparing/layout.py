@@ -39,7 +39,7 @@ def depth_of_classes(paths: Iterable[bytes], where: str) -> int:
     paths: of all files. where: the folder that they are in, for messages.
 
     Raises LabelError for folders that look like sides and are not just these two, and for folders that all have the
-    same ones in them, as years or people with a folder a class in each have.
+    same ones in them, as years or people with a folder for each class have.
     """
     inside: dict[str, set[str]] = {}
     at_once: set[str] = set()  # folders with pictures that are in no further folder
@@ -60,9 +60,10 @@ def depth_of_classes(paths: Iterable[bytes], where: str) -> int:
     if len(classes) > 1:
         top = sorted(inside)
         raise LabelError(
-            f"expected a folder a class in {where}, found {_listed(top)}, which all have the same folders in them "
-            f"({_listed(classes)}), as if those were the classes; then put the pictures of each class into one folder, "
-            f"or learn from one of these folders ({_images(where, top[0])}). Otherwise give a table of paths and labels"
+            f"expected a folder for each class in {where}, found {_listed(top)}, which all have the same folders in "
+            f"them ({_listed(classes)}), as if those were the classes; if they are, put the pictures of each class "
+            f"into one folder, or learn from one of these folders ({_images(where, top[0])}); if not, give a table of "
+            "paths and labels"
         )
     return 0
 
@@ -74,20 +75,21 @@ def _below_sides(inside: dict[str, set[str]], sides: Sequence[str], where: str) 
         return 1
     if has_classes and (len(sides) == len(inside) or set(lower) >= set(SIDES)):
         raise LabelError(
-            f"expected train and test in {where}, found {', '.join(sorted(inside))}; name them so, put all that is to "
-            "be learned from into train (--validation holds out a share of it), and what has no class elsewhere"
+            f"expected train and test in {where}, found {', '.join(sorted(inside))}; call the two sides train and "
+            "test, put what else is to be learned from into train (--validation holds out a share of it), and move "
+            "what has no class elsewhere"
         )
     named = f"{_listed(sides)}, which {'is' if len(sides) == 1 else 'are'} called like a side of a data set"
     if len(sides) == len(inside):
         raise LabelError(
-            f"expected a folder a class in {where}, found {named} and not like a class; make a folder a class in train "
-            "and in test, or give a table of paths and labels (a column split may say train or test)"
+            f"expected a folder for each class in {where}, found {named} and not like a class; make a folder for each "
+            "class in train and in test, or give a table of paths and labels (a column split may say train or test)"
         )
     beside = next(name for name in sorted(inside) if name not in sides)
     raise LabelError(
-        f"expected a folder a class in {where}, found {named}, beside {beside}; put its pictures into the folders of "
-        "their classes, or elsewhere. If it is a class, give its folder another name, or give a table of paths and "
-        "labels"
+        f"expected a folder for each class in {where}, found {named}, beside {beside}; put its pictures into the "
+        "folders of their classes, or elsewhere. If it is a class, give its folder another name, or give a table of "
+        "paths and labels"
     )
 
 

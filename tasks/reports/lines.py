@@ -33,6 +33,10 @@ def whole(value: object) -> Text:
     return _Whole(printable(value), no_wrap=True, overflow="ignore")
 
 
+def _whole_of(cell: str | Text) -> Text:
+    return whole(cell) if isinstance(cell, str) else _Whole(no_wrap=True, overflow="ignore").append_text(cell)
+
+
 def print_facts(title: str, facts: dict[str, Any], *following: str) -> None:
     """Names and values in a frame; line by line, and longer than a line where need be, in a terminal too narrow for it:
     a frame would break what somebody copies."""
@@ -57,14 +61,22 @@ def print_facts(title: str, facts: dict[str, Any], *following: str) -> None:
         console.print(each, highlight=False, soft_wrap=True)
 
 
+class _Table(Table):
+    """A table whose cells are whole in columns that don't wrap, however narrow the terminal is."""
+
+    def add_row(self, *cells: Any, **kwargs: Any) -> None:
+        fitting = zip(cells, self.columns, strict=True)
+        super().add_row(*(_whole_of(cell) if column.no_wrap else cell for cell, column in fitting), **kwargs)
+
+
 def table_of(*columns: str, prose: Sequence[str] = ()) -> Table:
-    """A table whose cells are broken nowhere, but for those of the columns `prose`, between words."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    """A table whose cells are broken nowhere, but for those of the columns `prose`, between words. Cells are texts."""
+    table = _Table(box=None, padding=(0, 2, 0, 0))
     for column in columns:
         if column in prose:
             table.add_column(column, overflow="fold", min_width=_PROSE)
         else:
-            table.add_column(column, no_wrap=True)
+            table.add_column(whole(column), no_wrap=True)
     return table
 
 

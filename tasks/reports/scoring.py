@@ -36,7 +36,8 @@ _SAMPLES_BYTES = 150_000  # of its thumbnails: Prefect wants a report below 200 
 _BINS = np.linspace(0, 1, 11)
 OTHER_KIND = "These pictures differ from what the model has learned from"
 _SO_WHAT = (
-    "It names one of its classes for whatever it sees, and its confidence holds for pictures of their kind alone."
+    "The model names one of its classes whatever it sees, and its confidence holds only for pictures like those "
+    "that it has learned from."
 )
 UNSURE_BINS = 5  # of ten: a confidence below one half
 _COLUMNS = ["path", "sha256", "bytes", "mtime_ns", "label", "confidence", "error", "detail"]

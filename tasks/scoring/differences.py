@@ -64,8 +64,8 @@ def differences(
         return {}
     if (distance := numbers.get("distance")) is not None and distance > FAR:
         found["distance"] = (
-            f"to the pretrained network they look {distance:.2g} times as far from the pictures that were learned from "
-            "as the test images do"
+            f"to the pretrained network these pictures look {distance:.2g} times as far from the training images as "
+            "the test images do"
         )
     return found
 
@@ -77,23 +77,23 @@ def _found(seen: _Seen, learned: Dataset, job: Job) -> Iterator[tuple[str, str]]
     beside = _beside(learned, seen.labels)
     ours, theirs = _coloured(seen.pixels), 0.0 if drawn else _coloured(beside) if job.spec.channels == 3 else None
     if theirs is not None and theirs < _FEW and ours > _MANY:
-        yield "colour", f"{ours:.0%} of them are in colour, what was learned from is grey"
+        yield "colour", f"{ours:.0%} of these pictures are in colour, those learned from are grey"
     if theirs is not None and theirs > _MANY and ours < _FEW:
-        yield "colour", f"{1 - ours:.0%} of them are grey, {theirs:.0%} of what was learned from is in colour"
+        yield "colour", f"{1 - ours:.0%} of these pictures are grey, {theirs:.0%} of those learned from are in colour"
     width, height = np.median(seen.sides, axis=0)
     before = job.spec.width, job.spec.height
     if drawn and not 1 / _TIMES <= min(width, height) / min(before) <= _TIMES:
         yield (
             "size",
-            f"they have {width:.0f}x{height:.0f} pixels (median), what was learned from has {before[0]}x{before[1]}",
+            f"these pictures have {width:.0f}x{height:.0f} pixels (median), those learned from {before[0]}x{before[1]}",
         )
     pixels = seen.pixels if job.spec.channels == 3 else seen.pixels @ np.array([0.299, 0.587, 0.114])  # ITU-R 601-2
     now, then, ever = _brightness(pixels), _brightness(beside), _of_any_class(learned, len(beside))
     if _other(now, then) and _other(now, ever):
         yield (
             "brightness",
-            f"their brightness is another one: {now.mean():.0f} of 255 on average, {then.mean():.0f} where the same "
-            "classes were learned",
+            f"the brightness of these pictures is {now.mean():.0f} of 255 on average, of those learned from for the "
+            f"same classes {then.mean():.0f}",
         )
 
 
