@@ -89,7 +89,7 @@ def draw_clothes(folder: Path) -> None:
         for copy in range(3):
             random = np.random.default_rng([number, copy])
             light = random.uniform(170, 235)
-            picture = drawn(strokes, 84, (light, light, light), (0, 0, 0), random, turn=2, noise=1.5)
+            picture = drawn(strokes, 56, (light, light, light), (0, 0, 0), random, turn=2, noise=1.5)
             picture.convert("L").save(folder / f"{name}-{copy + 1}.png", optimize=True)
 
 
