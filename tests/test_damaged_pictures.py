@@ -103,6 +103,15 @@ def test_bounds_that_a_camera_wrote_into_a_scan_that_has_none_are_no_damage(boun
     np.testing.assert_array_equal(pixels(content[: end - 3] + bounds + content[end:]), pixels(content))
 
 
+def test_components_that_have_one_number_are_no_damage():
+    content = encode(photograph(), subsampling=2, restart_marker_rows=1)
+    numbered = bytearray(content)
+    for marker, first, apart in ((b"\xff\xc0", 10, 3), (b"\xff\xda", 5, 2)):
+        for component in range(3):
+            numbered[content.index(marker) + first + apart * component] = 1
+    np.testing.assert_array_equal(pixels(bytes(numbered)), pixels(content))
+
+
 def test_restarts_that_are_missing_or_out_of_order():
     content = jpeg("restarts")
     places = [content.index(bytes([0xFF, 0xD0 + number])) for number in range(4)]

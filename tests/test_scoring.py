@@ -617,6 +617,7 @@ def test_a_full_disk_leaves_what_was_there(store, settings, champion, pictures, 
 
 KILLED = """
 import json, os, signal, sys
+from pathlib import Path
 import numpy as np
 from artifacts import weights
 from artifacts.refs import Ref; from artifacts.store import Store

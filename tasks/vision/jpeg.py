@@ -70,14 +70,16 @@ class _Frame:
     def __init__(self, process: int, header: bytes) -> None:
         if process not in _HUFFMAN | _ARITHMETIC:
             raise ImageError("unsupported", "expected a baseline or progressive JPEG, found a lossless one")
-        if len(header) < 6 or len(header) != 6 + 3 * header[5]:
+        if len(header) < 9 or len(header) != 6 + 3 * header[5]:
             raise _damaged()
         if header[0] != 8:
             raise ImageError("unsupported", f"expected 8 bits a sample of a JPEG, found {header[0]}")
         self.process = process
         self._height, self._width = int.from_bytes(header[1:3]), int.from_bytes(header[3:5])
         parts = [header[at : at + 3] for at in range(6, len(header), 3)]
-        self._sampled = {number: (max(1, sampling >> 4), max(1, sampling & 15)) for number, sampling, _ in parts}
+        sampled = [(number, (max(1, sampling >> 4), max(1, sampling & 15))) for number, sampling, _ in parts]
+        self._most = [max(each[axis] for _, each in sampled) for axis in (0, 1)]
+        self._sampled = dict(sampled)  # some encoders give all components one number
         self.lacking = {number: [16] * 64 for number in self._sampled}
 
     def add(self, header: bytes) -> int:
@@ -94,7 +96,7 @@ class _Frame:
             raise _damaged()
         for number in numbers:
             self.lacking[number][first : last + 1] = [bits & 15] * (last + 1 - first)
-        across, down = (max(each[axis] for each in self._sampled.values()) for axis in (0, 1))
+        across, down = self._most
         ours = self._sampled[numbers[0]] if len(numbers) == 1 else (1, 1)
         return math.ceil(self._width * ours[0] / (8 * across)) * math.ceil(self._height * ours[1] / (8 * down))
 
