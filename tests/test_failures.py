@@ -138,6 +138,8 @@ def test_a_setting_that_can_not_be_is_an_object_with_json(lookbook):
     found = said(lookbook("list", "--json", LOOKBOOK_STORE_OPTIONS='{"secret_access_key": ["hunter2"]}'))
     assert "LOOKBOOK_STORE_OPTIONS can't have this value of 'secret_access_key'" in found["error"]
     assert "hunter2" not in found["error"]
+    found = said(lookbook("list", "--json", LOOKBOOK_STORE_OPTIONS='"hunter2"'))
+    assert found["error"].startswith("the setting LOOKBOOK_STORE_OPTIONS can't be read: expected JSON like {")
 
 
 def test_a_setting_of_prefects_is_no_setting_of_ours(tmp_path, monkeypatch):

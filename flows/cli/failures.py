@@ -86,14 +86,13 @@ def one_line(error: Exception) -> str:
         return " ".join(str(error).split())
     if isinstance(error, SettingsError):
         name = found[1] if (found := _FIELD.search(str(error))) else ""
-        if (field := Settings.model_fields.get(name)) is None:  # of Prefect's, in prefect.toml say
-            return f"a setting can't be read: {error}"
-        like = f" like {json.dumps(field.examples[0])}" if field.examples else ""
-        return f"the setting LOOKBOOK_{name.upper()} can't be read: expected JSON{like}"
+        return _no_json(name) if name in Settings.model_fields else f"a setting can't be read: {error}"  # Prefect's
     if isinstance(error, ValidationError) and error.title == "Settings":
         first = error.errors()[0]
         why = first["msg"].removeprefix("Value error, ")
         name, *inner = map(str, first["loc"])
+        if first["type"] == "dict_type":
+            return _no_json(name)
         problem = f"have this value of {inner[0]!r}" if inner else f"be {first['input']!r}"
         return f"the setting LOOKBOOK_{name.upper()} can't {problem}: {why}"
     if (server := _which_refused_us(error)) is not None:
@@ -102,6 +101,15 @@ def one_line(error: Exception) -> str:
             "none or another one"
         )
     return f"unexpected {type(error).__name__}: {error}; run it again with --verbose to see where".replace("\n", " ")
+
+
+def _no_json(name: str) -> str:
+    """What was found stays unsaid: it may hold a secret."""
+    from artifacts.settings import Settings
+
+    examples = Settings.model_fields[name].examples
+    like = f" like {json.dumps(examples[0])}" if examples else ""
+    return f"the setting LOOKBOOK_{name.upper()} can't be read: expected JSON{like}"
 
 
 def _which_refused_us(error: Exception) -> str | None:
