@@ -18,6 +18,7 @@ from artifacts.shards import Part, Shards
 from artifacts.store import Store
 from tasks.reports import scoring
 from tasks.reports.progress import warn
+from tasks.reports.summary import summarize
 from tasks.results import DIFFERENCES
 from tasks.scoring.differences import differences
 from tasks.scoring.drift import NUMBERS, drift, no_pictures
@@ -163,7 +164,7 @@ def _draw(
     store: Store, settings: Settings, job: Job, parts: list[Part], log: Callable[[str], None]
 ) -> dict[str, bytes]:
     """The report, as a page and as Prefect's UI shows it: without pictures where the folder is gone by now."""
-    summary = scoring.summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
+    summary = summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
     numbers = drift(store, settings, job, parts, summary)
     drawn: dict[str, bytes] = {}
     try:

@@ -16,7 +16,7 @@ from artifacts.documents import canonical
 from artifacts.shards import Part, confidences
 from tasks.judging.fairness import fair_to
 from tasks.judging.measuring import evaluate_weights
-from tasks.reports.scoring import read_part, summarize
+from tasks.reports.summary import read_part, summarize
 
 pytestmark = pytest.mark.slow
 

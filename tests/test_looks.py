@@ -16,7 +16,7 @@ from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.shards import Part
 from artifacts.store import Store
-from tasks.reports.scoring import Summary
+from tasks.reports.summary import Summary
 from tasks.requests import ScoreRequest
 from tasks.reviewing.looks import in_order
 from tasks.reviewing.review import Review

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tasks.reports.scoring import Summary, page
+from tasks.reports.scoring import page
+from tasks.reports.summary import Summary
 from tasks.vision.stability import shift
 
 SAME, OTHER = np.array([6_000, 4_000]), np.array([1_500, 8_500])

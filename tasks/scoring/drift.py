@@ -16,7 +16,7 @@ from artifacts.settings import Settings
 from artifacts.shards import Part
 from artifacts.store import Artifact, Store
 from tasks.judging.fairness import fair_to
-from tasks.reports.scoring import UNSURE_BINS, Summary, read_part
+from tasks.reports.summary import UNSURE_BINS, Summary, read_part
 from tasks.scoring.job import Job
 from tasks.shared.embedding import Embedding
 from tasks.shared.listing import FolderError, to_bytes

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from PIL import Image
 
 from artifacts.settings import Settings
-from tasks.reports.scoring import THUMBNAIL, Row
+from tasks.reports.scoring import THUMBNAIL
+from tasks.reports.summary import Row
 from tasks.scoring.job import Job
 from tasks.shared.folders import Folder, opened
 from tasks.shared.listing import to_bytes
