@@ -4,7 +4,7 @@
 colour, and `new-shoes` others of the same classes.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -110,4 +110,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent / "pictures")
+    asked = argparse.ArgumentParser(description="Draw the example pictures anew, from numbers alone.")
+    asked.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "pictures")
+    main(asked.parse_args().folder)
