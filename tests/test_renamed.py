@@ -1,6 +1,6 @@
 """pytest tests/test_renamed.py: on a server that an earlier Lookbook deployed to, nothing runs twice or is lost."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -10,7 +10,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Scheduled
 from upheld import asked
 
 from flows.renamed import RENAMED, replace_renamed
@@ -78,7 +78,8 @@ def test_schedules_and_automations_move_to_the_new_name(up, client):
 
 def test_one_with_runs_that_are_not_over_stays_for_them_without_its_schedules(up, client):
     old = deployed(client, "score/folder", "flows/score.py:score", at("5 5 * * *", "mine"))
-    run = client.create_flow_run_from_deployment(old, parameters={"folder": "photos:shapes"}, tags=["waits"])
+    tomorrow = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))  # no worker takes it before
+    run = client.create_flow_run_from_deployment(old, parameters={"folder": "photos:shapes"}, state=tomorrow)
     assert replaced(client) == ["score/folder is called score/by-hand now; it stays until its last run is over"]
     assert client.read_deployment_schedules(old) == []
     assert asked(up.api, "flow_runs", flow_runs={"id": {"any_": [str(run.id)]}}), "the run is still there"
