@@ -78,7 +78,7 @@ def test_the_house_is_as_described():
 
 
 def test_pages_name_no_path_of_this_machine_and_no_registry():
-    for page in [*PAGES, ROOT / "requirements.lock", ROOT / "pyproject.toml", ROOT / "Makefile"]:
+    for page in [*PAGES, *ROOT.glob("requirements.*"), ROOT / "pyproject.toml", ROOT / "Makefile"]:
         text = page.read_text()
         for word in ("pypi.org", "pythonhosted", "deb.debian", "/root/", "/work/"):
             assert word not in text, (page.name, word)
