@@ -71,15 +71,16 @@ def running(say: Say) -> Iterator[tuple[Running, Crew]]:
         stack.enter_context(temporary_settings({PREFECT_API_URL: api}))
         make_pools()
         before = heartbeats()
-        say("starting the workers, deploying")
+        say("deploying, starting the workers")
         if started:
             schedule_again(pending(), say)  # a machine that died left them
         seen_by_runs = environment(settings, api)
         sockets = stack.enter_context(listening(settings))
         seen_by_runs["LOOKBOOK_REVIEW_URL"] = review = address(settings, sockets)
         stack.enter_context(crew.member("review", command(sockets), {**seen_by_runs, **_password()}, sockets))
-        crew_of_pools = stack.enter_context(workers(crew, seen_by_runs, started, say))
+        # Before the workers: a run that goes on writes logs, and while SQLite takes these it refuses who else would write.
         deploy(settings, api, say, with_workers=True)
+        crew_of_pools = stack.enter_context(workers(crew, seen_by_runs, started, say))
         wait_for_workers(crew_of_pools, before)
         address_file().write_text(api)
         yield Running(api, review, logs, ours=True), crew
