@@ -78,7 +78,7 @@ def running(say: Say) -> Iterator[tuple[Running, Crew]]:
         sockets = stack.enter_context(listening(settings))
         seen_by_runs["LOOKBOOK_REVIEW_URL"] = review = address(settings, sockets)
         stack.enter_context(crew.member("review", command(sockets), {**seen_by_runs, **_password()}, sockets))
-        # Before the workers: a run that goes on writes logs, and while SQLite takes these it refuses who else would write.
+        # Before the workers: a run that goes on writes logs, and while SQLite takes these it refuses others who write.
         deploy(settings, api, say, with_workers=True)
         crew_of_pools = stack.enter_context(workers(crew, seen_by_runs, started, say))
         wait_for_workers(crew_of_pools, before)
