@@ -23,10 +23,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for modules that tests share, 
 
 import numpy as np
 import pytest
+from answering import answering
 from buckets import CREDENTIALS, S3, make_bucket, options_for
 from commands import COMMAND, Done, run_inside, run_process, send_what_is_left
 from environment import DEAD_PROXIES, WITHOUT_ROOTS_RIGHTS  # first: before anything imports Prefect
@@ -291,11 +291,8 @@ def listener():
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
-    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hook", received
-    server.shutdown()
-    server.server_close()
+    with answering(Listener) as port:
+        yield f"http://127.0.0.1:{port}/hook", received
 
 
 @pytest.fixture(scope="session")

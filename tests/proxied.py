@@ -3,12 +3,13 @@ passes on all else that a browser says, `Origin` too."""
 
 import http.client
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from answering import answering
 
 _REVIEW = Path(__file__).parents[1] / "docs/review.md"
 _HOP = {"host", "connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
@@ -54,11 +55,5 @@ def proxied(url: str, headers: dict[str, str], port: int = 0) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    proxy = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    proxy.daemon_threads = True
-    threading.Thread(target=proxy.serve_forever, args=[0.02], daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{proxy.server_port}"
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
+    with answering(Handler, port) as taken:
+        yield f"http://127.0.0.1:{taken}"

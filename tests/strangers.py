@@ -1,9 +1,10 @@
 """A proxy that leads nowhere, and that writes down whom it was asked for."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from answering import answering
 
 
 @contextmanager
@@ -24,10 +25,5 @@ def way_to_strangers() -> Iterator[tuple[str, list[str]]]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(Handler) as port:
+        yield f"http://127.0.0.1:{port}", asked

@@ -9,16 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from answering import answering
 from buckets import Proxy, make_bucket, options_for, sometimes
 from commands import COMMAND, run_inside
 from conftest import draw_classes
@@ -185,17 +185,12 @@ def test_an_endpoint_that_is_a_web_page(bucket, monkeypatch):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-    monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(f"http://127.0.0.1:{server.server_address[1]}"))
-    try:
+    with answering(Page) as port:
+        monkeypatch.setenv("LOOKBOOK_STORE_OPTIONS", options_for(f"http://127.0.0.1:{port}"))
         with pytest.raises(StoreError, match="look whether the endpoint is right"):
             Store(bucket).prepare()
         with pytest.raises(StoreError, match="look whether the endpoint is right"):
             list(Store(bucket).refs())
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize(

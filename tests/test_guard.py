@@ -9,15 +9,15 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from answering import answering
 from asgi import serve
 from browser import Browser
 from upheld import PATIENCE, asked
@@ -74,11 +74,8 @@ def other_page():
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
+    with answering(Page) as port:
+        yield port
 
 
 @pytest.fixture(scope="module")

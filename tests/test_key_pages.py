@@ -1,13 +1,13 @@
 """pytest tests/test_key_pages.py: pages of a bucket's listing come with patience, by few credentials, by one proxy."""
 
 import json
-import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from answering import answering
 from buckets import CREDENTIALS, KEYS_A_REQUEST, Proxy, options_for
 
 from artifacts import objects, proxies
@@ -118,13 +118,8 @@ def role():
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/role", asked
-    finally:
-        server.shutdown()
-        server.server_close()
+    with answering(Handler) as port:
+        yield f"http://127.0.0.1:{port}/role", asked
 
 
 @pytest.mark.parametrize(
