@@ -49,9 +49,10 @@ def read_table(content: bytes, file: str, wanted: Sequence[str]) -> Table:
 
 
 def _parquet(content: bytes, wanted: Sequence[str]) -> Table:
-    table = pq.read_table(io.BytesIO(content))
-    names = table.column_names
+    file = pq.ParquetFile(io.BytesIO(content))
+    names = file.schema_arrow.names
     once = [name for name in wanted if names.count(name) == 1]
+    table = file.read(once)
     texts = {name: table.column(name).cast(pa.string()).to_pylist() for name in once}
     return Table(names, {name: [text or None for text in column] for name, column in texts.items()}, escaped=False)
 
