@@ -13,6 +13,44 @@ from artifacts.refs import Ref
 from artifacts.store import Artifact, Store
 
 _FILE = "weights.safetensors"
+_HISTORY, _PENALTIES, _OUT_OF_FOLD = "history.json", "penalties.json", "out-of-fold.safetensors"
+
+
+@dataclass(frozen=True)
+class View:
+    """How a backbone looks at a picture. side: of the square that it sees, in pixels."""
+
+    backbone: Ref
+    side: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"backbone": str(self.backbone), "side": self.side}
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """What cross-validation made of the penalties of a head.
+
+    tried: penalty, loss, loss_error and accuracy of each, from the strongest on, of items that were held out.
+    taken: the one that the head has.
+    """
+
+    tried: list[dict[str, float]]
+    taken: float
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What a head's folds answered of the images of the train split that they had not learned from.
+
+    items: int64, ascending, their places in the split. folds: int32 [items].
+    probabilities: float32 [items, classes], as the network gives them.
+    """
+
+    items: np.ndarray
+    folds: np.ndarray
+    probabilities: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -37,8 +75,21 @@ class Weights:
     @property
     def history(self) -> list[dict[str, Any]]:
         """An entry for each epoch: epoch, loss, accuracy, items, and with a validation share validation_loss and
-        validation_accuracy. Raises Corrupt."""
-        return list(json.loads(self.artifact.read("history.json")))
+        validation_accuracy; none where a head was solved. Raises Corrupt."""
+        return list(json.loads(self.artifact.read(_HISTORY)))
+
+    @property
+    def penalties(self) -> Penalties | None:
+        """Of a head that was solved; None for all others. Raises Corrupt."""
+        found = json.loads(self.artifact.read(_PENALTIES)) if _PENALTIES in self.artifact.files else None
+        return Penalties(found["tried"], found["taken"]) if found else None
+
+    @property
+    def out_of_fold(self) -> OutOfFold | None:
+        """Of a head that was solved; None for all others. Raises Corrupt."""
+        if _OUT_OF_FOLD not in self.artifact.files:
+            return None
+        return OutOfFold(**named.from_bytes(self.artifact.read(_OUT_OF_FOLD)))
 
     @property
     def classes(self) -> list[str]:
@@ -52,9 +103,24 @@ class Weights:
 
     @property
     def backbone(self) -> Ref | None:
-        """The pretrained network that they stand on; None when there is none."""
+        """The first pretrained network that they stand on; None when there is none."""
         found = self.artifact.identity["inputs"].get("backbone")
         return Ref.parse(found) if found else None
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What of a picture the head sees, side by side; none where it stands on no pretrained network. Weights of an
+        earlier Lookbook have one, of the size of their pictures."""
+        if self.backbone is None:
+            return ()
+        side = self.image_spec["height"]
+        told = self.artifact.facts.get("views", [{"backbone": str(self.backbone), "side": side}])
+        return tuple(View(Ref.parse(each["backbone"]), each["side"]) for each in told)
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether features are the mean of those of a picture and of its mirror image."""
+        return bool(self.artifact.facts.get("mirrored", False))
 
     @property
     def precision(self) -> str:
@@ -78,8 +144,11 @@ def save(
     settings: Mapping[str, Any],
     dataset: Ref,
     temperature: float | None = None,
-    backbone: Ref | None = None,
+    views: Sequence[View] = (),
+    mirrored: bool = False,
     precision: str | None = None,
+    penalties: Penalties | None = None,
+    out_of_fold: OutOfFold | None = None,
     made: Mapping[str, Any],
 ) -> Ref:
     """Publish weights; returns their ref.
@@ -91,22 +160,31 @@ def save(
     settings: all settings of the training.
     dataset: what was learned from.
     temperature: what calibrates the probabilities; None when none was fitted.
-    backbone: the pretrained network that they stand on; None when there is none.
-    precision: what that network computed in, `float32` or `bfloat16`.
+    views, mirrored: what of a picture a head sees; none where it stands on no pretrained network.
+    precision: what these networks computed in, `float32` or `bfloat16`.
+    penalties, out_of_fold: of a head that was solved.
     made: what the provenance tells besides, and may differ between equal runs.
     """
+    files = {_FILE: named.to_bytes(tensors), _HISTORY: canonical(list(history))}
+    if penalties is not None:
+        files[_PENALTIES] = canonical({"tried": penalties.tried, "taken": penalties.taken})
+    if out_of_fold is not None:
+        files[_OUT_OF_FOLD] = named.to_bytes(vars(out_of_fold))
+    backbones = list(dict.fromkeys(str(view.backbone) for view in views))
+    names = ["backbone", *(f"backbone-{number}" for number in range(2, len(backbones) + 1))]
     return store.publish(
         "weights",
         name,
-        {_FILE: named.to_bytes(tensors), "history.json": canonical(list(history))},
+        files,
         settings=settings,
-        inputs={"dataset": str(dataset), **({} if backbone is None else {"backbone": str(backbone)})},
+        inputs={"dataset": str(dataset), **dict(zip(names, backbones, strict=False))},
         facts={
             "classes": list(classes),
             "image_spec": dict(image_spec),
             "tensors": named.describe(tensors),
             **({} if temperature is None else {"temperature": temperature}),
             **({} if precision is None else {"precision": precision}),
+            **({"views": [view.to_dict() for view in views], "mirrored": mirrored} if views else {}),
         },
         made=made,
     )

@@ -100,7 +100,7 @@ def _retrain(request: RetrainRequest) -> Any:
     request = _settled(configured, request)
     training_settings(request.training)
     data, computing = request.data, request.computing
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float | None] = {}
     if request.train_on == "here":
         check_device(computing.device)
     if computing.run_on == "cluster":
@@ -130,7 +130,7 @@ def _retrain(request: RetrainRequest) -> Any:
             needs.add(metrics_ref)
             decision = promote(metrics_ref, request.gate)
         epochs_took = store.open(Ref.parse(weights_ref)).manifest["provenance"]["epoch_seconds"]
-        seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4)
+        seconds["epoch"] = round(median(epochs_took[1:] or epochs_took), 4) if epochs_took else None
         produced = {"dataset": dataset_ref, "weights": weights_ref, "metrics": metrics_ref}
         decided = aliases.event_key("weights", Ref.parse(weights_ref).name, "champion", decision.number)
         runs.record(store.disk, str(flow_run.id), {**produced, "decision": decided})
@@ -138,7 +138,7 @@ def _retrain(request: RetrainRequest) -> Any:
 
 
 def _told(
-    store: Store, produced: Mapping[str, str], decision: Decision, seconds: dict[str, float], because: str | None
+    store: Store, produced: Mapping[str, str], decision: Decision, seconds: dict[str, float | None], because: str | None
 ) -> dict[str, Any]:
     """The result of a retraining, after its reports are in Prefect's UI. produced: refs of dataset, weights and
     metrics."""
@@ -261,7 +261,7 @@ def _nothing_changed(store: Store, dataset: str, judged: _Judged) -> Any:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def _timed(seconds: dict[str, float | None], stage: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds[stage] = round(time.perf_counter() - started, 3)

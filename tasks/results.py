@@ -22,7 +22,8 @@ class Retrained:
 
     dataset, weights, metrics: refs.
     accuracy, loss: on the test images; None where the predictions are not numbers.
-    seconds: of the stages prepare, train and evaluate, and of an epoch: the median of those after the first.
+    seconds: of the stages prepare, train and evaluate, and of an epoch: the median of those after the first, None where
+        a head was solved, which has none.
     decision: what became of the weights.
     findings: what is odd about the dataset: {check, text, examples}.
     """
@@ -32,7 +33,7 @@ class Retrained:
     metrics: str
     accuracy: float | None
     loss: float | None
-    seconds: dict[str, float]
+    seconds: dict[str, float | None]
     decision: "Decision"
     findings: list[dict[str, Any]]
 

@@ -1,7 +1,9 @@
 """The stage that turns a dataset into weights."""
 
 import time
+from typing import Any
 
+import numpy as np
 from prefect import get_run_logger, task
 
 from artifacts import dataset as datasets
@@ -11,12 +13,13 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.reports.progress import TrainingProgress, report_key
 from tasks.shared.deadline import Deadline
-from tasks.shared.embedding import embedding_for
 from tasks.shared.retries import RETRIES
 from tasks.shared.training_turn import training_turn
+from tasks.shared.views import Views, views_for
 from tasks.training.loops import Loops
 from tasks.training.transferring import transfer
-from tasks.vision.recipes import SMALL_BATCH, Device, Execution, TrainingSettings, epochs_of, steps_of, too_few_steps
+from tasks.vision.recipes import SMALL_BATCH, Device, Execution, TrainingSettings, steps_of, too_few_steps
+from tasks.vision.trained import Trained
 from tasks.vision.training_data import check_labels
 
 
@@ -38,7 +41,7 @@ def train(dataset: str, settings: TrainingSettings, execution: Execution, device
     store, ref = Store(configured.store), Ref.parse(dataset)
     with (
         training_turn(configured, store, device, deadline, logger.info),
-        TrainingProgress(epochs_of(settings), logger.info, report_key("train", ref.name, "progress")) as progress,
+        TrainingProgress(settings.fine_tune or settings.epochs, logger.info, report_key("train", ref.name, "progress")) as progress,
     ):
         published = train_weights(store, ref, settings, execution, device, progress, deadline=deadline)
     logger.info("published %s", published)
@@ -72,10 +75,10 @@ def train_weights(
             f"{SMALL_BATCH} learns more"
         )
     loops = Loops(store, data, execution, device, progress, deadline)
-    embedding = None
+    views = None
     if settings.architecture == "transfer":
-        embedding = embedding_for(store, data, settings, device, progress.tell)
-        trained = transfer(loops, settings, embedding)
+        views = views_for(store, data, settings, device, progress.tell)
+        trained = transfer(loops, settings, views)
     else:
         trained = loops.fit(data.train.images, settings)
     published = weights.save(
@@ -88,8 +91,7 @@ def train_weights(
         settings=settings.to_dict(),
         dataset=dataset,
         temperature=trained.temperature,
-        backbone=embedding.backbone.ref if embedding else None,
-        precision=embedding.precision if embedding else None,
+        **(_stands_on(views, trained) if views else {}),
         made={
             "device": trained.device,
             "threads": trained.threads,
@@ -100,6 +102,21 @@ def train_weights(
         },
     )
     loops.remove()
-    if trained.best_epoch < len(trained.history) or len(trained.history) < settings.epochs:
+    if trained.best_epoch < len(trained.history) or 0 < len(trained.history) < settings.epochs:
         progress.tell(f"took the weights of epoch {trained.best_epoch}, the best of {len(trained.history)}")
     return published
+
+
+def _stands_on(views: Views, trained: Trained) -> dict[str, Any]:
+    """What weights say of the pretrained networks below them, and of the head's penalty."""
+    told: dict[str, Any] = {
+        "views": [weights.View(each.backbone.ref, each.side) for each in views.embeddings],
+        "mirrored": views.mirrored,
+        "precision": views.embeddings[0].precision,
+    }
+    if trained.penalty is not None:
+        told["penalties"] = weights.Penalties([each.to_dict() for each in trained.tried], trained.penalty)
+    if (answered := trained.out_of_fold) is not None:
+        items = np.flatnonzero(answered.folds >= 0)
+        told["out_of_fold"] = weights.OutOfFold(items, answered.folds[items], answered.probabilities[items])
+    return told

@@ -44,6 +44,30 @@ def learning_curve(history: Sequence[Mapping[str, Any]], best_epoch: int | None 
     return _png(figure)
 
 
+def penalty_curve(tried: Sequence[Mapping[str, float]], taken: float) -> bytes:
+    """Loss, with its standard error, and accuracy of items that were held out, over the penalties of a head.
+
+    tried: penalty, loss, loss_error, accuracy an entry. taken: the penalty that the head has.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    figure = _figure(7, 2.8)
+    penalties = [each["penalty"] for each in tried]
+    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "accuracy"), strict=True):
+        values = [each[key] for each in tried]
+        axes.plot(penalties, values, color="#c8553d", marker=".", label="held out")
+        if key == "loss":
+            low, high = ([each[key] + sign * each["loss_error"] for each in tried] for sign in (-1, 1))
+            axes.fill_between(penalties, low, high, color="#c8553d", alpha=0.2, linewidth=0)
+        else:
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.axvline(taken, color="#888", linewidth=1, label="taken")
+        axes.set(title=title, xlabel="penalty", xscale="log")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    return _png(figure)
+
+
 def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
     """How often images of each class (rows) were called each class (columns), shaded by the share of the row."""
     counts = np.asarray(matrix)

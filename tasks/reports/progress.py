@@ -172,6 +172,11 @@ class TrainingProgress:
         else:
             self._console.print(f"{epoch}  {seen}", highlight=False, soft_wrap=True)
 
+    def on_tried(self, tried: "Tried") -> None:
+        """Show what a penalty came to; who solves a head calls this."""
+        self._bar.update(self._task, description="solving the last layer")
+        self.tell(f"penalty {tried.penalty:g}  held out: loss {tried.loss:.4f}  accuracy {tried.accuracy:.2%}")
+
     def on_epoch(self, result: "training.EpochResult", seconds: float) -> None:
         """Show a finished epoch; `fit` calls this."""
         line = f"epoch {result.epoch}/{self._epochs}  loss {result.loss:.4f}  accuracy {result.accuracy:.2%}"

@@ -9,6 +9,7 @@ from artifacts.errors import Corrupt
 from artifacts.refs import Ref
 from artifacts.store import Store
 from tasks.reports import audit as audits
+from tasks.reports import evaluation
 from tasks.reports.numbers import many, shown, with_interval, without_copies
 from tasks.reports.pages import address_of
 from tasks.reports.pictures import data_uri
@@ -36,7 +37,6 @@ def markdown(store: Store, result: Retrained, because: str | None, review: str |
     trained = weights.load(store, Ref.parse(result.weights))
     made = trained.artifact.manifest["provenance"]
     decided = "**Promoted.**" if result.decision.promoted else "**Not promoted.**"
-    held_out = " Held-out images are counted after the epoch." if trained.settings.get("validation") else ""
     worst = [(cell(each.is_), cell(each.called), f"{each.items:,}") for each in numbers.most_confused[:_WORST]]
     top = [(f"right among the {k} most probable", shown(value)) for k, value in numbers.top_k.items()]
     odd = [f"- {cell(each['text'])}" for each in result.findings]
@@ -60,10 +60,7 @@ def markdown(store: Store, result: Retrained, because: str | None, review: str |
         "smaller is better.",
         *_lessons(store, measured),
         *(["## Odd about the data", "\n".join(odd)] if odd else []),
-        "## Learning curve",
-        "On the training images, one epoch at a time. Each image is counted before the step that learns from it."
-        f"{held_out}",
-        _chart(measured, "learning-curve.png"),
+        *_learned(measured, trained),
         *(_matrix(measured) if numbers.confusion_matrix else []),
         *(["Most often confused:", table(("is", "was called", "images"), worst)] if worst else []),
         "## The whole report",
@@ -72,10 +69,23 @@ def markdown(store: Store, result: Retrained, because: str | None, review: str |
         f"It and `model-card.md` are in `{measured.artifact.folder}`.",
         "## What it was made of",
         table(("", ""), [(kind, f"`{ref}`") for kind, ref in refs.items()]),
-        f"Seconds: {', '.join(f'{stage} {seconds:.1f}' for stage, seconds in result.seconds.items())}. "
+        f"Seconds: {', '.join(f'{stage} {took:.1f}' for stage, took in result.seconds.items() if took is not None)}. "
         f"Trained on {cell(str(made['device']))}.",
     ]
     return "\n\n".join(parts)
+
+
+def _learned(measured: metrics.Metrics, trained: weights.Weights) -> list[str]:
+    """How the weights came about: by epochs, by penalties, or by both."""
+    parts = []
+    if evaluation.PENALTY_CURVE in measured.artifact.files:
+        chart = _chart(measured, evaluation.PENALTY_CURVE)
+        parts += ["## How strongly the last layer is penalized", evaluation.PENALIZED, chart]
+    if evaluation.LEARNING_CURVE in measured.artifact.files:
+        held_out = " Held-out images are counted after the epoch." if trained.settings.get("validation") else ""
+        seen = "On the training images, one epoch at a time. Each image is counted before the step that learns from it."
+        parts += ["## Learning curve", f"{seen}{held_out}", _chart(measured, evaluation.LEARNING_CURVE)]
+    return parts
 
 
 def _lessons(store: Store, measured: metrics.Metrics) -> list[str]:

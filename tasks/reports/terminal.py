@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def retraining(result: dict[str, Any]) -> None:
     seconds, accuracy = result["seconds"], result["accuracy"]
     decided = "[bold green]promoted[/]" if result["promoted"] else "[bold]not promoted[/]"
+    epoch = "" if seconds["epoch"] is None else f" ({seconds['epoch']:.2f} an epoch)"
     facts = {
         "accuracy": "none (NaN)"
         if accuracy is None
@@ -28,7 +29,7 @@ def retraining(result: dict[str, Any]) -> None:
         "dataset": result["dataset"],
         "metrics": result["metrics"],
         "report": whole(f"{result['store']}/{Ref.parse(result['metrics']).folder}/report.html"),
-        "seconds": f"prepare {seconds['prepare']:.1f}, train {seconds['train']:.1f} ({seconds['epoch']:.2f} an epoch), "
+        "seconds": f"prepare {seconds['prepare']:.1f}, train {seconds['train']:.1f}{epoch}, "
         f"evaluate {seconds['evaluate']:.1f}, in all {seconds['total']:.1f}",
     }
     name = Ref.parse(result["weights"]).name

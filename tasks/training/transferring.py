@@ -1,74 +1,84 @@
-"""A training on a pretrained network: of a head on features that are kept, then, where asked for, of both together."""
+"""A training on pretrained networks: of a head on features that are kept, then, where asked for, of all together."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from tasks.shared.embedding import Embedding, embed
+from tasks.shared.views import Views
 from tasks.training.loops import Loops
+from tasks.vision.duplicates import firsts
 from tasks.vision.lite0 import fold
-from tasks.vision.recipes import TrainingSettings, fine_tuning, learns_again, steps_of
+from tasks.vision.metrics import fit_temperature
+from tasks.vision.recipes import TrainingSettings, fine_tuning, steps_of
+from tasks.vision.trained import OutOfFold, Trained, Tried
 
-if TYPE_CHECKING:
-    from tasks.vision.training import Trained
 
+def transfer(loops: Loops, settings: TrainingSettings, views: Views) -> Trained:
+    """Solve a head on the features of the train split, and fine-tune the whole network as long as the settings say.
 
-def transfer(loops: Loops, settings: TrainingSettings, embedding: Embedding) -> "Trained":
-    """Train a head on the features of the train split, and fine-tune the whole network as long as the settings say.
+    The temperature is fitted on what the folds of the head held out.
 
-    Where images were held out to watch a head, and nothing follows it, it is trained once more, from all images: the
-    history and the temperature are those of the one that was watched.
-
-    Raises what `fit` raises, StoreError and DeadlineExceeded.
+    Raises what `fit` and `solve_head` raise, StoreError and DeadlineExceeded.
     """
-    from tasks.vision.transfer import head_on
+    from tasks.vision import device as devices
+    from tasks.vision.transfer import solve_head
 
-    images = loops.data.train.images
-    features = embed(loops.store, embedding, images)
-    mirrored = embed(loops.store, embedding, images, mirrored=True) if settings.augmentation == "flips" else None
-    stands_on = {"backbone": str(embedding.backbone.ref), "precision": embedding.precision}
+    def on_tried(tried: Tried) -> None:
+        loops.progress.on_tried(tried)
+        loops.deadline.check("solving the last layer")
 
-    def fit_head(settings: TrainingSettings) -> "Trained":
-        return loops.fit(
-            features,
-            settings,
-            stands_on=stands_on,
-            make=lambda: head_on(features, len(loops.data.classes)),
-            mirrored=mirrored,
+    images, labels = loops.data.train.images, loops.data.train.labels
+    solved = solve_head(
+        views.embed(loops.store, images),
+        labels,
+        len(loops.data.classes),
+        widths=views.widths,
+        first=firsts(images),
+        balanced=settings.class_weights == "balanced",
+        seed=settings.seed,
+        on_tried=on_tried,
+    )
+    found = solved.found
+    if found.at_the_edge:
+        loops.progress.tell(
+            f"the penalty {found.chosen.penalty:g} is at the edge of those that are tried: the pictures are so easy, or "
+            "so alike, that the best one may lie beyond it"
         )
+    held_out = found.folds >= 0
+    head = Trained(
+        tensors=solved.tensors,
+        history=[],
+        epoch_seconds=[],
+        best_epoch=0,
+        device=devices.describe("/CPU:0"),
+        threads=devices.threads(),
+        temperature=fit_temperature(found.probabilities[held_out], labels[held_out]) if held_out.any() else None,
+        tried=found.tried,
+        penalty=found.chosen.penalty,
+        out_of_fold=OutOfFold(found.folds, found.probabilities),
+    )
+    return _fine_tuned(loops, settings, views, head) if settings.fine_tune else head
 
-    trained = fit_head(settings)
-    if settings.fine_tune:
-        return _fine_tuned(loops, settings, embedding, trained)
-    if learns_again(settings):
-        return replace(trained, tensors=fit_head(replace(settings, validation=0.0)).tensors)
-    return trained
 
-
-def _fine_tuned(loops: Loops, settings: TrainingSettings, embedding: Embedding, head: "Trained") -> "Trained":
-    """Train all of the network, from a head that was trained alone."""
+def _fine_tuned(loops: Loops, settings: TrainingSettings, views: Views, head: Trained) -> Trained:
+    """Train all of the network, from the head that was solved."""
     from tasks.vision.training import seconds_a_step
     from tasks.vision.transfer import Whole
+
+    [embedding] = views.embeddings
 
     def make() -> Whole:
         return Whole(embedding.spec, len(loops.data.classes), folded, head.tensors)
 
     folded = fold(embedding.backbone.tensors)
-    phase = fine_tuning(settings)
     images, labels = loops.data.train.images, loops.data.train.labels
+    phase = fine_tuning(settings, len(labels))
     seconds = seconds_a_step(make, images, labels, phase, loops.execution, loops.device)
     minutes = seconds * steps_of(phase, len(labels)) / 60
     loops.progress.tell(f"fine-tuning for {phase.epochs} epochs will take about {minutes:,.0f} min on {head.device}")
     stands_on = {
-        "backbone": str(embedding.backbone.ref),
+        **views.to_dict(),
         "precision": embedding.precision,
         "head": settings.to_dict(),
         "phase": "fine-tuning",
     }
     whole = loops.fit(images, phase, stands_on=stands_on, make=make, cropped=True)
-    after = [replace(result, epoch=len(head.history) + result.epoch) for result in whole.history]
-    return replace(
-        whole,
-        history=[*head.history, *after],
-        epoch_seconds=[*head.epoch_seconds, *whole.epoch_seconds],
-        best_epoch=len(head.history) + whole.best_epoch,
-    )
+    return replace(whole, tried=head.tried, penalty=head.penalty)

@@ -3,7 +3,7 @@
 No TensorFlow and no NumPy here: a command line's `--help` and a run form read it, too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -103,10 +103,15 @@ class TrainingSettings:
     ] = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As weights have it. What was not there when the first weights were published is left out where it has its
-        default: so trainings that are equal keep their version."""
+        """As weights have it. What decides nothing is left out, and what was not there when the first weights were
+        published where it has its default: so trainings that are equal keep their version."""
         later = {"class_weights": "none", "precision": "auto", "fine_tune": 0}
-        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        idle = STEPS if self.architecture == "transfer" else ()
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in idle and (name not in later or value != later[name])
+        }
 
     def check(self) -> None:
         """Raises SettingsError for settings that can't work on any data."""
@@ -143,20 +148,14 @@ CONV = TrainingSettings(
 """93.8% on Fashion-MNIST's test images, loss 0.260: median of seeds 0 to 2, 93.77% to 93.85% (benchmarks/conv.py). The
 whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
 of the training images."""
-TRANSFER = TrainingSettings(
-    architecture="transfer",
-    epochs=30,
-    batch_size=64,
-    learning_rate=0.01,
-    schedule="one-cycle",
-    optimizer="nesterov",
-    weight_decay=2e-2,
-    label_smoothing=0.1,
-    validation=0.1,
-)
-"""Chosen on held-out images of three public sets (docs/photographs.md), where it is within a point of the best that was
-tried from 10 pictures a class to all."""
+TRANSFER = TrainingSettings(architecture="transfer")
+"""Its head is solved to its optimum: the settings of steps (STEPS) change nothing."""
 RECIPES: dict[Architecture, TrainingSettings] = {"dense": DENSE, "conv": CONV, "transfer": TRANSFER}
+STEPS = (
+    "epochs", "batch_size", "learning_rate", "schedule", "optimizer", "weight_decay", "label_smoothing", "inputs",
+    "validation", "patience",
+)  # fmt: skip
+"""The settings of steps of gradient descent, and of what is watched meanwhile: `transfer` has none of its own."""
 
 IMAGE_SIZE = 64  # pixels, to which pictures are scaled unless somebody says otherwise
 TRANSFER_IMAGE_SIZE = 288  # for transfer: 2 of 100 photographs of groceries more than with 224 (docs/photographs.md)
@@ -171,40 +170,36 @@ def recommended(side: int | None) -> Architecture:
     return "transfer" if side is not None and side >= LEAST_PHOTOGRAPH else "dense"
 
 
-def learns_again(settings: TrainingSettings) -> bool:
-    """Whether a head that was watched on held-out images is trained once more, from all of them: it takes a second, and
-    is right for 0.2 to 0.7 of 100 images more (docs/photographs.md)."""
-    alone = settings.architecture == "transfer" and not settings.fine_tune
-    return alone and settings.validation > 0 and not settings.patience
-
-
-def epochs_of(settings: TrainingSettings) -> int:
-    """Epochs of a whole training."""
-    return settings.epochs * (2 if learns_again(settings) else 1) + settings.fine_tune
-
-
 FINE_TUNE_BATCH = 32
 
 
-def fine_tuning(settings: TrainingSettings) -> TrainingSettings:
-    """Of the fine-tuning that follows a training of the last layer."""
+def fine_tuning(settings: TrainingSettings, items: int) -> TrainingSettings:
+    """Of the fine-tuning that follows when the head is solved. items: how many there are to learn from."""
     return replace(
         settings,
         epochs=settings.fine_tune,
-        batch_size=min(settings.batch_size, FINE_TUNE_BATCH),
+        batch_size=min(items, FINE_TUNE_BATCH),
         learning_rate=3e-4,
         schedule="one-cycle",
         optimizer="nesterov",
         weight_decay=1e-4,
         label_smoothing=0.1,
         augmentation="flips",
-        patience=0,
     )
+
+
+def without_effect(architecture: Architecture, given: Mapping[str, Any]) -> list[str]:
+    """The names of what is given, and not None, and changes nothing for the architecture."""
+    return [name for name in STEPS if architecture == "transfer" and given.get(name) is not None]
 
 
 def _asked(setting: Setting) -> Setting:
     """As somebody is asked for it: where the recipes differ, None stands for that of the architecture."""
-    values = {architecture: getattr(recipe, setting.name) for architecture, recipe in RECIPES.items()}
+    values = {
+        architecture: getattr(recipe, setting.name)
+        for architecture, recipe in RECIPES.items()
+        if not (architecture == "transfer" and setting.name in STEPS)
+    }
     if setting.name == "architecture":
         recommendation = f"transfer for pictures of your own of {LEAST_PHOTOGRAPH} pixels or more, and dense for others"
         return replace(setting, optional=True, default=None, recipes=recommendation)
@@ -220,10 +215,6 @@ TRAINING = tuple(_asked(setting) for setting in declared(TrainingSettings) if se
 
 FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
 """`conv` on 1,000 images reached 57% with 48 steps of 256, and 84% with 384 of 32 (docs/training.md)."""
-
-
-ENOUGH_TO_HOLD_OUT = 500
-"""With fewer images a tenth of them has too few mistakes to fit a temperature by, and is missed in the training."""
 
 
 CONV_BATCH_PIXELS = 1 << 22
@@ -247,15 +238,15 @@ def settings_for(
     plain inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md).
     """
     architecture = architecture or recommended(round(pixels**0.5) if pictures and pixels else None)
-    settings = replace(RECIPES[architecture], **{name: value for name, value in given.items() if value is not None})
+    idle = without_effect(architecture, given)
+    wanted = {name: value for name, value in given.items() if value is not None and name not in idle}
+    settings = replace(RECIPES[architecture], **wanted)
     if pictures and architecture == "dense":
         settings = replace(settings, inputs="centered")
     if per_class is None:
         return settings
     per_class = list(per_class)
-    if architecture == "transfer" and given.get("validation") is None and sum(per_class) < ENOUGH_TO_HOLD_OUT:
-        settings = replace(settings, validation=0.0)
-    if given.get("batch_size") is not None:
+    if architecture == "transfer" or given.get("batch_size") is not None:
         return settings
     items = sum(count - round(settings.validation * count) for count in per_class)
     size = min(SMALL_BATCH if too_few_steps(settings, items) else settings.batch_size, items)
@@ -272,4 +263,4 @@ def steps_of(settings: TrainingSettings, items: int) -> int:
 def too_few_steps(settings: TrainingSettings, items: int) -> bool:
     """Whether so few images make so few steps that smaller batches learn more."""
     few = items < FEW_IMAGES and steps_of(settings, items) < FEW_STEPS
-    return few and settings.batch_size > SMALL_BATCH
+    return settings.architecture != "transfer" and few and settings.batch_size > SMALL_BATCH

@@ -65,11 +65,43 @@ class State:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """What a penalty came to on items that were not learned from.
+
+    penalty: half the square of the weights counts so much, beside the sum of the losses.
+    loss, accuracy: means over the items by their weights. loss_error: the loss's standard error.
+    """
+
+    penalty: float
+    loss: float
+    loss_error: float
+    accuracy: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What was answered of each item by a layer that had not learned from it.
+
+    folds: int32 [items], which fold held an item out; -1 where none did, so that the layer has learned from it.
+    probabilities: float32 [items, classes], as the network gives them.
+    """
+
+    folds: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a training gives.
 
     tensors: name -> float32 array.
-    history: the result of each epoch.
+    history: the result of each epoch; none where a head was solved.
+    tried: the penalties of a head that was solved, from the strongest on; penalty: the one that was taken.
+    out_of_fold: of such a head.
     epoch_seconds: how long each epoch took.
     best_epoch: the epoch whose weights the tensors are; the last one without patience.
     device: what it computed on.
@@ -85,3 +117,6 @@ class Trained:
     device: str
     threads: int
     temperature: float | None
+    tried: tuple[Tried, ...] = ()
+    penalty: float | None = None
+    out_of_fold: OutOfFold | None = None

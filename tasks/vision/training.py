@@ -24,7 +24,7 @@ from tasks.vision.optimizers import SGD, make_optimizer
 from tasks.vision.recipes import Device, Execution, TrainingSettings
 from tasks.vision.steps import Steps, make_steps
 from tasks.vision.trained import EpochProgress, EpochResult, State, Trained
-from tasks.vision.training_data import check_arrays, check_labels, check_sizes, hold_out
+from tasks.vision.training_data import check_arrays, check_labels, check_sizes, class_weights, hold_out
 
 __all__ = ["EpochProgress", "EpochResult", "State", "Trained", "TrainingSettings", "fit"]
 
@@ -83,9 +83,9 @@ def fit(
         run = _Run(network, optimizer, settings)
         if resume:
             run.restore(resume)
-        take = make_steps(
-            network, optimizer, settings, execution, _class_weights(settings, labels[learned_from], classes)
-        )
+        balanced = settings.class_weights == "balanced"
+        counting = class_weights(labels[learned_from], classes) if balanced else None
+        take = make_steps(network, optimizer, settings, execution, counting)
         predict = Predictor(network)
         saved = time.monotonic()
         chunks = make_chunks(
@@ -128,15 +128,6 @@ def fit(
 
 def _of_settings(spec: ImageSpec, classes: int, settings: TrainingSettings) -> Network:
     return make_network(settings.architecture, spec, classes, settings.seed, settings.augmentation, settings.inputs)
-
-
-def _class_weights(settings: TrainingSettings, labels: np.ndarray, classes: int) -> np.ndarray | None:
-    """float32 [classes], so that all classes count the same and the mean over all items is 1; None where every item
-    counts the same. A class that is held out as a whole has none."""
-    if settings.class_weights == "none":
-        return None
-    counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)
 
 
 def seconds_a_step(

@@ -93,3 +93,13 @@ def check_sizes(settings: TrainingSettings, learned_from: int, held_out: int) ->
             f"expected a validation share that holds out an image of some class, found {settings.validation:g} of "
             f"{learned_from} images, which is none of any (copies of an image stay together); raise it, or add images"
         )
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """float32 [classes], so that all classes count the same and the mean over all items is 1. A class that is held out
+    as a whole has none.
+
+    labels: int32 [items], of what is learned from.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)

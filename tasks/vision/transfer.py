@@ -1,14 +1,21 @@
 """The networks that stand on a backbone: a head on its features, and both as a whole."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.vision import device
 from tasks.vision.backbone import features
+from tasks.vision.cross_validation import Chosen, cross_validate, fold_items, solve
 from tasks.vision.device import tf
+from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
 from tasks.vision.lite0 import FEATURES, FOLDED, PREFIX
 from tasks.vision.network import Network, Tensors
+from tasks.vision.trained import Tried
+from tasks.vision.training_data import class_weights
 
 LEAST_DEVIATION = 0.01  # of features that are nearly the same in all pictures: a division must not blow them up
 
@@ -84,13 +91,56 @@ class Whole(Head):
         return super().forward(features(images, backbone), weights)
 
 
-def head_on(features: np.ndarray, classes: int) -> Head:
-    """A head with its first weights, and mean and deviation of the features to learn from.
+@dataclass(frozen=True)
+class Solved:
+    """A head at its optimum.
 
-    features: float32 [items, FEATURES].
+    tensors: those of a Head.
+    found: what cross-validation made of the penalties.
     """
-    head = Head(classes)
-    head.weights["features/mean"].assign(features.mean(axis=0, dtype=np.float64).astype(np.float32))
-    deviation = np.sqrt(features.var(axis=0, dtype=np.float64).mean())
-    head.weights["features/deviation"].assign([max(deviation, LEAST_DEVIATION)])
-    return head
+
+    tensors: dict[str, np.ndarray]
+    found: Chosen
+
+
+def solve_head(
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    *,
+    widths: Sequence[int],
+    first: np.ndarray,
+    balanced: bool = False,
+    seed: int = 0,
+    on_tried: Callable[[Tried], None] = lambda tried: None,
+) -> Solved:
+    """The head with the least loss and penalty on features; cross-validation chooses the penalty.
+
+    features: float32 [items, the sum of widths].
+    labels: int32 [items], 0 to classes - 1.
+    widths: of each backbone, how many of the features are its own.
+    first: int64 [items], for each item the first one with the same picture.
+    balanced: whether every class counts the same, however few items it has.
+    seed: decides the folds.
+    on_tried: is told of each penalty.
+
+    The same arguments give the same bits, whatever the number of processors. Raises WeightsError where features are no
+    numbers.
+    """
+    if not np.isfinite(features).all():
+        raise WeightsError("expected features that are numbers, found NaN or infinity; stand on another backbone")
+    device.use_threads(1)
+    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    edges = np.cumsum([0, *widths])
+    variances = features.var(axis=0, dtype=np.float64)
+    deviation = np.array(
+        [np.sqrt(variances[start:stop].mean()) for start, stop in itertools.pairwise(edges)], np.float32
+    )
+    deviation = np.maximum(deviation, LEAST_DEVIATION)
+    standard = (features - mean) / np.repeat(deviation, list(widths))
+    weights = class_weights(labels, classes)[labels] if balanced else np.ones(len(labels), np.float32)
+    with tf.device("/CPU:0"):
+        found = cross_validate(standard, labels, weights, fold_items(labels, first, seed), classes, on_tried)
+        kernel, bias = solve(standard, labels, weights, classes, found)
+    tensors = {"features/mean": mean, "features/deviation": deviation, "output/kernel": kernel, "output/bias": bias}
+    return Solved(tensors, found)

@@ -1,0 +1,107 @@
+"""What of a picture a head learns from: the features that backbones make of it, side by side."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from artifacts import backbones
+from artifacts.store import Store
+from tasks.shared.backbones import backbone_named
+from tasks.shared.embedding import Embedding, embed
+from tasks.shared.watching import OnRows
+from tasks.vision.errors import SettingsError
+from tasks.vision.images import ImageSpec
+from tasks.vision.processor import precision
+from tasks.vision.recipes import Device, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views of a picture.
+
+    embeddings: how each becomes features; these stand side by side in this order.
+    mirrored: whether the features are the mean of those of a picture and of its mirror image.
+    """
+
+    embeddings: tuple[Embedding, ...]
+    mirrored: bool = False
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How many features each view has."""
+        return tuple(embedding.width for embedding in self.embeddings)
+
+    @property
+    def looks(self) -> list[tuple[Embedding, bool]]:
+        """Each embedding, with whether it is of mirror images: all that must be computed of a picture."""
+        return [(embedding, side) for embedding in self.embeddings for side in ((False, True) if self.mirrored else (False,))]
+
+    def embed(self, store: Store, images: np.ndarray, on_pictures: OnRows = lambda *_: None) -> np.ndarray:
+        """The features of pictures: float32 [items, the sum of widths]. Those of each view are kept.
+
+        images: uint8 [items, height, width, channels]; also a memory map: a few batches are read at a time.
+
+        Raises StoreError when the disk refuses.
+        """
+        return self._joined(
+            lambda embedding, mirrored: embed(store, embedding, images, mirrored, on_pictures=on_pictures)
+        )
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The same, and nothing is kept."""
+        return self._joined(lambda embedding, mirrored: embedding.embedder(images, mirrored))
+
+    def _joined(self, look: Callable[[Embedding, bool], np.ndarray]) -> np.ndarray:
+        def of(embedding: Embedding) -> np.ndarray:
+            plain = look(embedding, False)
+            return (plain + look(embedding, True)) / 2 if self.mirrored else plain
+
+        return np.concatenate([of(embedding) for embedding in self.embeddings], axis=1)
+
+
+def parse_backbone(text: str) -> list[tuple[str, int | None]]:
+    """The names of backbones, and the sides in pixels at which they look at pictures, None for the pictures' own:
+    `efficientnet-lite0+efficientnet-lite2@224`. Raises SettingsError."""
+    found: list[tuple[str, int | None]] = []
+    for each in text.split("+"):
+        name, at, side = each.strip().partition("@")
+        if not name or (at and not side.isdecimal()):
+            raise SettingsError(
+                f"expected names of backbones like efficientnet-lite0, efficientnet-lite2@224 or two of them with a +, "
+                f"found {text!r}; `lookbook backbone list` has them"
+            )
+        found.append((name, int(side) if at else None))
+    return found
+
+
+def embedding_of(
+    store: Store,
+    spec: ImageSpec,
+    name: str,
+    side: int | None,
+    settings: TrainingSettings,
+    device: Device,
+    tell: Callable[[str], None],
+) -> Embedding:
+    """How pictures are embedded by the backbone of a name for a new training.
+
+    side: in pixels, at which it looks at them; None for their own.
+    tell: hears of a backbone that is taken over.
+
+    Raises CheckpointError, NotFound, Corrupt and DeviceError.
+    """
+    from tasks.vision import device as devices
+
+    place = devices.choose(device)
+    backbone = backbones.load(store, backbone_named(store, name, tell))
+    return Embedding(backbone, spec, precision(settings.precision, place), place, side=side)
+
+
+def views_for(
+    store: Store, spec: ImageSpec, settings: TrainingSettings, device: Device, tell: Callable[[str], None]
+) -> Views:
+    """The views that settings name. Raises SettingsError, and what `embedding_of` does."""
+    named = parse_backbone(settings.backbone or "")
+    embeddings = [embedding_of(store, spec, name, side, settings, device, tell) for name, side in named]
+    return Views(tuple(embeddings), settings.augmentation == "flips")
