@@ -23,7 +23,6 @@ from tasks.shared.listing import FolderError, to_bytes
 from tasks.shared.litter import is_litter, is_no_picture
 from tasks.shared.looks import Picture, embedding_of, features_of, stands_on_backbone
 from tasks.vision.duplicates import contents_of
-from tasks.vision.lite0 import FEATURES
 from tasks.vision.stability import Shift, median_ratio
 
 NUMBERS = "numbers.json"
@@ -117,13 +116,13 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
 
 
 def _on_record(store: Store, embedding: Embedding, images: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Features of some of a side's pictures, the same ones each time: float32 [some, FEATURES]. Whichever machine made
+    """Features of some of a side's pictures, the same ones each time: float32 [some, width]. Whichever machine made
     them: a distance has no use for their last bits. among: int64, the places of the pictures that count."""
     items = np.sort(np.random.default_rng(0).permutation(among)[:_LEARNED_FROM])
     contents = contents_of(images[items])
-    with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES) as features:
+    with Features(store.disk, embedding.decided_by(mirrored=False), embedding.width) as features:
         known = [each for each in contents if each in features]
-        gathered = np.empty((len(known), FEATURES), np.float32)
+        gathered = np.empty((len(known), embedding.width), np.float32)
         features.gather(known, gathered)
     return gathered
 

@@ -11,8 +11,9 @@ from artifacts.refs import Ref
 from artifacts.store import Store
 from artifacts.weights import Weights
 from tasks.shared.embedding import Embedding, embed
+from tasks.vision.architecture import Architecture
+from tasks.vision.families import architecture_of, parted
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import fold, parted
 from tasks.vision.processor import Precision, precision
 from tasks.vision.recipes import Device
 
@@ -68,17 +69,24 @@ def load(
     place = devices.choose(device)
     computed_in = precision(published.precision, place)
     tensors, own = parted(published.tensors)
-    network = Head(len(published.classes))
-    network.assign(tensors)
-    head = Predictor(network, temperature or 1.0)
+
+    def head_for(architecture: Architecture) -> Predict:
+        network = Head(architecture.features, len(published.classes))
+        network.assign(tensors)
+        return Predictor(network, temperature or 1.0)
+
     if own:
-        embedder = Embedder(own, computed_in, place, processors)
+        architecture, folded = own
+        looks_at = architecture.looks_at(spec.height, spec.width)
+        embedder = Embedder(architecture, folded, computed_in, place, processors, looks_at)
+        moved = head_for(architecture)
 
         def predict_whole(images: np.ndarray) -> np.ndarray:
-            return head(embedder(images))
+            return moved(embedder(images))
 
         return Model(ref, published.classes, spec, predict_whole, predict_whole, computed_in)
     embedding = Embedding(backbones.load(store, published.backbone), spec, computed_in, place, processors)
+    head = head_for(embedding.architecture)
     return Model(
         ref,
         published.classes,
@@ -98,7 +106,12 @@ def network_of(store: Store, published: Weights) -> "Network":
     from tasks.vision.transfer import Whole
 
     head, own = parted(published.tensors)
-    return Whole(spec, len(published.classes), own or fold(backbones.load(store, published.backbone).tensors), head)
+    if own is None:
+        backbone = backbones.load(store, published.backbone)
+        architecture = architecture_of(backbone.architecture)
+        own = architecture, architecture.fold(backbone.tensors)
+    looks_at = own[0].looks_at(spec.height, spec.width)
+    return Whole(spec, len(published.classes), *own, head, looks_at)
 
 
 def _network(published: Weights, spec: ImageSpec) -> "Network":

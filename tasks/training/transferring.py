@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from tasks.shared.embedding import Embedding, embed
 from tasks.training.loops import Loops
-from tasks.vision.lite0 import fold
 from tasks.vision.recipes import TrainingSettings, fine_tuning, learns_again, steps_of
 
 if TYPE_CHECKING:
@@ -50,9 +49,10 @@ def _fine_tuned(loops: Loops, settings: TrainingSettings, embedding: Embedding, 
     from tasks.vision.transfer import Whole
 
     def make() -> Whole:
-        return Whole(embedding.spec, len(loops.data.classes), folded, head.tensors)
+        classes = len(loops.data.classes)
+        return Whole(embedding.spec, classes, embedding.architecture, folded, head.tensors, embedding.looks_at)
 
-    folded = fold(embedding.backbone.tensors)
+    folded = embedding.architecture.fold(embedding.backbone.tensors)
     phase = fine_tuning(settings)
     images, labels = loops.data.train.images, loops.data.train.labels
     seconds = seconds_a_step(make, images, labels, phase, loops.execution, loops.device)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tasks.vision.architecture import Architecture
 from tasks.vision.backbone import features
 from tasks.vision.device import tf
+from tasks.vision.families import PREFIX
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import FEATURES, FOLDED, PREFIX
 from tasks.vision.network import Network, Tensors
 
 LEAST_DEVIATION = 0.01  # of features that are nearly the same in all pictures: a division must not blow them up
@@ -21,23 +22,24 @@ class Head(Network):
 
     Its variables, float32:
 
-    features/mean: [FEATURES], of what it learned from; not learned.
+    features/mean: [width], of what it learned from; not learned.
     features/deviation: [1], likewise.
-    output/kernel: [FEATURES, classes], at first zero: the loss is convex.
+    output/kernel: [width, classes], at first zero: the loss is convex.
     output/bias: [classes], at first zero.
     """
 
     dtype: type[np.generic] = np.float32
 
-    def __init__(self, classes: int) -> None:
-        super().__init__((FEATURES,), classes)
-        self._add("features/mean", tf.zeros(FEATURES), learned=False)
+    def __init__(self, width: int, classes: int) -> None:
+        """width: how many features a picture has."""
+        super().__init__((width,), classes)
+        self._add("features/mean", tf.zeros(width), learned=False)
         self._add("features/deviation", tf.ones(1), learned=False)
-        self._add("output/kernel", tf.zeros((FEATURES, classes)))
+        self._add("output/kernel", tf.zeros((width, classes)))
         self._add("output/bias", tf.zeros(classes))
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
-        """images: features, float32 [batch, FEATURES]."""
+        """images: features, float32 [batch, width]."""
         standard = (images - weights["features/mean"]) / weights["features/deviation"]
         return standard @ weights["output/kernel"] + weights["output/bias"]
 
@@ -50,8 +52,8 @@ class Whole(Head):
 
     It computes in float32: a step in bfloat16 took twice as long (TensorFlow 2.21, 2-core Intel Xeon).
 
-    Its variables are those of the head, and `backbone/...` for each of `lite0.FOLDED`: normalization is folded into
-    them, so its statistics are frozen.
+    Its variables are those of the head, and `backbone/...` for each of its architecture's `folded`: normalization of
+    convolutions is folded into them, so its statistics are frozen.
     """
 
     dtype: type[np.generic] = np.uint8
@@ -62,34 +64,37 @@ class Whole(Head):
         self,
         spec: ImageSpec,
         classes: int,
+        architecture: Architecture,
         folded: Mapping[str, np.ndarray],
         head: Mapping[str, np.ndarray],
+        looks_at: tuple[int, int] | None = None,
     ) -> None:
-        """folded: as `lite0.FOLDED` has them; head: the tensors of a Head."""
-        super().__init__(classes)
+        """folded: as `architecture.folded` has them; head: the tensors of a Head; looks_at: as `features` has it."""
+        super().__init__(architecture.features, classes)
         self.assign(head)
         self.image_shape = (spec.height, spec.width, spec.channels)
-        for name in FOLDED:
+        self._architecture = architecture
+        self._looks_at = looks_at or (spec.height, spec.width)
+        for name in architecture.folded:
             self._add(f"{PREFIX}{name}", tf.constant(folded[name]))
 
     @property
     def widest(self) -> int:
-        """Bytes of what the first expansion makes of one image: 96 channels at half the size."""
-        height, width, _ = self.image_shape
-        return 4 * (height // 2) * (width // 2) * 96
+        return max(super().widest, 4 * self._architecture.widest(*self._looks_at))
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
         """images: uint8 [batch, height, width, channels]."""
-        backbone = {name: weights[f"{PREFIX}{name}"] for name in FOLDED}
-        return super().forward(features(images, backbone), weights)
+        backbone = {name: weights[f"{PREFIX}{name}"] for name in self._architecture.folded}
+        found = features(self._architecture, images, backbone, looks_at=self._looks_at)
+        return super().forward(found, weights)
 
 
 def head_on(features: np.ndarray, classes: int) -> Head:
     """A head with its first weights, and mean and deviation of the features to learn from.
 
-    features: float32 [items, FEATURES].
+    features: float32 [items, width].
     """
-    head = Head(classes)
+    head = Head(features.shape[1], classes)
     head.weights["features/mean"].assign(features.mean(axis=0, dtype=np.float64).astype(np.float32))
     deviation = np.sqrt(features.var(axis=0, dtype=np.float64).mean())
     head.weights["features/deviation"].assign([max(deviation, LEAST_DEVIATION)])
