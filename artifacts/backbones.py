@@ -28,14 +28,24 @@ class Backbone:
     def ref(self) -> Ref:
         return self.artifact.ref
 
+    @property
+    def architecture(self) -> str:
+        """The name of its architecture, such as `efficientnet-lite0`."""
+        return _architecture_of(self.artifact)
+
+
+def _architecture_of(artifact: Artifact) -> str:
+    return str(artifact.identity["settings"]["architecture"])
+
 
 def save(
     store: Store,
     name: str,
     *,
+    architecture: str,
     tensors: Mapping[str, np.ndarray],
     image_spec: Mapping[str, Any],
-    scaling: Mapping[str, float],
+    scaling: Mapping[str, Any],
     features: int,
     checkpoint: str,
     source: str,
@@ -44,9 +54,10 @@ def save(
 ) -> Ref:
     """Publish a backbone; returns its ref.
 
+    architecture: the name of its architecture, such as `efficientnet-lite0`.
     tensors: name -> float32 array.
     image_spec: the fields of the ImageSpec that it was trained with.
-    scaling: `subtract` and `divide`: what is done to a pixel, 0 to 255.
+    scaling: `subtract` and `divide`: what is done to a pixel, 0 to 255; a number for all channels, or one each.
     features: how many numbers it makes of a picture.
     checkpoint: SHA-256 (hex) of the file that the tensors were read from.
     source, licence, citation: where the file is from, who may use it, and whose work it is.
@@ -55,7 +66,7 @@ def save(
         "backbones",
         name,
         {_FILE: named.to_bytes(tensors)},
-        settings={"architecture": "efficientnet-lite0"},
+        settings={"architecture": architecture},
         inputs={"checkpoint": f"sha256:{checkpoint}"},
         facts={
             "image_spec": dict(image_spec),
@@ -73,6 +84,11 @@ def load(store: Store, ref: Ref) -> Backbone:
     """Read a backbone whose bytes, names, dtypes and shapes are the published ones. Raises NotFound and Corrupt."""
     artifact = store.open(ref)
     return Backbone(artifact, named.load(artifact, _FILE))
+
+
+def architecture_of(store: Store, ref: Ref) -> str:
+    """The name of a backbone's architecture; its tensors are not read. Raises NotFound and Corrupt."""
+    return _architecture_of(store.open(ref))
 
 
 def made_from(store: Store, checkpoint: str) -> Ref | None:

@@ -111,11 +111,7 @@ class Weights:
     def views(self) -> tuple[View, ...]:
         """What of a picture the head sees, side by side; none where it stands on no pretrained network. Weights of an
         earlier Lookbook have one, of the size of their pictures."""
-        if self.backbone is None:
-            return ()
-        side = self.image_spec["height"]
-        told = self.artifact.facts.get("views", [{"backbone": str(self.backbone), "side": side}])
-        return tuple(View(Ref.parse(each["backbone"]), each["side"]) for each in told)
+        return views_of(self.artifact)
 
     @property
     def mirrored(self) -> bool:
@@ -131,6 +127,15 @@ class Weights:
     def image_spec(self) -> dict[str, Any]:
         """The fields of the ImageSpec that the images were made by."""
         return dict(self.artifact.facts["image_spec"])
+
+
+def views_of(artifact: Artifact) -> tuple[View, ...]:
+    """`Weights.views`, by their manifest alone."""
+    if "backbone" not in artifact.identity["inputs"]:
+        return ()
+    alone = {"backbone": artifact.identity["inputs"]["backbone"], "side": artifact.facts["image_spec"]["height"]}
+    told = artifact.facts.get("views", [alone])
+    return tuple(View(Ref.parse(each["backbone"]), each["side"]) for each in told)
 
 
 def save(

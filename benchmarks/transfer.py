@@ -29,8 +29,8 @@ from artifacts.store import Store
 from tasks.shared.backbones import add_package
 from tasks.vision.backbone import Embedder, features
 from tasks.vision.device import tf
+from tasks.vision.efficientnet_lite import LITE0
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import fold
 from tasks.vision.processor import precision
 
 ROUNDS = 5
@@ -55,7 +55,7 @@ def onnx_rate(folded: dict[str, np.ndarray], path: Path) -> Callable[[np.ndarray
 
     weights = {name: tf.Variable(each) for name, each in folded.items()}
     given = [tf.TensorSpec([None, 224, 224, 3], tf.uint8, "images")]
-    graph = tf.function(lambda images: features(images, weights), input_signature=given, autograph=False)
+    graph = tf.function(lambda images: features(LITE0, images, weights), input_signature=given, autograph=False)
     tf2onnx.convert.from_function(graph, given, opset=17, output_path=str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count()
@@ -83,11 +83,11 @@ def tell(what: str, numbers: Iterable[float], unit: str) -> None:
 
 def embedding(top: Path) -> None:
     store = Store(top / "embedding")
-    folded = fold(backbones.load(store, add_package(store)).tensors)
+    folded = LITE0.fold(backbones.load(store, add_package(store)).tensors)
     images = np.random.default_rng(0).integers(0, 256, (256, 224, 224, 3), dtype=np.uint8)
     fastest = precision("auto", "/CPU:0")
-    ways: dict[str, Callable[[np.ndarray], object]] = {"float32": Embedder(folded, "float32")}
-    ways |= {fastest: Embedder(folded, fastest), "onnxruntime, float32": onnx_rate(folded, top / "lite0.onnx")}
+    ways: dict[str, Callable[[np.ndarray], object]] = {"float32": Embedder(LITE0, folded, "float32")}
+    ways |= {fastest: Embedder(LITE0, folded, fastest), "onnxruntime, float32": onnx_rate(folded, top / "lite0.onnx")}
     found = rates(ways, images)
     for name, numbers in found.items():
         tell(f"embedding 224x224, {name}", numbers, "pictures/s")

@@ -14,6 +14,7 @@ from prefect.states import Cancelled, Completed
 
 from artifacts import aliases, metrics, runs
 from artifacts import dataset as datasets
+from artifacts import weights as weights_of
 from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
@@ -33,14 +34,17 @@ from tasks.preparing.usual import usual_side
 from tasks.promote import promote
 from tasks.reports import decision as decisions
 from tasks.reports import retraining
+from tasks.reports.progress import tell
 from tasks.requests import Data, Gate, RetrainRequest
 from tasks.results import Retrained
-from tasks.shared.backbones import chosen_backbone
 from tasks.shared.deadline import Deadline
 from tasks.shared.folders import check_folder
 from tasks.shared.listing import default_name
-from tasks.vision.errors import SettingsError
-from tasks.vision.recipes import IMAGE_SIZE, TRANSFER_IMAGE_SIZE, TrainingSettings, recommended
+from tasks.shared.views import named_views
+from tasks.training.choosing import settled
+from tasks.vision.errors import CheckpointError, SettingsError
+from tasks.vision.images import ImageSpec
+from tasks.vision.recipes import IMAGE_SIZE, TRANSFER_IMAGE_SIZE, TrainingSettings, recommended, without_effect
 
 _FEW = ("images", "name", "architecture", "epochs", "labels", "new_classes", "train_on", "if_unchanged")
 """The settings that people change most: those of the short form."""
@@ -110,14 +114,16 @@ def _retrain(request: RetrainRequest) -> Any:
             dataset_ref = prepare(data, request.pictures, called, computing.run_on, deadline)
         needs.add(dataset_ref)
         settings = training_settings(request.training, store.open(Ref.parse(dataset_ref)))
-        if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, settings, request.gate)):
+        known = _known(store, dataset_ref, settings)
+        if request.if_unchanged == "stop" and (judged := _judged(store, dataset_ref, known, request.gate)):
             return _nothing_changed(store, dataset_ref, judged)
         with _timed(seconds, "train"):
-            weights_ref = _trained_before(store, dataset_ref, settings)
+            weights_ref = _trained_before(store, dataset_ref, known)
             if weights_ref is None and request.train_on == "here":
                 weights_ref = train_here(dataset_ref, settings, computing, deadline)
             elif weights_ref is None:
-                asked = {name: getattr(settings, name) for name in request.training}  # the rest follows from the data
+                idle = without_effect(settings.architecture, request.training)
+                asked = {name: getattr(settings, name) for name in request.training if name not in idle}
                 training = {"dataset": dataset_ref, **asked, **asdict(computing)}
                 training["deadline_hours"] = round(deadline.hours_left(), 3)
                 try:
@@ -189,6 +195,11 @@ def _settled(configured: Settings, request: RetrainRequest) -> RetrainRequest:
     if architecture is None:
         architecture = recommended(usual_side(configured, images) if images else None)
         get_run_logger().info("architecture: %s, as nobody named one", architecture)
+    if idle := without_effect(architecture, request.training):
+        tell(
+            f"{', '.join(idle)}: of no effect, as the last layer of transfer is solved to its optimum",
+            get_run_logger().info,
+        )
     size = request.pictures.image_size or (TRANSFER_IMAGE_SIZE if architecture == "transfer" else IMAGE_SIZE)
     return replace(
         request,
@@ -238,13 +249,25 @@ def _trained_before(store: Store, dataset: str, settings: TrainingSettings) -> s
     return None
 
 
+def _known(store: Store, dataset: str, settings: TrainingSettings) -> TrainingSettings:
+    """The settings, with the backbone that a training now would choose where that takes no look at the pictures."""
+    if settings.architecture != "transfer":
+        return settings
+    choice = settled(store, store.open(Ref.parse(dataset)), settings, get_run_logger().info)
+    return choice.settings if choice else settings
+
+
 def _trained_so(store: Store, weights: Ref, dataset: str, settings: TrainingSettings) -> bool:
-    """Whether a training now would have the data, the settings and the pretrained network that these weights had."""
-    with suppress(NotFound, Corrupt):
-        identity = store.open(weights).identity
-        inputs = identity["inputs"]
-        stands_so = "backbone" not in inputs or inputs["backbone"] == str(chosen_backbone(store))
-        return bool(inputs["dataset"] == dataset and identity["settings"] == settings.to_dict() and stands_so)
+    """Whether a training now would have the data, the settings and the pretrained networks that these weights had."""
+    with suppress(NotFound, Corrupt, CheckpointError):
+        artifact = store.open(weights)
+        identity = artifact.identity
+        if identity["inputs"]["dataset"] != dataset or identity["settings"] != settings.to_dict():
+            return False
+        if settings.backbone is None:
+            return True
+        _, refs = named_views(store, ImageSpec.from_dict(artifact.facts["image_spec"]), settings.backbone)
+        return refs == [view.backbone for view in weights_of.views_of(artifact)]
     return False
 
 

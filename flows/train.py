@@ -21,6 +21,7 @@ from artifacts.store import Store
 from flows.names import run_name
 from flows.needs import needs_of_run
 from flows.parameters import asks_for, training_settings
+from tasks.choose import choose
 from tasks.embed import embed_pictures
 from tasks.requests import Computing, TrainRequest
 from tasks.shared.deadline import Deadline
@@ -76,9 +77,12 @@ def train(request: TrainRequest) -> dict[str, str]:
 
 def train_here(dataset: str, settings: TrainingSettings, computing: Computing, deadline: Deadline) -> str:
     """The stages of a training, in this process and as tasks of this run: the weights' ref."""
+    choice = None
     if settings.architecture == "transfer":
+        choice = choose(dataset, settings, computing.device, deadline)
+        settings = choice.settings
         embed_pictures(dataset, settings, computing.device, computing.run_on, deadline)
-    return train_network(dataset, settings, computing.execution, computing.device, deadline)
+    return train_network(dataset, settings, computing.execution, computing.device, deadline, choice)
 
 
 def check_device(device: str) -> None:

@@ -14,11 +14,13 @@ from artifacts.store import Store
 from tasks.reports.progress import FolderProgress, report_key, tell, warn
 from tasks.requests import RunOn
 from tasks.shared.deadline import Deadline
-from tasks.shared.embedding import Embedding, View, embed, embedding_for, missing_features
+from tasks.shared.embedding import Embedding, View, embed, missing_features
 from tasks.shared.remote_embedding import embed_on_cluster
 from tasks.shared.retries import RETRIES
 from tasks.shared.training_turn import training_turn
+from tasks.shared.views import views_for
 from tasks.shared.watching import Watch
+from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import Device, TrainingSettings
 
 
@@ -63,30 +65,29 @@ def embed_dataset(
     processors don't give a GPU's last bits: where there is one here, it makes all of them.
     """
     data = datasets.load(store, dataset)
-    embedding = embedding_for(store, data, settings, device, partial(tell, log=log))
-    if elsewhere and embedding.place != "/CPU:0":
-        tell(f"embedding here, on {embedding.place}: the processors of a cluster would give other features", log)
+    views = views_for(store, ImageSpec.from_dict(data.image_spec), settings, device, partial(tell, log=log))
+    if elsewhere and (place := views.embeddings[0].place) != "/CPU:0":
+        tell(f"embedding here, on {place}: the processors of a cluster would give other features", log)
         elsewhere = None
-    views = [View("train", False), View("test", False)]
-    if settings.augmentation == "flips":
-        views.append(View("train", True))
     images = {"train": data.train.images, "test": data.test.images}
-    pictures = sum(len(images[view.side]) for view in views)
+    looks = [View(side, mirrored) for mirrored in ((False, True) if views.mirrored else (False,)) for side in images]
+    pictures = sum(len(images[look.side]) for look in looks) * len(views.embeddings)
     with FolderProgress("embedding", pictures, report_key("embed", dataset.name, "progress"), "pictures") as progress:
 
         def on_pictures(pictures: int, errors: int, known: int) -> None:
             progress(pictures, errors, known)
             deadline.check(f"embedding the pictures of {dataset}")
 
-        if elsewhere:
-            missing = []
-            for view in views:
-                items = missing_features(store, embedding, images[view.side], view.mirrored)
-                known = len(images[view.side]) - len(items)
-                on_pictures(known, 0, known)
-                missing.append((view, items))
-            watch = replace(watch or Watch(), on_rows=on_pictures, on_rates=progress.on_rates)
-            elsewhere(embedding, missing, watch)
-        told = watch.on_life if watch else on_pictures
-        for view in views:
-            embed(store, embedding, images[view.side], view.mirrored, told)
+        for embedding in views.embeddings:
+            if elsewhere:
+                missing = []
+                for look in looks:
+                    items = missing_features(store, embedding, images[look.side], look.mirrored)
+                    known = len(images[look.side]) - len(items)
+                    on_pictures(known, 0, known)
+                    missing.append((look, items))
+                watch = replace(watch or Watch(), on_rows=on_pictures, on_rates=progress.on_rates)
+                elsewhere(embedding, missing, watch)
+            told = watch.on_life if watch else on_pictures
+            for look in looks:
+                embed(store, embedding, images[look.side], look.mirrored, told)

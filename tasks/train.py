@@ -16,8 +16,10 @@ from tasks.shared.deadline import Deadline
 from tasks.shared.retries import RETRIES
 from tasks.shared.training_turn import training_turn
 from tasks.shared.views import Views, views_for
+from tasks.training.choosing import Choice
 from tasks.training.loops import Loops
 from tasks.training.transferring import transfer
+from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import SMALL_BATCH, Device, Execution, TrainingSettings, steps_of, too_few_steps
 from tasks.vision.trained import Trained
 from tasks.vision.training_data import check_labels
@@ -29,10 +31,18 @@ from tasks.vision.training_data import check_labels
     description="Train from the first weights on; publish them with their history.",
     **RETRIES,
 )
-def train(dataset: str, settings: TrainingSettings, execution: Execution, device: Device, deadline: Deadline) -> str:
+def train(
+    dataset: str,
+    settings: TrainingSettings,
+    execution: Execution,
+    device: Device,
+    deadline: Deadline,
+    choice: Choice | None = None,
+) -> str:
     """Train on a dataset, and return the ref of the published weights.
 
     dataset: the dataset's ref.
+    choice: why the settings name the backbone that they do.
 
     Runs of deployments take turns, and so do trainings on one GPU. Raises DeadlineExceeded.
     """
@@ -41,9 +51,11 @@ def train(dataset: str, settings: TrainingSettings, execution: Execution, device
     store, ref = Store(configured.store), Ref.parse(dataset)
     with (
         training_turn(configured, store, device, deadline, logger.info),
-        TrainingProgress(settings.fine_tune or settings.epochs, logger.info, report_key("train", ref.name, "progress")) as progress,
+        TrainingProgress(
+            settings.fine_tune or settings.epochs, logger.info, report_key("train", ref.name, "progress")
+        ) as progress,
     ):
-        published = train_weights(store, ref, settings, execution, device, progress, deadline=deadline)
+        published = train_weights(store, ref, settings, execution, device, progress, deadline, choice)
     logger.info("published %s", published)
     return str(published)
 
@@ -56,6 +68,7 @@ def train_weights(
     device: Device,
     progress: TrainingProgress,
     deadline: Deadline,
+    choice: Choice | None = None,
 ) -> Ref:
     """Train on the train split of `dataset`, publish the weights, and return their ref.
 
@@ -77,7 +90,7 @@ def train_weights(
     loops = Loops(store, data, execution, device, progress, deadline)
     views = None
     if settings.architecture == "transfer":
-        views = views_for(store, data, settings, device, progress.tell)
+        views = views_for(store, ImageSpec.from_dict(data.image_spec), settings, device, progress.tell)
         trained = transfer(loops, settings, views)
     else:
         trained = loops.fit(data.train.images, settings)
@@ -99,6 +112,7 @@ def train_weights(
             "seconds": round(time.perf_counter() - started, 3),
             "best_epoch": trained.best_epoch,
             "epoch_seconds": [round(seconds, 4) for seconds in trained.epoch_seconds],
+            **({"choice": choice.to_dict()} if choice else {}),
         },
     )
     loops.remove()
@@ -110,7 +124,7 @@ def train_weights(
 def _stands_on(views: Views, trained: Trained) -> dict[str, Any]:
     """What weights say of the pretrained networks below them, and of the head's penalty."""
     told: dict[str, Any] = {
-        "views": [weights.View(each.backbone.ref, each.side) for each in views.embeddings],
+        "views": [weights.View(each.backbone.ref, each.looks_at[0]) for each in views.embeddings],
         "mirrored": views.mirrored,
         "precision": views.embeddings[0].precision,
     }

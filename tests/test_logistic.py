@@ -7,8 +7,8 @@ from sklearn.linear_model import LogisticRegression
 from tasks.vision import cross_validation, device
 from tasks.vision.cross_validation import FOLDS, PENALTIES, cross_validate, fold_items, solve
 from tasks.vision.errors import WeightsError
+from tasks.vision.heads import LEAST_DEVIATION, solve_head
 from tasks.vision.logistic import Problems
-from tasks.vision.transfer import LEAST_DEVIATION, solve_head
 
 device.use_threads(1)
 
@@ -83,9 +83,7 @@ def test_what_is_held_out_was_not_learned_from():
         held_out = found.folds == fold
         theirs = LogisticRegression(C=1 / found.chosen.penalty, max_iter=10_000, tol=1e-8)
         theirs.fit(features[~held_out], labels[~held_out])
-        np.testing.assert_allclose(
-            found.probabilities[held_out], theirs.predict_proba(features[held_out]), atol=0.02
-        )
+        np.testing.assert_allclose(found.probabilities[held_out], theirs.predict_proba(features[held_out]), atol=0.02)
     chosen = found.probabilities[np.arange(len(labels)), labels]
     np.testing.assert_allclose(found.losses, -np.log(chosen.astype(np.float64)), rtol=1e-4, atol=1e-6)
     assert found.chosen.loss == pytest.approx(found.losses.mean())

@@ -27,7 +27,6 @@ from tasks.shared import backbones as pretrained
 from tasks.shared.embedding import Embedding, embed
 from tasks.shared.listing import allow_folder
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import FEATURES
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +105,7 @@ def test_what_teaches_most_is_uncertain_and_no_two_look_alike(store, on_backbone
     contents = [hashlib.sha256(noise(seed).tobytes()).digest() for seed in range(2)]
     backbone = backbones.load(store, weights.load(store, on_backbone).backbone)
     decided_by = Embedding(backbone, SPEC, "float32", "/CPU:0").decided_by(mirrored=False)
-    assert all(each in Features(store.disk, decided_by, FEATURES) for each in contents)  # kept for the next training
+    assert all(each in Features(store.disk, decided_by, 1280) for each in contents)  # kept for the next training
     order = in_order(store, Settings(decoders=1), ref, [Place(0, row) for row in range(15)])
     assert sorted(order) == [Place(0, row) for row in range(15)]
     assert now == order

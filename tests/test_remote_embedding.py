@@ -24,7 +24,9 @@ from tasks.shared.watching import Watch
 from tasks.vision.images import ImageSpec
 
 DATASET = Ref("datasets", "shoes", "0" * 16)
-EMBEDDING = SimpleNamespace(backbone=SimpleNamespace(ref=Ref("backbones", "lite0", "1" * 16)), precision="float32")
+EMBEDDING = SimpleNamespace(
+    backbone=SimpleNamespace(ref=Ref("backbones", "lite0", "1" * 16)), precision="float32", side=None
+)
 MISSING = [(View("train", False), np.arange(600)), (View("test", True), np.arange(20))]
 
 

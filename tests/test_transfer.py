@@ -38,8 +38,8 @@ from tasks.vision import processor
 from tasks.vision.backbone import Embedder, features
 from tasks.vision.device import tf
 from tasks.vision.duplicates import contents_of
+from tasks.vision.efficientnet_lite import LITE0
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import CLASSIFIER, FEATURES, FOLDED, fold
 from tasks.vision.recipes import fine_tuning, settings_for
 from tasks.vision.training import fit
 from tasks.vision.transfer import Whole, head_on
@@ -58,7 +58,7 @@ def backbone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folded(backbone):
-    return fold(backbone.tensors)
+    return LITE0.fold(backbone.tensors)
 
 
 def draw(items, seed):
@@ -123,12 +123,14 @@ def test_photographs_get_the_right_class_of_imagenet(folded, backbone):
     photographs = np.stack(
         [np.asarray(Image.fromarray(each).resize((224, 224))) for each in load_sample_images().images]
     )
-    found = features(tf.constant(photographs), {name: tf.constant(each) for name, each in folded.items()}).numpy()
-    logits = found @ backbone.tensors[f"{CLASSIFIER}/kernel"] + backbone.tensors[f"{CLASSIFIER}/bias"]
+    found = features(
+        LITE0, tf.constant(photographs), {name: tf.constant(each) for name, each in folded.items()}
+    ).numpy()
+    logits = found @ backbone.tensors["classifier/kernel"] + backbone.tensors["classifier/bias"]
     best = np.argsort(-logits, axis=1)[:, :5]
     assert best[:, 0].tolist() == [442, 985]
     assert {663, 698} <= set(best[0].tolist()), "monastery and palace come near"
-    assert found.shape == (2, FEATURES)
+    assert found.shape == (2, LITE0.features)
     assert found.min() >= 0
     assert found.max() <= 6
     golden = [[3.0028, 2.1222, 2.5403, 1.7257, 2.8912, 0.9258], [0.9425, 1.1408, 0.4781, 1.2329, 0.0, 1.9121]]
@@ -141,7 +143,7 @@ def test_folding_changes_no_numbers(backbone):
     stem = {name: backbone.tensors[f"stem/{name}"] for name in ("kernel", "scale", "offset", "mean", "variance")}
     sums = tf.nn.conv2d(images, stem["kernel"], 2, "SAME")
     expected = tf.nn.batch_normalization(sums, stem["mean"], stem["variance"], stem["offset"], stem["scale"], 1e-3)
-    folded = fold(backbone.tensors)
+    folded = LITE0.fold(backbone.tensors)
     found = tf.nn.conv2d(images, folded["stem/kernel"], 2, "SAME") + folded["stem/bias"]
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -150,16 +152,16 @@ def test_folding_changes_no_numbers(backbone):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_features_depend_on_no_neighbours_and_no_number_of_processors(folded, precision, monkeypatch):
     images = draw(21, 3).images
-    found = Embedder(folded, precision)(images)
+    found = Embedder(LITE0, folded, precision)(images)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    alone = Embedder(folded, precision)
+    alone = Embedder(LITE0, folded, precision)
     np.testing.assert_array_equal(np.concatenate([alone(images[k : k + 1]) for k in range(21)]), found)
 
 
 @pytest.mark.slow
 def test_bfloat16_is_near(folded):
     images = draw(16, 4).images
-    exact, near = (Embedder(folded, each)(images) for each in ("float32", "bfloat16"))
+    exact, near = (Embedder(LITE0, folded, each)(images) for each in ("float32", "bfloat16"))
     assert np.abs(exact - near).mean() < 0.05 * exact.std()
 
 
@@ -167,14 +169,14 @@ def test_bfloat16_is_near(folded):
 def test_a_grey_picture_is_its_colours_alike(folded):
     images = draw(3, 5).images
     images[:] = images[..., :1]
-    grey = Embedder(folded, "float32")(images[..., :1])
-    np.testing.assert_array_equal(grey, Embedder(folded, "float32")(images))
+    grey = Embedder(LITE0, folded, "float32")(images[..., :1])
+    np.testing.assert_array_equal(grey, Embedder(LITE0, folded, "float32")(images))
 
 
 @pytest.mark.slow
 def test_mirror_images_are_views_of_their_own(folded):
     images = draw(5, 6).images
-    embedder = Embedder(folded, "float32")
+    embedder = Embedder(LITE0, folded, "float32")
     [(_, mirrored)] = embedder.embed(images, np.arange(5), mirrored=True)
     np.testing.assert_array_equal(mirrored, embedder(np.ascontiguousarray(images[:, :, ::-1])))
 
@@ -273,7 +275,7 @@ def test_a_head_that_was_watched_learns_from_all_images_in_the_end(trained, fold
     assert [each["epoch"] for each in published.history] == [1, 2, 3]
     assert len([line for line in lines if line.startswith("epoch")]) == 6
     images = draw(40, 0)
-    found = Embedder(folded, "float32")(images.images)
+    found = Embedder(LITE0, folded, "float32")(images.images)
     alone = fit(found, images.labels, classes=2, spec=SPEC, settings=TRAINING, make=lambda: head_on(found, 2))
     for name, tensor in alone.tensors.items():
         np.testing.assert_array_equal(published.tensors[name], tensor)
@@ -284,11 +286,11 @@ def test_a_head_that_was_watched_learns_from_all_images_in_the_end(trained, fold
 @pytest.mark.slow
 def test_a_head_that_was_interrupted_goes_on_to_the_same_bits(folded):
     images = draw(40, 0)
-    found = Embedder(folded, "float32")(images.images)
+    found = Embedder(LITE0, folded, "float32")(images.images)
     given = {"classes": 2, "spec": SPEC, "make": lambda: head_on(found, 2)}
     states = []
     settings = dataclasses.replace(TRAINING, epochs=4, augmentation="flips")
-    mirrored = Embedder(folded, "float32")(np.ascontiguousarray(images.images[:, :, ::-1]))
+    mirrored = Embedder(LITE0, folded, "float32")(np.ascontiguousarray(images.images[:, :, ::-1]))
     whole = fit(found, images.labels, settings=settings, mirrored=mirrored, **given)
 
     class Killed(Exception):
@@ -318,7 +320,7 @@ def test_balanced_classes_count_the_same(folded):
     the class that counts more; where both count the same, it leaves them."""
     drawn = draw(80, 0)
     kept = np.concatenate([np.flatnonzero(drawn.labels == 0), np.flatnonzero(drawn.labels == 1)[:3]])
-    found, labels = Embedder(folded, "float32")(drawn.images[kept]), drawn.labels[kept]
+    found, labels = Embedder(LITE0, folded, "float32")(drawn.images[kept]), drawn.labels[kept]
     apart = {}
     for how in ("none", "balanced"):
         settings = dataclasses.replace(TRAINING, class_weights=how, epochs=1, batch_size=43, schedule="constant")
@@ -336,8 +338,8 @@ def test_fine_tuning_moves_all_of_it_and_says_how_long_it_will_take(store, drawn
     assert any(line.startswith("fine-tuning for 1 epochs will take about 0 min on CPU:0") for line in lines)
     published = weights.load(store, ref)
     moved = published.tensors["backbone/block05/expand/kernel"]
-    assert moved.shape == FOLDED["block05/expand/kernel"]
-    assert (moved != fold(backbone.tensors)["block05/expand/kernel"]).any()
+    assert moved.shape == LITE0.folded["block05/expand/kernel"]
+    assert (moved != LITE0.fold(backbone.tensors)["block05/expand/kernel"]).any()
     assert [each["epoch"] for each in published.history] == [1, 2, 3, 4]
     assert published.artifact.manifest["provenance"]["best_epoch"] == 4
     test = draw(20, 1)
@@ -400,10 +402,10 @@ def test_a_fine_tuning_that_was_interrupted_goes_on_to_the_same_version(store, f
 @pytest.mark.slow
 def test_a_gradient_of_the_whole_network_is_a_finite_difference(folded):
     images = draw(4, 2)
-    head = head_on(Embedder(folded, "float32")(images.images), 2)
-    network = Whole(SPEC, 2, folded, head.tensors())
-    network.weights["output/kernel"].assign(tf.random.stateless_normal((FEATURES, 2), (1, 2), stddev=0.05))
-    along = tf.random.stateless_normal(FOLDED["head/bias"], (3, 4))
+    head = head_on(Embedder(LITE0, folded, "float32")(images.images), 2)
+    network = Whole(SPEC, 2, LITE0, folded, head.tensors())
+    network.weights["output/kernel"].assign(tf.random.stateless_normal((LITE0.features, 2), (1, 2), stddev=0.05))
+    along = tf.random.stateless_normal(LITE0.folded["head/bias"], (3, 4))
 
     def loss(step):
         moved = {name: tf.convert_to_tensor(each) for name, each in network.weights.items()}
@@ -429,7 +431,8 @@ def test_features_of_another_backbone_are_not_taken_over(store, drawn, backbone,
     other = {**backbone.tensors, "stem/offset": backbone.tensors["stem/offset"] + 1}
     theirs = backbones.save(
         store, "other", tensors=other, image_spec=SPEC.to_dict(), scaling={"subtract": 127.0, "divide": 128.0},
-        features=FEATURES, checkpoint="0" * 64, source="drawn", licence="none", citation="none",
+        features=1280, architecture="efficientnet-lite0", checkpoint="0" * 64, source="drawn", licence="none",
+        citation="none",
     )  # fmt: skip
     images = datasets.load(store, drawn).train.images
     ours, others = (
@@ -614,7 +617,7 @@ def test_features_whose_bits_may_be_others_are_not_learned_from(store, drawn, tr
         elif made == "by another TensorFlow":
             elsewhere.setattr(processor, "version", lambda package: "2.30.0")
         machine = {} if made == "by an older Lookbook" else {"computed_by": embedding.computed_by}
-        with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES, **machine) as features:
+        with Features(store.disk, embedding.decided_by(mirrored=False), LITE0.features, **machine) as features:
             features.add_pictures(contents_of(images), found)
     counted = Counted(monkeypatch)
     assert train(store, drawn) == trained.ref

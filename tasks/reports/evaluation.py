@@ -12,7 +12,13 @@ from tasks.reports.model_card import model_card
 from tasks.reports.numbers import shown, weakest, without_copies
 from tasks.reports.pages import gallery, page, rows, text
 from tasks.reports.pictures import (
-    confusion_matrix, data_uri, learning_curve, mistakes, penalty_curve, reliability, thumbnail,
+    confusion_matrix,
+    data_uri,
+    learning_curve,
+    mistakes,
+    penalty_curve,
+    reliability,
+    thumbnail,
 )  # fmt: skip
 from tasks.vision.metrics import calibration, scale
 
@@ -114,7 +120,10 @@ def _page(
     if curve := pictures.get(LEARNING_CURVE):
         parts += ["<h2>Learning curve</h2>", _chart(curve, "learning curve")]
     if curve := pictures.get(PENALTY_CURVE):
-        parts += [f"<h2>How strongly the last layer is penalized</h2><p>{PENALIZED}</p>", _chart(curve, "penalty curve")]
+        parts += [
+            f"<h2>How strongly the last layer is penalized</h2><p>{PENALIZED}</p>",
+            _chart(curve, "penalty curve"),
+        ]
     parts += ["<h2>What it was made of</h2>", _made_of(weights, learned_from, dataset)]
     return page(f"Evaluation of {weights.ref.name}", parts)
 

@@ -26,6 +26,7 @@ from tasks.reports.streams import make_streams_forgiving
 
 if TYPE_CHECKING:
     from tasks.vision import training
+    from tasks.vision.trained import Tried
 
 # Here, as whatever tells of work imports this: a worker starts no code of ours.
 make_logs_printable()

@@ -20,7 +20,7 @@ from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.reviewing.rows import Place, read
 from tasks.shared.listing import allow_place
-from tasks.shared.looks import Picture, embedding_of, features_of
+from tasks.shared.looks import Picture, features_of, first_look
 from tasks.vision.images import ImageSpec
 from tasks.vision.teaching import spread_over_features
 
@@ -49,7 +49,7 @@ def in_order(store: Store, settings: Settings, ref: Ref, places: Sequence[Place]
     rows = read(table, places)
     pictures = [Picture(each.path, each.size, each.mtime_ns, str(each.sha256)) for each in rows]
     spec = ImageSpec.from_dict(identity["facts"]["image_spec"])
-    embedding = embedding_of(store, identity["inputs"]["weights"], spec, processors=1)
+    embedding = first_look(store, identity["inputs"]["weights"], spec, processors=1)
     folder = allow_place(table.artifact.manifest["provenance"]["folder"])
     found = list(features_of(store, settings, folder, embedding, pictures))
     shown = [rows[item] for items, _ in found for item in items]

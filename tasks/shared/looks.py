@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from artifacts import backbones, weights
+from artifacts import weights
 from artifacts.refs import Ref
 from artifacts.settings import Settings
 from artifacts.store import Store
 from tasks.shared.embedding import Embedding, embed
 from tasks.shared.folders import opened
 from tasks.shared.listing import to_bytes
+from tasks.shared.views import views_of
 from tasks.vision.decoding import DecoderPool
 from tasks.vision.files import Files, cut
 from tasks.vision.images import ImageSpec, Limits
-from tasks.vision.processor import precision
 
 _AT_ONCE = 128  # pictures in memory
 
@@ -36,15 +36,13 @@ def stands_on_backbone(store: Store, weights_ref: str) -> bool:
     return store.has(ref) and "backbone" in store.open(ref).identity["inputs"]
 
 
-def embedding_of(store: Store, weights_ref: str, spec: ImageSpec, processors: int | None = None) -> Embedding:
-    """How the training of these weights embedded its pictures. Imports TensorFlow. Raises NotFound and Corrupt."""
+def first_look(store: Store, weights_ref: str, spec: ImageSpec, processors: int | None = None) -> Embedding:
+    """How the training of these weights embedded its pictures, by its first backbone: for distances one is enough.
+    Imports TensorFlow. Raises NotFound and Corrupt."""
     from tasks.vision import device
 
     published = weights.load(store, Ref.parse(weights_ref))
-    assert published.backbone is not None
-    place = device.choose("auto")
-    computed_in = precision(published.precision, place)
-    return Embedding(backbones.load(store, published.backbone), spec, computed_in, place, processors)
+    return views_of(store, published, spec, device.choose("auto"), processors).embeddings[0]
 
 
 def features_of(

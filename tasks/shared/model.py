@@ -1,7 +1,8 @@
 """A model ready to predict: published weights in their network. No Prefect here: `lookbook predict` needs none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from artifacts import backbones, weights
 from artifacts.refs import Ref
 from artifacts.store import Store
-from artifacts.weights import Weights
-from tasks.shared.embedding import Embedding, embed
+from artifacts.weights import View, Weights
+from tasks.shared.views import views_of
+from tasks.vision.architecture import Architecture
+from tasks.vision.families import architecture_of, parted
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import fold, parted
 from tasks.vision.processor import Precision, precision
 from tasks.vision.recipes import Device
 
@@ -62,29 +64,31 @@ def load(
     if published.backbone is None:
         predict = Predictor(_network(published, spec), temperature or 1.0)
         return Model(ref, published.classes, spec, predict, predict)
-    from tasks.vision.backbone import Embedder
     from tasks.vision.transfer import Head
 
     place = devices.choose(device)
     computed_in = precision(published.precision, place)
     tensors, own = parted(published.tensors)
-    network = Head(len(published.classes))
+    if own:
+        from tasks.vision.backbone import Embedder
+
+        architecture, moved = own
+        looks_at = architecture.looks_at(spec.height, spec.width, published.views[0].side)
+        features: Predict = Embedder(architecture, moved, computed_in, place, processors, looks_at)
+        kept: Predict = features
+        widths: tuple[int, ...] = (architecture.features,)
+    else:
+        views = views_of(store, published, spec, place, processors)
+        features, kept, widths = views, partial(views.embed, store), views.widths
+    network = Head(widths, len(published.classes))
     network.assign(tensors)
     head = Predictor(network, temperature or 1.0)
-    if own:
-        embedder = Embedder(own, computed_in, place, processors)
-
-        def predict_whole(images: np.ndarray) -> np.ndarray:
-            return head(embedder(images))
-
-        return Model(ref, published.classes, spec, predict_whole, predict_whole, computed_in)
-    embedding = Embedding(backbones.load(store, published.backbone), spec, computed_in, place, processors)
     return Model(
         ref,
         published.classes,
         spec,
-        lambda images: head(embedding.embedder(images)),
-        lambda images: head(embed(store, embedding, images)),
+        lambda images: head(features(images)),
+        lambda images: head(kept(images)),
         computed_in,
     )
 
@@ -95,10 +99,20 @@ def network_of(store: Store, published: Weights) -> "Network":
     spec = ImageSpec.from_dict(published.image_spec)
     if published.backbone is None:
         return _network(published, spec)
-    from tasks.vision.transfer import Whole
+    from tasks.vision.transfer import Sight, Whole
+
+    def sight(view: View, of: tuple[Architecture, Mapping[str, np.ndarray]]) -> Sight:
+        return Sight(*of, of[0].looks_at(spec.height, spec.width, view.side))
 
     head, own = parted(published.tensors)
-    return Whole(spec, len(published.classes), own or fold(backbones.load(store, published.backbone).tensors), head)
+    if own:
+        return Whole(spec, len(published.classes), [sight(published.views[0], own)], head)
+    sights = []
+    for view in published.views:
+        backbone = backbones.load(store, view.backbone)
+        architecture = architecture_of(backbone.architecture)
+        sights.append(sight(view, (architecture, architecture.fold(backbone.tensors))))
+    return Whole(spec, len(published.classes), sights, head, published.mirrored)
 
 
 def _network(published: Weights, spec: ImageSpec) -> "Network":

@@ -50,6 +50,7 @@ def embed_on_cluster(
         "dataset": str(dataset),
         "backbone": str(embedding.backbone.ref),
         "precision": embedding.precision,
+        "side": embedding.side,
         "batches": key,
     }
     with Needs(store.disk) as needs:
@@ -75,7 +76,7 @@ class Pictures:
         self._images = {"train": data.train.images, "test": data.test.images}
         backbone = backbones.load(store, Ref.parse(task["backbone"]))
         spec = ImageSpec.from_dict(data.image_spec)
-        self._embedding = Embedding(backbone, spec, task["precision"], "/CPU:0", processors)
+        self._embedding = Embedding(backbone, spec, task["precision"], "/CPU:0", processors, task["side"])
 
     def do(self, numbers: list[int], on_rows: OnRows) -> Iterator[tuple[int, Receipt]]:
         """A receipt tells no more than how much there was."""

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from artifacts import backbones
+from artifacts.refs import Ref
 from artifacts.store import Store
+from artifacts.weights import Weights
 from tasks.shared.backbones import backbone_named
 from tasks.shared.embedding import Embedding, embed
 from tasks.shared.watching import OnRows
 from tasks.vision.errors import SettingsError
+from tasks.vision.families import architecture_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.processor import precision
 from tasks.vision.recipes import Device, TrainingSettings
@@ -21,11 +24,19 @@ class Views:
     """The views of a picture.
 
     embeddings: how each becomes features; these stand side by side in this order.
+    names: of their backbones, as `backbone_named` takes them.
     mirrored: whether the features are the mean of those of a picture and of its mirror image.
     """
 
     embeddings: tuple[Embedding, ...]
+    names: tuple[str, ...]
     mirrored: bool = False
+
+    @property
+    def backbone(self) -> str:
+        """As settings name them: `efficientnet-lite0:288+efficientnet-lite2:224`."""
+        sides = [embedding.looks_at[0] for embedding in self.embeddings]
+        return "+".join(f"{name}:{side}" for name, side in zip(self.names, sides, strict=True))
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -35,7 +46,8 @@ class Views:
     @property
     def looks(self) -> list[tuple[Embedding, bool]]:
         """Each embedding, with whether it is of mirror images: all that must be computed of a picture."""
-        return [(embedding, side) for embedding in self.embeddings for side in ((False, True) if self.mirrored else (False,))]
+        mirrored = (False, True) if self.mirrored else (False,)
+        return [(embedding, each) for embedding in self.embeddings for each in mirrored]
 
     def embed(self, store: Store, images: np.ndarray, on_pictures: OnRows = lambda *_: None) -> np.ndarray:
         """The features of pictures: float32 [items, the sum of widths]. Those of each view are kept.
@@ -50,7 +62,7 @@ class Views:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The same, and nothing is kept."""
-        return self._joined(lambda embedding, mirrored: embedding.embedder(images, mirrored))
+        return self._joined(lambda embedding, mirrored: embedding.embedder(images, mirrored=mirrored))
 
     def _joined(self, look: Callable[[Embedding, bool], np.ndarray]) -> np.ndarray:
         def of(embedding: Embedding) -> np.ndarray:
@@ -62,16 +74,16 @@ class Views:
 
 def parse_backbone(text: str) -> list[tuple[str, int | None]]:
     """The names of backbones, and the sides in pixels at which they look at pictures, None for the pictures' own:
-    `efficientnet-lite0+efficientnet-lite2@224`. Raises SettingsError."""
+    `efficientnet-lite0+efficientnet-lite2:224`. Raises SettingsError."""
     found: list[tuple[str, int | None]] = []
     for each in text.split("+"):
-        name, at, side = each.strip().partition("@")
-        if not name or (at and not side.isdecimal()):
+        name, colon, side = each.strip().partition(":")
+        if not name or (colon and not side.isdecimal()):
             raise SettingsError(
-                f"expected names of backbones like efficientnet-lite0, efficientnet-lite2@224 or two of them with a +, "
-                f"found {text!r}; `lookbook backbone list` has them"
+                "expected auto, or the name of a backbone like efficientnet-lite0, efficientnet-lite2:224 (pixels), or "
+                f"two of them with a +, found {text!r}; `lookbook backbone list` has the names"
             )
-        found.append((name, int(side) if at else None))
+        found.append((name, int(side) if colon else None))
     return found
 
 
@@ -98,10 +110,36 @@ def embedding_of(
     return Embedding(backbone, spec, precision(settings.precision, place), place, side=side)
 
 
+def named_views(
+    store: Store, spec: ImageSpec, text: str, tell: Callable[[str], None] = lambda line: None
+) -> tuple[str, list[Ref]]:
+    """What a text names, with every side written down, and the ref of each backbone in it. Raises SettingsError,
+    CheckpointError, NotFound, Ambiguous, and WeightsError for a side that a backbone can't look at."""
+    parts, refs = [], []
+    for name, side in parse_backbone(text):
+        refs.append(backbone_named(store, name, tell))
+        architecture = architecture_of(backbones.architecture_of(store, refs[-1]))
+        parts.append(f"{name}:{architecture.looks_at(spec.height, spec.width, side)[0]}")
+    return "+".join(parts), refs
+
+
 def views_for(
     store: Store, spec: ImageSpec, settings: TrainingSettings, device: Device, tell: Callable[[str], None]
 ) -> Views:
     """The views that settings name. Raises SettingsError, and what `embedding_of` does."""
     named = parse_backbone(settings.backbone or "")
     embeddings = [embedding_of(store, spec, name, side, settings, device, tell) for name, side in named]
-    return Views(tuple(embeddings), settings.augmentation == "flips")
+    return Views(tuple(embeddings), tuple(name for name, _ in named), settings.augmentation == "flips")
+
+
+def views_of(store: Store, published: Weights, spec: ImageSpec, place: str, processors: int | None = None) -> Views:
+    """The views that published weights have learned from, of pictures of a size. Raises NotFound and Corrupt.
+
+    processors: how many batches are embedded at once; by default one a processor.
+    """
+    computed_in = precision(published.precision, place)
+    embeddings = [
+        Embedding(backbones.load(store, view.backbone), spec, computed_in, place, processors, view.side)
+        for view in published.views
+    ]
+    return Views(tuple(embeddings), tuple(str(view.backbone) for view in published.views), published.mirrored)

@@ -6,6 +6,7 @@ training embeds the rest.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -16,14 +17,14 @@ from artifacts import aliases, weights
 from artifacts.dataset import Dataset
 from artifacts.errors import Corrupt, NotFound
 from artifacts.refs import Ref
-from artifacts.store import Store
+from artifacts.store import Artifact, Store
 from tasks.shared.backbones import available
 from tasks.shared.deadline import Deadline
 from tasks.shared.embedding import Embedding
-from tasks.shared.views import Views, embedding_of, views_for
+from tasks.shared.views import Views, embedding_of, named_views
 from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
-from tasks.vision.recipes import AUTO, Device, TrainingSettings
+from tasks.vision.recipes import AUTO, Augmentation, Device, TrainingSettings
 
 SAMPLE, OF_A_CLASS = 1_000, 5  # pictures that are looked at: so many, or so many of each class where that is more
 _SMALLER, _STEP = 7 / 9, 32  # of the pictures' side, rounded to so many pixels: 224 of 288
@@ -66,6 +67,10 @@ class Choice:
     why: str
     tried: tuple[Tried, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the weights' provenance says of it."""
+        return {"why": self.why, "tried": [vars(each) for each in self.tried]}
+
 
 def choose_views(
     store: Store,
@@ -75,50 +80,63 @@ def choose_views(
     tell: Callable[[str], None],
     deadline: Deadline,
 ) -> Choice:
-    """What settings name; where they name nothing, what the champion stands on (`kept_choice`), or else what does best
-    on a sample.
+    """What settings name; where they name nothing, what the champion stands on (`_kept`), or else what does best on a
+    sample.
 
     Raises CheckpointError, SettingsError, NotFound, Corrupt, DeviceError, StoreError and DeadlineExceeded.
     """
-    if settings.backbone not in (None, AUTO):
-        augmentation = "none" if settings.augmentation == AUTO else settings.augmentation
-        named = replace(settings, augmentation=augmentation)
-        views = views_for(store, ImageSpec.from_dict(data.image_spec), named, device, tell)
-        return Choice(replace(named, backbone=_named(views)), "named")
-    return kept_choice(store, data, settings) or _Search(store, data, settings, device, tell, deadline).choose()
-
-
-def kept_choice(store: Store, data: Dataset, settings: TrainingSettings) -> Choice | None:
-    """What the champion of this name stands on; None where settings name something, and where the champion learned from
-    pictures of another size, one of its backbones is gone, or there are twice as many training pictures as when it was
-    chosen."""
-    if settings.backbone is not None:
-        return None
-    try:
-        champion = aliases.current(store.disk, "weights", data.artifact.ref.name, "champion")
-        if champion is None:
-            return None
-        held = weights.load(store, champion)
-        learned_from = store.open(Ref.parse(held.artifact.identity["inputs"]["dataset"]))
-    except (NotFound, Corrupt):
-        return None
-    named, items = held.settings.get("backbone"), held.settings.get("chosen_with")
-    augmentation = "flips" if held.mirrored else "none"
-    fits = (
-        named is not None
-        and settings.augmentation in (AUTO, augmentation)
-        and held.image_spec == data.image_spec
-        and all(store.has(view.backbone) for view in held.views)
-        and len(data.train.labels) < 2 * (items or learned_from.facts["counts"]["train"]["items"])
+    return (
+        settled(store, data.artifact, settings, tell) or _Search(store, data, settings, device, tell, deadline).choose()
     )
-    if not fits:
+
+
+def settled(
+    store: Store, dataset: Artifact, settings: TrainingSettings, tell: Callable[[str], None] = lambda line: None
+) -> Choice | None:
+    """What is chosen without a look at the pictures; None where that takes one. Imports no TensorFlow.
+
+    Raises SettingsError, CheckpointError, NotFound, Ambiguous and WeightsError for what settings name.
+    """
+    if settings.backbone == AUTO:
         return None
-    kept = replace(settings, backbone=named, augmentation=augmentation, chosen_with=items or 0)
-    return Choice(kept, f"as the champion does, {champion}")
+    if settings.backbone is None:
+        return _kept(store, dataset, settings)
+    spec = ImageSpec.from_dict(dataset.facts["image_spec"])
+    named, _ = named_views(store, spec, settings.backbone, tell)
+    augmentation: Augmentation = "none" if settings.augmentation == "auto" else settings.augmentation
+    return Choice(replace(settings, backbone=named, augmentation=augmentation), "named")
 
 
-def _named(views: Views) -> str:
-    return "+".join(f"{each.backbone.ref.name}@{each.looks_at[0]}" for each in views.embeddings)
+def _kept(store: Store, dataset: Artifact, settings: TrainingSettings) -> Choice | None:
+    """What the champion of this name stands on, or where it stands on none the newest challenger. None where these
+    learned from pictures of another size, one of the backbones is gone, or there are twice as many training pictures as
+    when they were chosen."""
+    events = aliases.history(store.disk, "weights", dataset.ref.name, "champion")
+    for ref in (events[-1].ref, events[-1].challenger) if events else ():
+        with suppress(NotFound, Corrupt):
+            held = store.open(Ref.parse(ref))
+            before = held.identity["settings"]
+            learned_from = store.open(Ref.parse(held.identity["inputs"]["dataset"]))
+            items = before.get("chosen_with") or _training_items(learned_from)
+            augmentation: Augmentation = before["augmentation"]
+            fits = (
+                before.get("backbone") is not None
+                and settings.augmentation in (AUTO, augmentation)
+                and held.facts["image_spec"] == dataset.facts["image_spec"]
+                and all(store.has(view.backbone) for view in weights.views_of(held))
+                and _training_items(dataset) < 2 * items
+            )
+            if fits:
+                chosen_with = before.get("chosen_with", 0)
+                kept = replace(
+                    settings, backbone=before["backbone"], augmentation=augmentation, chosen_with=chosen_with
+                )
+                return Choice(kept, f"as {ref} does")
+    return None
+
+
+def _training_items(dataset: Artifact) -> int:
+    return int(dataset.facts["counts"]["train"]["items"])
 
 
 @dataclass
@@ -131,7 +149,6 @@ class _Search:
     device: Device
     tell: Callable[[str], None]
     deadline: Deadline
-    _embeddings: dict[tuple[str, int], Embedding] = field(default_factory=dict)
     _seconds: dict[tuple[str, bool], float] = field(default_factory=dict)
     _losses: list[np.ndarray] = field(default_factory=list)
 
@@ -150,10 +167,8 @@ class _Search:
             self.tell(f"{one}  held out: loss {one.loss:.4f}  accuracy {one.accuracy:.2%}  {one.seconds:,.0f} s")
         tried, taken, why = self._judge(tried)
         self.tell(f"standing on {taken}: {why}")
-        augmentation = "flips" if taken.mirrored else "none"
-        settings = replace(
-            self.settings, backbone=taken.backbone, augmentation=augmentation, chosen_with=len(labels)
-        )
+        augmentation: Augmentation = "flips" if taken.mirrored else "none"
+        settings = replace(self.settings, backbone=taken.backbone, augmentation=augmentation, chosen_with=len(labels))
         return Choice(settings, why, tuple(tried))
 
     def _candidates(self, tried: list[Tried]) -> Iterator[Views]:
@@ -161,32 +176,34 @@ class _Search:
         mirrored = self.settings.augmentation == "flips"
         side = int(self.data.image_spec["height"])
         smaller = min(max(round(side * _SMALLER / _STEP) * _STEP, _STEP), side)
-        singles = [[self._embedding(name, each) for each in sorted({side, smaller})] for name in available(self.store)]
-        for network in singles:
-            for embedding in network:
-                yield Views((embedding,), mirrored)
-        losses = iter([each.loss for each in tried])
-        best = [min((next(losses), number) for number in range(len(network))) for network in singles]
-        sized = [network[number] for network, (_, number) in zip(singles, best, strict=True)]
-        combined = list(combinations(sized, 2))
-        if len(both := singles[best.index(min(best))]) > 1:
-            combined.append((both[0], both[1]))
-        for pair in combined:
-            yield Views(pair, mirrored)
-        if self.settings.augmentation == AUTO:
-            everything = [(each,) for network in singles for each in network] + combined
-            yield Views(everything[int(np.argmin([each.loss for each in tried]))], mirrored=True)
+        offered: list[Views] = []
 
-    def _embedding(self, name: str, side: int) -> Embedding:
-        if (name, side) not in self._embeddings:
-            spec = ImageSpec.from_dict(self.data.image_spec)
-            self._embeddings[name, side] = embedding_of(
-                self.store, spec, name, side, self.settings, self.device, self.tell
-            )
-        return self._embeddings[name, side]
+        def offer(views: Views) -> Views:
+            offered.append(views)
+            return views
+
+        for name in available(self.store):
+            sides = {embedding.looks_at: embedding for embedding in (self._at(name, each) for each in (side, smaller))}
+            for embedding in sides.values():
+                yield offer(Views((embedding,), (name,), mirrored))
+        by_loss = [offered[place] for place in np.argsort([each.loss for each in tried], kind="stable")]
+        best_of = {views.names: views for views in reversed(by_loss)}  # the best size of each
+        for one, other in combinations(best_of.values(), 2):
+            yield offer(_beside(one, other))
+        both = [views for views in by_loss if views.names == by_loss[0].names]
+        if len(both) > 1:
+            yield offer(_beside(*both))
+        if self.settings.augmentation == AUTO:
+            yield replace(offered[int(np.argmin([each.loss for each in tried]))], mirrored=True)
+
+    def _at(self, name: str, side: int) -> Embedding:
+        """How a backbone looks at pictures of about this side."""
+        spec = ImageSpec.from_dict(self.data.image_spec)
+        embedding = embedding_of(self.store, spec, name, None, self.settings, self.device, self.tell)
+        return replace(embedding, side=embedding.architecture.looks_at(side, side)[0])
 
     def _try(self, views: Views) -> Tried:
-        from tasks.vision.transfer import cross_validate_head
+        from tasks.vision.heads import cross_validate_head
 
         seconds = sum(self._cost(embedding, mirrored) for embedding, mirrored in views.looks)
         found = cross_validate_head(
@@ -200,7 +217,7 @@ class _Search:
         )
         self._losses.append(found.losses[found.folds >= 0])
         chosen = found.chosen
-        return Tried(_named(views), views.mirrored, chosen.loss, chosen.loss_error, chosen.accuracy, seconds)
+        return Tried(views.backbone, views.mirrored, chosen.loss, chosen.loss_error, chosen.accuracy, seconds)
 
     def _cost(self, embedding: Embedding, mirrored: bool) -> float:
         """Seconds for all pictures that are not on record, as they were when this was asked first."""
@@ -208,7 +225,8 @@ class _Search:
         if key not in self._seconds:
             with embedding.kept(self.store.disk, mirrored) as features:
                 missing = sum(content not in features for content in self._contents)
-            self._seconds[key] = missing * embedding.embedder.seconds_a_picture if missing else 0.0
+            shape = self._images.shape[1:]
+            self._seconds[key] = missing * embedding.embedder.seconds_a_picture(shape) if missing else 0.0
         return self._seconds[key]
 
     def _judge(self, tried: list[Tried]) -> tuple[list[Tried], Tried, str]:
@@ -235,6 +253,10 @@ class _Search:
         return tried, quickest, f"the quickest within a standard error of {tried[best]}"
 
 
+def _beside(one: Views, other: Views) -> Views:
+    return Views(one.embeddings + other.embeddings, one.names + other.names, one.mirrored)
+
+
 def sample_of(labels: np.ndarray, contents: list[bytes], seed: int) -> np.ndarray:
     """Items to choose by, of different contents and as many of each class as its share: int64, ascending.
 
@@ -247,8 +269,3 @@ def sample_of(labels: np.ndarray, contents: list[bytes], seed: int) -> np.ndarra
     shuffled = np.random.default_rng(seed).permutation(once)
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # evenly spread: each class by its share
     return np.sort(by_class[np.linspace(0, len(by_class) - 1, most).astype(np.int64)])
-
-
-def told(choice: Choice) -> dict[str, Any]:
-    """What a provenance says of a choice."""
-    return {"why": choice.why, "tried": [vars(each) for each in choice.tried]}

@@ -5,7 +5,6 @@ from dataclasses import replace
 from tasks.shared.views import Views
 from tasks.training.loops import Loops
 from tasks.vision.duplicates import firsts
-from tasks.vision.lite0 import fold
 from tasks.vision.metrics import fit_temperature
 from tasks.vision.recipes import TrainingSettings, fine_tuning, steps_of
 from tasks.vision.trained import OutOfFold, Trained, Tried
@@ -19,7 +18,7 @@ def transfer(loops: Loops, settings: TrainingSettings, views: Views) -> Trained:
     Raises what `fit` and `solve_head` raise, StoreError and DeadlineExceeded.
     """
     from tasks.vision import device as devices
-    from tasks.vision.transfer import solve_head
+    from tasks.vision.heads import solve_head
 
     def on_tried(tried: Tried) -> None:
         loops.progress.on_tried(tried)
@@ -39,8 +38,8 @@ def transfer(loops: Loops, settings: TrainingSettings, views: Views) -> Trained:
     found = solved.found
     if found.at_the_edge:
         loops.progress.tell(
-            f"the penalty {found.chosen.penalty:g} is at the edge of those that are tried: the pictures are so easy, or "
-            "so alike, that the best one may lie beyond it"
+            f"the penalty {found.chosen.penalty:g} is at the edge of those that are tried: the pictures are so easy, so "
+            "hard or so alike that the best one may lie beyond it"
         )
     held_out = found.folds >= 0
     head = Trained(
@@ -61,21 +60,23 @@ def transfer(loops: Loops, settings: TrainingSettings, views: Views) -> Trained:
 def _fine_tuned(loops: Loops, settings: TrainingSettings, views: Views, head: Trained) -> Trained:
     """Train all of the network, from the head that was solved."""
     from tasks.vision.training import seconds_a_step
-    from tasks.vision.transfer import Whole
+    from tasks.vision.transfer import Sight, Whole
 
     [embedding] = views.embeddings
 
     def make() -> Whole:
-        return Whole(embedding.spec, len(loops.data.classes), folded, head.tensors)
+        return Whole(embedding.spec, len(loops.data.classes), [sight], head.tensors)
 
-    folded = fold(embedding.backbone.tensors)
+    folded = embedding.architecture.fold(embedding.backbone.tensors)
+    sight = Sight(embedding.architecture, folded, embedding.looks_at)
     images, labels = loops.data.train.images, loops.data.train.labels
     phase = fine_tuning(settings, len(labels))
     seconds = seconds_a_step(make, images, labels, phase, loops.execution, loops.device)
     minutes = seconds * steps_of(phase, len(labels)) / 60
     loops.progress.tell(f"fine-tuning for {phase.epochs} epochs will take about {minutes:,.0f} min on {head.device}")
     stands_on = {
-        **views.to_dict(),
+        "backbone": views.backbone,
+        "refs": [str(embedding.backbone.ref)],
         "precision": embedding.precision,
         "head": settings.to_dict(),
         "phase": "fine-tuning",

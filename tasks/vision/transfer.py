@@ -1,64 +1,72 @@
-"""The networks that stand on a backbone: a head on its features, and both as a whole."""
+"""The networks that stand on backbones: a head on their features, and all of it as a whole."""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.vision import device
+from tasks.vision.architecture import Architecture
 from tasks.vision.backbone import features
-from tasks.vision.cross_validation import Chosen, cross_validate, fold_items, solve
 from tasks.vision.device import tf
-from tasks.vision.errors import WeightsError
+from tasks.vision.families import PREFIX
 from tasks.vision.images import ImageSpec
-from tasks.vision.lite0 import FEATURES, FOLDED, PREFIX
 from tasks.vision.network import Network, Tensors
-from tasks.vision.trained import Tried
-from tasks.vision.training_data import class_weights
-
-LEAST_DEVIATION = 0.01  # of features that are nearly the same in all pictures: a division must not blow them up
 
 
 class Head(Network):
-    """One output for each class, on features that were brought to mean 0, and all together to deviation 1.
+    """One output for each class, on features that were brought to mean 0, and those of each backbone together to
+    deviation 1.
 
-    One deviation for all features, and not one each, leaves those small that vary little: on photographs of hands and
-    of groceries that was right for 1 to 2 of 100 images more (docs/photographs.md).
+    One deviation for all features of a backbone, and not one each, leaves those small that vary little: on photographs
+    of hands and of groceries that was right for 1 to 2 of 100 images more (docs/photographs.md).
 
     Its variables, float32:
 
-    features/mean: [FEATURES], of what it learned from; not learned.
-    features/deviation: [1], likewise.
-    output/kernel: [FEATURES, classes], at first zero: the loss is convex.
-    output/bias: [classes], at first zero.
+    features/mean: [width], of what it learned from; not learned by steps.
+    features/deviation: [backbones], likewise.
+    output/kernel: [width, classes]. output/bias: [classes].
     """
 
     dtype: type[np.generic] = np.float32
 
-    def __init__(self, classes: int) -> None:
-        super().__init__((FEATURES,), classes)
-        self._add("features/mean", tf.zeros(FEATURES), learned=False)
-        self._add("features/deviation", tf.ones(1), learned=False)
-        self._add("output/kernel", tf.zeros((FEATURES, classes)))
+    def __init__(self, widths: Sequence[int], classes: int) -> None:
+        """widths: how many features of a picture each backbone makes; `width` is their sum."""
+        width = sum(widths)
+        super().__init__((width,), classes)
+        self._widths = list(widths)
+        self._add("features/mean", tf.zeros(width), learned=False)
+        self._add("features/deviation", tf.ones(len(widths)), learned=False)
+        self._add("output/kernel", tf.zeros((width, classes)))
         self._add("output/bias", tf.zeros(classes))
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
-        """images: features, float32 [batch, FEATURES]."""
-        standard = (images - weights["features/mean"]) / weights["features/deviation"]
+        """images: features, float32 [batch, width]."""
+        standard = (images - weights["features/mean"]) / tf.repeat(weights["features/deviation"], self._widths)
         return standard @ weights["output/kernel"] + weights["output/bias"]
 
     def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         return self.forward(images, weights), {}
 
 
+@dataclass(frozen=True)
+class Sight:
+    """A backbone, and at what size it looks.
+
+    tensors: as `architecture.folded` has them. looks_at: height and width of the pictures that it sees, in pixels.
+    """
+
+    architecture: Architecture
+    tensors: Mapping[str, np.ndarray]
+    looks_at: tuple[int, int]
+
+
 class Whole(Head):
-    """The backbone with the head on it: for fine-tuning, which moves all kernels and biases, and for export.
+    """Backbones with the head on them: for fine-tuning, which moves all kernels and biases, and for export.
 
     It computes in float32: a step in bfloat16 took twice as long (TensorFlow 2.21, 2-core Intel Xeon).
 
-    Its variables are those of the head, and `backbone/...` for each of `lite0.FOLDED`: normalization is folded into
-    them, so its statistics are frozen.
+    Its variables are those of the head, and `backbone/...` for each of its architecture's `folded`, `backbone-2/...`
+    for those of a second one: normalization of convolutions is folded into them, so its statistics are frozen.
     """
 
     dtype: type[np.generic] = np.uint8
@@ -69,78 +77,36 @@ class Whole(Head):
         self,
         spec: ImageSpec,
         classes: int,
-        folded: Mapping[str, np.ndarray],
+        sights: Sequence[Sight],
         head: Mapping[str, np.ndarray],
+        averaged: bool = False,
     ) -> None:
-        """folded: as `lite0.FOLDED` has them; head: the tensors of a Head."""
-        super().__init__(classes)
+        """head: the tensors of a Head. averaged: whether features are the mean of those of a picture and of its mirror
+        image."""
+        super().__init__([each.architecture.features for each in sights], classes)
         self.assign(head)
         self.image_shape = (spec.height, spec.width, spec.channels)
-        for name in FOLDED:
-            self._add(f"{PREFIX}{name}", tf.constant(folded[name]))
+        self._averaged = averaged
+        self._sights = [(PREFIX, sights[0])]
+        self._sights += [(f"{PREFIX[:-1]}-{number}/", each) for number, each in enumerate(sights[1:], 2)]
+        for prefix, sight in self._sights:
+            for name in sight.architecture.folded:
+                self._add(f"{prefix}{name}", tf.constant(sight.tensors[name]))
 
     @property
     def widest(self) -> int:
-        """Bytes of what the first expansion makes of one image: 96 channels at half the size."""
-        height, width, _ = self.image_shape
-        return 4 * (height // 2) * (width // 2) * 96
+        return max(super().widest, *(4 * each.architecture.widest(*each.looks_at) for _, each in self._sights))
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
         """images: uint8 [batch, height, width, channels]."""
-        backbone = {name: weights[f"{PREFIX}{name}"] for name in FOLDED}
-        return super().forward(features(images, backbone), weights)
+        found = self._features(images, weights)
+        if self._averaged:
+            found = (found + self._features(tf.reverse(images, [2]), weights)) / 2
+        return super().forward(found, weights)
 
+    def _features(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
+        def of(prefix: str, sight: Sight) -> tf.Tensor:
+            named = {name: weights[f"{prefix}{name}"] for name in sight.architecture.folded}
+            return features(sight.architecture, images, named, looks_at=sight.looks_at)
 
-@dataclass(frozen=True)
-class Solved:
-    """A head at its optimum.
-
-    tensors: those of a Head.
-    found: what cross-validation made of the penalties.
-    """
-
-    tensors: dict[str, np.ndarray]
-    found: Chosen
-
-
-def solve_head(
-    features: np.ndarray,
-    labels: np.ndarray,
-    classes: int,
-    *,
-    widths: Sequence[int],
-    first: np.ndarray,
-    balanced: bool = False,
-    seed: int = 0,
-    on_tried: Callable[[Tried], None] = lambda tried: None,
-) -> Solved:
-    """The head with the least loss and penalty on features; cross-validation chooses the penalty.
-
-    features: float32 [items, the sum of widths].
-    labels: int32 [items], 0 to classes - 1.
-    widths: of each backbone, how many of the features are its own.
-    first: int64 [items], for each item the first one with the same picture.
-    balanced: whether every class counts the same, however few items it has.
-    seed: decides the folds.
-    on_tried: is told of each penalty.
-
-    The same arguments give the same bits, whatever the number of processors. Raises WeightsError where features are no
-    numbers.
-    """
-    if not np.isfinite(features).all():
-        raise WeightsError("expected features that are numbers, found NaN or infinity; stand on another backbone")
-    device.use_threads(1)
-    mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-    edges = np.cumsum([0, *widths])
-    variances = features.var(axis=0, dtype=np.float64)
-    deviation = np.array(
-        [np.sqrt(variances[start:stop].mean()) for start, stop in itertools.pairwise(edges)], np.float32
-    )
-    deviation = np.maximum(deviation, LEAST_DEVIATION)
-    standard = (features - mean) / np.repeat(deviation, list(widths))
-    weights = class_weights(labels, classes)[labels] if balanced else np.ones(len(labels), np.float32)
-    with tf.device("/CPU:0"):
-        found = cross_validate(standard, labels, weights, fold_items(labels, first, seed), classes, on_tried)
-        kernel, bias = solve(standard, labels, weights, classes, found)
-    tensors = {"features/mean": mean, "features/deviation": deviation, "output/kernel": kernel, "output/bias": bias}
-    return Solved(tensors, found)
+        return tf.concat([of(*each) for each in self._sights], axis=1)

@@ -1,0 +1,49 @@
+"""The architectures of backbones that there are, and which one tensors are of."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tasks.vision.architecture import Architecture
+from tasks.vision.efficientnet_lite import LITE0, LITE1, LITE2
+from tasks.vision.errors import WeightsError
+
+ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in (LITE0, LITE1, LITE2)}
+
+PREFIX = "backbone/"
+"""What the names of a backbone's tensors begin with in weights that hold one of their own, moved by fine-tuning."""
+
+
+def architecture_of(name: str) -> Architecture:
+    """Raises WeightsError for one that this Lookbook doesn't have."""
+    if name not in ARCHITECTURES:
+        raise WeightsError(
+            f"expected a pretrained network out of {', '.join(ARCHITECTURES)}, found {name!r}; a newer Lookbook "
+            "knows it"
+        )
+    return ARCHITECTURES[name]
+
+
+def parted(
+    tensors: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], tuple[Architecture, dict[str, np.ndarray]] | None]:
+    """The tensors of a head, and the backbone that it brings: its architecture, and tensors as `folded` has them. None
+    if it brings none.
+
+    The tensors alone say which architecture it is: so such weights predict even where the backbone that they were
+    trained from is gone.
+
+    Raises WeightsError when the tensors are of no backbone, or not all of them.
+    """
+    head = {name: each for name, each in tensors.items() if not name.startswith(PREFIX)}
+    own = {name.removeprefix(PREFIX): each for name, each in tensors.items() if name.startswith(PREFIX)}
+    if not own:
+        return head, None
+    shapes = {name: each.shape for name, each in own.items()}
+    for architecture in ARCHITECTURES.values():
+        if shapes == architecture.folded:
+            return head, (architecture, own)
+    raise WeightsError(
+        f"expected all tensors of a pretrained network ({', '.join(ARCHITECTURES)}), or none, found others; a newer "
+        "Lookbook knows them"
+    )
