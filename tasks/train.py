@@ -87,7 +87,7 @@ def train_weights(
         image_spec=data.image_spec,
         settings=settings.to_dict(),
         dataset=dataset,
-        temperature=trained.temperature,
+        calibration=trained.calibration.to_dict() if trained.calibration else None,
         backbone=embedding.backbone.ref if embedding else None,
         precision=embedding.precision if embedding else None,
         made={
@@ -100,6 +100,11 @@ def train_weights(
         },
     )
     loops.remove()
+    if settings.validation and trained.calibration is None:
+        progress.tell(
+            f"a share of {settings.validation:g} holds out no image of any class, as copies of an image stay together: "
+            "these weights have no temperature"
+        )
     if trained.best_epoch < len(trained.history) or len(trained.history) < settings.epochs:
         progress.tell(f"took the weights of epoch {trained.best_epoch}, the best of {len(trained.history)}")
     return published

@@ -46,8 +46,9 @@ def load(
     processors: int | None = None,
     device: Device = "auto",
 ) -> Model:
-    """The model of published weights; `temperature` scales its probabilities. Raises NotFound, Corrupt, WeightsError.
+    """The model of published weights. Raises NotFound, Corrupt, WeightsError.
 
+    temperature: what logits are divided by; None for the weights' own, where they have one, 1 for none.
     processors: how many batches a pretrained network embeds at once; by default one a processor.
     device: where a pretrained network computes.
 
@@ -59,8 +60,9 @@ def load(
 
     devices.use_threads(1)
     spec = ImageSpec.from_dict(published.image_spec)
+    temperature = temperature or published.temperature or 1.0
     if published.backbone is None:
-        predict = Predictor(_network(published, spec), temperature or 1.0)
+        predict = Predictor(_network(published, spec), temperature)
         return Model(ref, published.classes, spec, predict, predict)
     from tasks.vision.backbone import Embedder
     from tasks.vision.transfer import Head
@@ -70,7 +72,7 @@ def load(
     tensors, own = parted(published.tensors)
     network = Head(len(published.classes))
     network.assign(tensors)
-    head = Predictor(network, temperature or 1.0)
+    head = Predictor(network, temperature)
     if own:
         embedder = Embedder(own, computed_in, place, processors)
 

@@ -3,7 +3,7 @@
 No TensorFlow and no NumPy here: a command line's `--help` and a run form read it, too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -72,7 +72,8 @@ class TrainingSettings:
     validation: Annotated[
         float,
         Limits(ge=0, le=0.5),
-        "Share of the training images of each class that is held out, to watch the training.",
+        "Share of the training images of each class that is held out, to watch the training and to make confidence "
+        "true.",
     ] = 0.0
     patience: Annotated[
         int,
@@ -152,7 +153,6 @@ TRANSFER = TrainingSettings(
     optimizer="nesterov",
     weight_decay=2e-2,
     label_smoothing=0.1,
-    validation=0.1,
 )
 """Chosen on held-out images of three public sets (docs/photographs.md), where it is within a point of the best that was
 tried from 10 pictures a class to all."""
@@ -202,12 +202,22 @@ def fine_tuning(settings: TrainingSettings) -> TrainingSettings:
     )
 
 
+HELD_OUT_SHARE, HELD_OUT_ITEMS, ENOUGH_TO_HOLD_OUT = 0.1, 2_000, 500
+"""A tenth of the images, but 2,000 at most, gives the temperature (docs/training.md has what that costs). Of fewer
+than 500 images every one is missed in the training."""
+_HELD_OUT = (
+    f"none for transfer and of fewer than {ENOUGH_TO_HOLD_OUT} images, else a tenth, or {HELD_OUT_ITEMS:,} images"
+)
+
+
 def _asked(setting: Setting) -> Setting:
     """As somebody is asked for it: where the recipes differ, None stands for that of the architecture."""
     values = {architecture: getattr(recipe, setting.name) for architecture, recipe in RECIPES.items()}
     if setting.name == "architecture":
         recommendation = f"transfer for pictures of your own of {LEAST_PHOTOGRAPH} pixels or more, and dense for others"
         return replace(setting, optional=True, default=None, recipes=recommendation)
+    if setting.name == "validation":
+        return replace(setting, optional=True, default=None, recipes=_HELD_OUT)
     if len({*values.values()}) == 1:
         return setting
     recipes = ", ".join(f"{architecture} {value}" for architecture, value in values.items())
@@ -220,10 +230,6 @@ TRAINING = tuple(_asked(setting) for setting in declared(TrainingSettings) if se
 
 FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
 """`conv` on 1,000 images reached 57% with 48 steps of 256, and 84% with 384 of 32 (docs/training.md)."""
-
-
-ENOUGH_TO_HOLD_OUT = 500
-"""With fewer images a tenth of them has too few mistakes to fit a temperature by, and is missed in the training."""
 
 
 CONV_BATCH_PIXELS = 1 << 22
@@ -244,7 +250,9 @@ def settings_for(
     that isn't given is SMALL_BATCH, and never more than there are. pixels: of one image, where that is known: a batch
     size that isn't given fits memory. pictures: whether they are somebody's own, of any
     size and brightness, and not light on black as Fashion-MNIST's: on bright pictures of 64x64 in colour `dense` with
-    plain inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md).
+    plain inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md). A
+    validation share that isn't given holds out what makes confidence true, where there are ENOUGH_TO_HOLD_OUT images;
+    `transfer` needs none for that.
     """
     architecture = architecture or recommended(round(pixels**0.5) if pictures and pixels else None)
     settings = replace(RECIPES[architecture], **{name: value for name, value in given.items() if value is not None})
@@ -253,8 +261,8 @@ def settings_for(
     if per_class is None:
         return settings
     per_class = list(per_class)
-    if architecture == "transfer" and given.get("validation") is None and sum(per_class) < ENOUGH_TO_HOLD_OUT:
-        settings = replace(settings, validation=0.0)
+    if given.get("validation") is None and architecture != "transfer":
+        settings = replace(settings, validation=_held_out(per_class))
     if given.get("batch_size") is not None:
         return settings
     items = sum(count - round(settings.validation * count) for count in per_class)
@@ -262,6 +270,16 @@ def settings_for(
     if pixels and architecture == "conv":
         size = min(size, CONV_BATCH_PIXELS // pixels)
     return replace(settings, batch_size=size)
+
+
+def _held_out(per_class: Sequence[int]) -> float:
+    """The share that is held out unless somebody says otherwise, to two digits."""
+    items = sum(per_class)
+    if items < ENOUGH_TO_HOLD_OUT:
+        return 0.0
+    share = float(f"{min(HELD_OUT_SHARE, HELD_OUT_ITEMS / items):.2g}")
+    held_out = sum(round(share * count) for count in per_class)
+    return share if held_out >= HELD_OUT_SHARE * ENOUGH_TO_HOLD_OUT / 2 else 0.0  # of small classes it is no image
 
 
 def steps_of(settings: TrainingSettings, items: int) -> int:
