@@ -60,10 +60,9 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """The calibration error and the loss after the logits were divided by a temperature."""
+class Uncalibrated:
+    """The calibration error and the loss of the network's own softmax, where the other numbers are calibrated."""
 
-    temperature: float
     error: float
     loss: float
 
@@ -71,6 +70,10 @@ class Scaled:
 @dataclass(frozen=True)
 class Numbers:
     """What an evaluation found, as far as code reads it. `metrics.json` may hold more, and an older one less.
+
+    Loss, Brier score, calibration and confidences are of the probabilities that people get: calibrated by the
+    temperature, where there is one. An evaluation of an earlier Lookbook has none: its numbers are of the network's own
+    softmax, which is what people got.
 
     accuracy, loss: 0 to 1 and nats, None where the predictions are not numbers.
     accuracy_interval: of 95 % confidence.
@@ -81,7 +84,8 @@ class Numbers:
     confusion_matrix: rows are what items are, columns what they are called; None with many classes.
     most_confused: the largest numbers beside its diagonal.
     brier: 0 to 2; top_k: k -> share that is right among the k most probable classes.
-    calibration: the bins of the reliability diagram and the error; scaled: the same after the temperature.
+    calibration: the bins of the reliability diagram and the error.
+    temperature: by which the probabilities are calibrated; uncalibrated: some of the numbers without it. None for none.
     mistakes: the most confident ones; doubtful: how many labels are likely wrong; doubtful_items: the likeliest.
     """
 
@@ -97,7 +101,8 @@ class Numbers:
     brier: float | None
     top_k: dict[str, float]
     calibration: dict[str, Any] | None
-    scaled: Scaled | None
+    temperature: float | None
+    uncalibrated: Uncalibrated | None
     mistakes: list[Mistake]
     doubtful: int | None
     doubtful_items: list[Mistake]
@@ -105,7 +110,7 @@ class Numbers:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Numbers":
         """Of what `metrics.json` holds."""
-        interval, scaled = document.get("accuracy_interval"), document.get("calibrated")
+        interval, own = document.get("accuracy_interval"), document.get("uncalibrated")
         doubtful = document.get("label_errors")
         return cls(
             accuracy=document["accuracy"],
@@ -122,7 +127,8 @@ class Numbers:
             brier=document.get("brier"),
             top_k=document.get("top_k", {}),
             calibration=document.get("calibration"),
-            scaled=Scaled(scaled["temperature"], scaled["error"], scaled["loss"]) if scaled else None,
+            temperature=document.get("temperature"),
+            uncalibrated=Uncalibrated(own["error"], own["loss"]) if own else None,
             mistakes=_mistakes(document.get("mistakes", [])),
             doubtful=doubtful["items"] if doubtful else None,
             doubtful_items=_mistakes(doubtful["listed"]) if doubtful else [],
@@ -156,6 +162,11 @@ class Metrics:
     def lessons(self) -> dict[str, Any] | None:
         """What people's labels changed; None where the dataset has none."""
         return dict(json.loads(self.artifact.read(LESSONS))) if LESSONS in self.artifact.files else None
+
+    @property
+    def temperature(self) -> float | None:
+        """By which `probabilities` are calibrated; None where they are as the network gives them."""
+        return self.numbers.temperature
 
     def probabilities(self) -> np.ndarray:
         """float32 [items, classes], in the order of the test split."""
@@ -199,8 +210,9 @@ def save(
 ) -> Ref:
     """Publish an evaluation of `weights` on the test split of `dataset`.
 
-    labels: int32 [items]; probabilities: float32 [items, classes]; report: draws pages and pictures, where the version
-    is not there yet; fair: int64, the places of one item of each content that the weights have not learned from.
+    labels: int32 [items]; probabilities: float32 [items, classes], those that `numbers` are of; report: draws pages and
+    pictures, where the version is not there yet; fair: int64, the places of one item of each content that the weights
+    have not learned from.
     """
     table = pa.table(
         {

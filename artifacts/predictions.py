@@ -120,8 +120,13 @@ def save(
     image_spec: Mapping[str, Any],
     report: Mapping[str, Content],
     made: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None = None,
 ) -> Ref:
-    """Publish a table out of finished parts, in the order of their paths. Raises Corrupt for a part that changed."""
+    """Publish a table out of finished parts, in the order of their paths. Raises Corrupt for a part that changed.
+
+    calibration: by what the temperature was fitted that its probabilities are calibrated by (`weights.save`), None
+    where nobody knows.
+    """
     return store.publish(
         "predictions",
         name,
@@ -134,6 +139,7 @@ def save(
             "errors": _sum(part.errors for part in parts),
             "classes": list(classes),
             "image_spec": dict(image_spec),
+            **({} if calibration is None else {"calibration": dict(calibration)}),
             "parts": [
                 {"digest": part.digest, "first": part.first, "rows": part.rows, "errors": part.errors} for part in parts
             ],

@@ -102,6 +102,12 @@ class Weights:
         return self.artifact.facts.get("temperature")
 
     @property
+    def calibration(self) -> dict[str, Any] | None:
+        """By what the temperature was fitted, as `save` describes it; None where there is none, and of an earlier
+        Lookbook, which fitted it to held-out images and did not write down how many."""
+        return self.artifact.facts.get("calibration")
+
+    @property
     def backbone(self) -> Ref | None:
         """The first pretrained network that they stand on; None when there is none."""
         found = self.artifact.identity["inputs"].get("backbone")
@@ -148,7 +154,7 @@ def save(
     image_spec: Mapping[str, Any],
     settings: Mapping[str, Any],
     dataset: Ref,
-    temperature: float | None = None,
+    calibration: Mapping[str, Any] | None = None,
     views: Sequence[View] = (),
     mirrored: bool = False,
     precision: str | None = None,
@@ -164,7 +170,8 @@ def save(
     image_spec: the fields of the ImageSpec that the images were made by.
     settings: all settings of the training.
     dataset: what was learned from.
-    temperature: what calibrates the probabilities; None when none was fitted.
+    calibration: the `temperature` that calibrates the probabilities, `by` what it was fitted (`held-out` or
+        `out-of-fold`), to how many `items`, and `bound`: true where it is only a bound; None when none was fitted.
     views, mirrored: what of a picture a head sees; none where it stands on no pretrained network.
     precision: what these networks computed in, `float32` or `bfloat16`.
     penalties, out_of_fold: of a head that was solved.
@@ -187,7 +194,7 @@ def save(
             "classes": list(classes),
             "image_spec": dict(image_spec),
             "tensors": named.describe(tensors),
-            **({} if temperature is None else {"temperature": temperature}),
+            **({} if calibration is None else {"temperature": calibration["temperature"], "calibration": calibration}),
             **({} if precision is None else {"precision": precision}),
             **({"views": [view.to_dict() for view in views], "mirrored": mirrored} if views else {}),
         },

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from prefect.context import TagsContext
 from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from artifacts.store import Artifact
 from tasks.requests import FOLDERS
@@ -48,7 +49,7 @@ def asks_for(
                 return function(make(request, parameters))
 
         summary, _, rest = (getdoc(function) or "").partition("\n\n")
-        args = "\n".join(textwrap.indent(_explained(each), " " * 4) for each in settings)
+        args = "\n".join(textwrap.indent(_explained(each), " " * 4) for each in settings if each.text)
         run.__doc__ = f"{summary}\n\nArgs:\n{args}\n\n{rest}"
         run.__signature__ = Signature([_parameter(each) for each in settings])  # type: ignore[attr-defined]
         return run
@@ -62,6 +63,9 @@ def _parameter(setting: Setting) -> Parameter:
 
 
 def _annotation(setting: Setting) -> Any:
+    """Of what is asked of nobody, a type without a field in the form."""
+    if not setting.text:
+        return SkipJsonSchema[setting.kind]  # type: ignore[misc, name-defined]
     limited = Annotated[setting.kind, Field(**setting.limits._asdict())] if setting.limits else setting.kind
     kind = limited | None if setting.optional else limited
     return Annotated[kind, _Field(setting)] if setting.optional or setting.choices else kind

@@ -86,7 +86,8 @@ def commit_predictions(
         classes=job.classes,
         image_spec=job.spec.to_dict(),
         report=report,
-        made={"folder": job.where, "seconds": round(outcome.seconds, 3)},
+        calibration=job.calibration,
+        made={"folder": job.where, "seconds": round(outcome.seconds, 3), "confidence": job.calibrated},
     )
     complaint = _too_many(store, job, ref, outcome.parts)
     if job.request.limit is None and not complaint:
@@ -165,6 +166,7 @@ def _draw(
 ) -> dict[str, bytes]:
     """The report, as a page and as Prefect's UI shows it: without pictures where the folder is gone by now."""
     summary = summarize(store, job.weights, job.dataset, job.classes, parts, job.temperature)
+    summary.calibrated = job.calibrated
     numbers = drift(store, settings, job, parts, summary)
     drawn: dict[str, bytes] = {}
     try:

@@ -66,8 +66,10 @@ class Exported:
         return asdict(self)
 
 
-def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Exported:
+def export(store: Store, ref: Ref, file_format: "Format", output: Path, uncalibrated: bool = False) -> Exported:
     """Write the graph of these weights, `labels.txt` and `lookbook.json` to the folder `output`, whole or not at all.
+
+    uncalibrated: whether its probabilities are the softmax of the logits, where the weights have a temperature.
 
     The graph is loaded back and compared with `predict` on images of the dataset's test split. It computes in float32:
     where `predict` does so, too, both must agree. Where a pretrained network computes in bfloat16, the graph must agree
@@ -92,9 +94,10 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Expor
             "lookbook.classes": json.dumps(published.classes),
             "lookbook.image_spec": json.dumps(published.image_spec),
         }
-        temperature = published.temperature
-        exporting.write(network, file_format, folder, notes, temperature)
-        checked = _check_graph(network, temperature, model.load(store, ref, device="cpu"), images, file_format, folder)
+        temperature, own = published.temperature, None if uncalibrated else published.temperature
+        exporting.write(network, file_format, folder, notes, temperature, uncalibrated)
+        answering = model.load(store, ref, own or 1.0, device="cpu")
+        checked = _check_graph(network, own or 1.0, temperature, answering, images, file_format, folder)
         _write_beside(
             folder,
             weights=str(ref),
@@ -103,6 +106,7 @@ def export(store: Store, ref: Ref, file_format: "Format", output: Path) -> Expor
             file=exporting.FILES[file_format],
             input={"name": exporting.INPUT, "dtype": "uint8", "shape": [None, *images.shape[1:]]},
             output={"name": exporting.OUTPUT, "dtype": "float32", "shape": [None, len(published.classes)]},
+            temperature=own,
             classes=published.classes,
             image_spec=published.image_spec,
             **_calibrated(temperature, len(published.classes)),
@@ -136,7 +140,8 @@ class _Checked:
 
 def _check_graph(
     network: "Network",
-    temperature: float | None,
+    temperature: float,
+    calibrated_by: float | None,
     answering: Model,
     images: np.ndarray,
     file_format: "Format",
@@ -144,15 +149,16 @@ def _check_graph(
 ) -> _Checked:
     """Compare the graph that was written with what `answering` answers. Raises ExportError.
 
-    network: what was written, in float32; images: uint8 [items, height, width, channels].
+    network: what was written, in float32; temperature: of its first output; calibrated_by: of its second one, where
+    there is one; images: uint8 [items, height, width, channels].
     """
     from tasks.vision import exporting
     from tasks.vision.inference import Predictor
 
-    alike = Predictor(network)
+    alike = Predictor(network, temperature)
     given = exporting.run(exporting.load(file_format, folder), images, alike.batch)
     some = images[: alike.batch]  # their logits are as large as the others'
-    allowed = exporting.tolerance(network, some)
+    allowed = exporting.tolerance(network, some, temperature)
     found, answers, why = given[exporting.OUTPUT], answering.predict(images), None
     if answering.precision == "float32":
         exporting.difference(answers, found, allowed)
@@ -162,8 +168,8 @@ def _check_graph(
             f"predict computes the pretrained network in {answering.precision} on this processor, the graph in "
             f"float32; computed alike, probabilities differ by at most {rounding:.1e}"
         )
-    if temperature is not None:  # of the same logits: a batch of them tells
-        calibrated, allowed = Predictor(network, temperature)(some), exporting.tolerance(network, some, temperature)
+    if calibrated_by is not None:  # of the same logits: a batch of them tells
+        calibrated, allowed = Predictor(network, calibrated_by)(some), exporting.tolerance(network, some, calibrated_by)
         exporting.difference(calibrated, given[exporting.CALIBRATED][: len(some)], allowed)
     other_labels = np.count_nonzero(answers.argmax(1) != found.argmax(1))
     return _Checked(len(images), float(np.abs(answers - found).max()), int(other_labels), why)

@@ -176,11 +176,12 @@ class ScoreRequest:
     invert: Annotated[bool, "For dark objects on a light background, as Fashion-MNIST shows light ones on black."] = (
         False
     )
-    calibrated: Annotated[
+    uncalibrated: Annotated[
         bool,
-        "Scale the probabilities by the weights' temperature, so that a confidence of 80% is right four times in five. "
-        "Weights have a temperature if they were trained with a validation share.",
+        "Leave the probabilities as the network gives them: the softmax of its logits. Without this they are scaled by "
+        "the weights' temperature, so that a confidence of 80% is right four times in five.",
     ] = False
+    calibrated: Annotated[bool, ""] = False  # what schedules and scripts of an earlier Lookbook say; it is so anyway
     limit: Annotated[int | None, Limits(ge=1), "Score only the first entries, as many as this, for a trial."] = None
     fresh: Annotated[
         bool,

@@ -103,7 +103,7 @@ def train_weights(
         image_spec=data.image_spec,
         settings=settings.to_dict(),
         dataset=dataset,
-        temperature=trained.temperature,
+        calibration=trained.calibration.to_dict() if trained.calibration else None,
         **(_stands_on(views, trained) if views else {}),
         made={
             "device": trained.device,
@@ -116,6 +116,11 @@ def train_weights(
         },
     )
     loops.remove()
+    if settings.validation and trained.calibration is None:
+        progress.tell(
+            f"a share of {settings.validation:g} holds out no image of any class, as copies of an image stay together: "
+            "these weights have no temperature"
+        )
     if trained.best_epoch < len(trained.history) or 0 < len(trained.history) < settings.epochs:
         progress.tell(f"took the weights of epoch {trained.best_epoch}, the best of {len(trained.history)}")
     return published

@@ -48,8 +48,8 @@ def publish(top, channels=1, classes=CLASSES, items=400, settings=None, temperat
     ]
     trained = weights.save(
         store, "things", tensors=make_network("dense", spec, len(classes)).tensors(), history=history, classes=classes,
-        image_spec=spec.to_dict(), settings=settings.to_dict(), dataset=data, temperature=temperature,
-        made={"device": "CPU:0 (AMD EPYC)"},
+        image_spec=spec.to_dict(), settings=settings.to_dict(), dataset=data, made={"device": "CPU:0 (AMD EPYC)"},
+        calibration=temperature and {"temperature": temperature, "by": "held-out", "items": 40},
     )  # fmt: skip
     logits = random.normal(0, 1, (items, len(classes)))
     logits[np.arange(items), labels] += 1.5
@@ -107,9 +107,10 @@ def test_the_page_says_what_the_numbers_say(page, numbers):
     low, high = numbers["accuracy_interval"]
     assert f"{numbers['accuracy']:.2%}\naccuracy, {low:.2%} to {high:.2%} with 95 % confidence" in text
     assert f"{numbers['brier']:.4f}" in text
+    own = numbers["uncalibrated"]
+    assert "Confidence is calibrated by the temperature 1.500, fitted to 40 images held out." in text
     assert (
-        f"the temperature 1.500, which was fitted on held-out images, it is {numbers['calibrated']['error']:.2%}"
-        in text
+        f"(lookbook score --uncalibrated), the error is {own['error']:.2%}, and the loss is {own['loss']:.4f}." in text
     )
     assert "1 image of a <i>single</i> colour" in text, "as text, not as markup"
     page.get_by_text("for example").click()
@@ -210,9 +211,9 @@ def test_the_model_card(published, numbers):
 @pytest.mark.parametrize(
     ("validation", "temperature", "told", "limit"),
     [
-        (0.1, 1.5, "10 % of each class held out to watch the training", ""),
-        (0.1, None, "10 % of each class held out", "no temperature was fitted on the images that were held out"),
-        (0.0, None, "Trained on 40 images of", "no images were held out to calibrate it on"),
+        (0.1, 1.5, "10 % of each class held out", "calibrated by the temperature 1.500, fitted to 40 images held out."),
+        (0.1, None, "10 % of each class held out", "not calibrated: these weights have no temperature."),
+        (0.0, None, "Trained on 40 images of", "not calibrated: these weights have no temperature."),
     ],
 )
 def test_the_model_card_says_what_was_held_out(tmp_path, validation, temperature, told, limit):
@@ -220,10 +221,9 @@ def test_the_model_card_says_what_was_held_out(tmp_path, validation, temperature
     store, ref = publish(tmp_path, classes=["a", "b"], items=40, temperature=temperature, settings=settings)
     card = store.open(ref).read("model-card.md").decode()
     assert told in card
-    assert ("Confidence is as the network gives it" in card) == (temperature is None)
-    assert limit in card
-    assert ("no images were held out" in card) == (not validation)
-    assert ("held out to watch" in card) == bool(validation)
+    assert f"- Confidence is {limit}" in card
+    assert ("of each class held out" in card) == bool(validation)
+    assert ("| the same, uncalibrated |" in card) == (temperature is not None)
 
 
 def test_equal_runs_have_equal_metrics_and_a_report_is_drawn_once(published, tmp_path, monkeypatch):
@@ -237,7 +237,8 @@ def test_colour_one_mistake_and_none_at_all(tmp_path):
     store, ref = publish(tmp_path, channels=3, classes=["a", "b"], items=40, temperature=None)
     html = store.open(ref).read("report.html").decode()
     assert "data:image/jpeg;base64," in html
-    assert "calibrated" not in html
+    assert "Confidence is not calibrated: these weights have no temperature." in html
+    assert "--uncalibrated" not in html
     artifact = store.open(ref)
     probabilities = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
     data = dataset.load(store, next(store.refs("datasets")))

@@ -71,28 +71,34 @@ def exported(trained, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("uncalibrated", [False, True])
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_graph_has_the_calibrated_probabilities_beside_those_of_predict(trained, tmp_path, file_format):
+def test_a_graph_gives_calibrated_probabilities_unless_somebody_says_otherwise(
+    trained, tmp_path, file_format, uncalibrated
+):
     store, like = trained.store, weights.load(trained.store, trained.refs["dense"])
     ref = weights.save(
         store, "fashion-mnist", tensors=like.tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
-        settings=like.settings, dataset=trained.dataset, temperature=2.5, made={},
+        settings=like.settings, dataset=trained.dataset, made={},
+        calibration={"temperature": 2.5, "by": "held-out", "items": 90},
     )  # fmt: skip
-    result = export(store, ref, file_format, tmp_path / "graph")
+    own, calibrated = (model.load(store, ref, each).predict(trained.images) for each in (1, 2.5))
+    assert (model.load(store, ref).predict(trained.images) == calibrated).all(), "what `predict` answers"
+    result = export(store, ref, file_format, tmp_path / "graph", uncalibrated)
     for name, expected in (
-        ("probabilities", model.load(store, ref).predict(trained.images)),
-        ("probabilities_calibrated", model.load(store, ref, temperature=2.5).predict(trained.images)),
-    ):
+        ("probabilities", own if uncalibrated else calibrated), ("probabilities_calibrated", calibrated)
+    ):  # fmt: skip
         found = OUTPUTS[file_format](result.path, trained.images)[name]
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     about = json.loads((tmp_path / "graph/lookbook.json").read_text())
     assert about["output"]["name"] == "probabilities"
+    assert about["temperature"] == (None if uncalibrated else 2.5)
     assert about["calibrated"] == {
         "name": "probabilities_calibrated", "dtype": "float32", "shape": [None, 10], "temperature": 2.5
     }  # fmt: skip
     if file_format == "saved-model":
         found = run_saved_model(result.path, trained.images, tmp_path)
-        np.testing.assert_allclose(found, model.load(store, ref).predict(trained.images), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found, own if uncalibrated else calibrated, rtol=0, atol=1e-5)
 
 
 def with_head(trained, architecture, larger, temperature):
@@ -103,7 +109,8 @@ def with_head(trained, architecture, larger, temperature):
     }
     return weights.save(
         trained.store, "fashion-mnist", tensors=tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
-        settings=like.settings, dataset=trained.dataset, temperature=temperature, made={},
+        settings=like.settings, dataset=trained.dataset, made={},
+        calibration={"temperature": temperature, "by": "held-out", "items": 90},
     )  # fmt: skip
 
 
@@ -123,7 +130,7 @@ def test_a_calibrated_output_of_another_temperature_is_refused(trained, tmp_path
     from tasks.vision import exporting
 
     ref, write = with_head(trained, "conv", 1, 0.05), exporting.write
-    monkeypatch.setattr(exporting, "write", lambda *given: write(*given[:4], given[4] * 1.001))
+    monkeypatch.setattr(exporting, "write", lambda *given: write(*given[:4], given[4] * 1.001, *given[5:]))
     with pytest.raises(ExportError, match="found a difference of"):
         export(trained.store, ref, "tflite", tmp_path / "graph")
 

@@ -31,7 +31,7 @@ from tasks.reports import terminal
 from tasks.reports.progress import TrainingProgress
 from tasks.requests import Gate, PictureSettings, ScoreRequest
 from tasks.score import score_plan
-from tasks.scoring.job import NotCalibrated, make_job
+from tasks.scoring.job import make_job
 from tasks.shared.deadline import Deadline
 from tasks.shared.listing import default_name
 from tasks.shared.plans import load_plan
@@ -111,8 +111,9 @@ def test_from_a_folder_to_a_decision_and_again_with_more_pictures(lookbook, serv
             assert each in text
         page.locator(".matrix a").first.click()
         assert page.locator("section.cell:visible img").count() > 0
-    told = complaint(lookbook("score", tmp_path / "things", "--weights", first["weights"], "--calibrated"))
-    assert "expected weights with a temperature, fitted on held-out images" in told
+    of_before = answer(lookbook("score", tmp_path / "things", "--weights", first["weights"], "--calibrated", "--json"))
+    made = store.open(Ref.parse(of_before["predictions"])).manifest["provenance"]
+    assert made["confidence"] == "not calibrated: these weights have no temperature"
 
     draw(tmp_path / "things", 60, 200)
     gate = {"significance": 0.04, "minimum_accuracy": 0.01, "max_recall_drop": 0.2}
@@ -160,29 +161,40 @@ def test_with_any_gain_the_better_is_promoted_and_a_person_can_go_back(lookbook,
 
 
 @pytest.mark.slow
-def test_calibrated_scores(store, tmp_path):
+def test_scores_are_calibrated_unless_somebody_says_otherwise(store, tmp_path):
     draw(tmp_path / "things", 0, 90, hidden=0.6)
     settings = settings_of(tmp_path / "things")
     data = prepared(store, tmp_path / "things")
 
-    def score(weights, calibrated):
-        job = make_job(store, settings, ScoreRequest("root:things", weights=str(weights), calibrated=calibrated))
+    def score(weights, **asked):
+        job = make_job(store, settings, ScoreRequest("root:things", weights=str(weights), **asked))
         plan = plan_folder(store, settings, job)
         outcome = score_plan(store, settings, job, load_plan(store.disk, plan))
         return commit_predictions(store, settings, job, plan, outcome), outcome
 
     without = trained(store, data, epochs=1)
-    with pytest.raises(NotCalibrated, match="expected weights with a temperature, fitted on held-out images") as error:
-        score(without, calibrated=True)
-    assert "retrain with a validation share (--validation 0.1)" in str(error.value)
+    assert weights.load(store, without).calibration is None
+    table = store.open(score(without)[0])
+    assert not {"temperature"} & table.identity["settings"].keys() | {"calibration"} & table.facts.keys()
+    for page in ("report.html", "report.md"):
+        assert "not calibrated: these weights have no temperature" in table.read(page).decode()
+    assert score(without, calibrated=True)[0] == table.ref, "what schedules of an earlier Lookbook say changes nothing"
     held_out = trained(store, data, validation=0.4)
-    temperature = weights.load(store, held_out).temperature
+    found = weights.load(store, held_out)
+    temperature = found.temperature
     assert 0.05 <= temperature <= 20
-    (plain, _), (calibrated, outcome) = score(held_out, calibrated=False), score(held_out, calibrated=True)
+    assert found.calibration.items() >= {"temperature": temperature, "by": "held-out", "items": 60}.items()
+    (plain, _), (calibrated, outcome) = score(held_out, uncalibrated=True), score(held_out)
     assert outcome.reused == 0
-    assert score(held_out, calibrated=True)[0] == calibrated
-    pages = [store.open(each).read("report.html").decode() for each in (plain, calibrated)]
-    assert [f"calibrated by the temperature {temperature:.3f}" in page for page in pages] == [False, True]
+    again, outcome = score(held_out, calibrated=True)
+    assert (again, outcome.predicted) == (calibrated, 0)
+    for told, page in ((plain, "not calibrated, as was asked for"), (calibrated, "fitted to 60 images held out")):
+        artifact = store.open(told)
+        assert page in artifact.read("report.html").decode()
+        assert page in artifact.manifest["provenance"]["confidence"]
+    assert f"calibrated by the temperature {temperature:.3f}" in store.open(calibrated).read("report.html").decode()
+    assert store.open(calibrated).facts["calibration"] == found.calibration
+    assert "calibration" not in store.open(plain).facts
     asking = "select path, probabilities from '{}/*.parquet' where error is null order by path"
     rows = [duckdb.sql(asking.format(predictions.load(store, each).folder)).fetchall() for each in (plain, calibrated)]
     before, after = (np.array([row[1] for row in table], np.float32) for table in rows)

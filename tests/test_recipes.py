@@ -22,22 +22,34 @@ def test_a_recipe_fits_the_data():
     sizes = {items: settings_for("conv", per_class=[items // 2] * 2).batch_size for items in (20, 500, 20_000)}
     assert sizes == {20: 20, 500: 32, 20_000: 256}
     assert settings_for("conv", per_class=[15, 15], validation=0.2).batch_size == 24, "the others are held out"
-    assert settings_for("dense", per_class=[6000] * 10) == TrainingSettings()
     assert settings_for("conv", per_class=[500], batch_size=128).batch_size == 128, "what is given stays"
     large = {
         side: settings_for("conv", per_class=[20_000] * 2, pixels=side**2).batch_size for side in (64, 128, 256, 512)
     }
     assert large == {64: 256, 128: 256, 256: 64, 512: 16}, "what a batch takes is bounded"
     assert settings_for("conv", per_class=[500], pixels=512**2, batch_size=128).batch_size == 128
-    assert settings_for("dense", per_class=[20_000] * 2, pixels=512**2) == TrainingSettings()
+    assert settings_for("dense", per_class=[20_000] * 2, pixels=512**2).batch_size == TrainingSettings().batch_size
     assert [settings_for(each, pictures=True).inputs for each in RECIPES] == ["centered", "plain", "plain"]
-    assert [settings_for("transfer", per_class=[each] * 10).validation for each in (20, 49, 50, 500)] == [
-        0,
-        0,
-        0.1,
-        0.1,
-    ]
+
+
+@pytest.mark.parametrize("architecture", ["dense", "conv"])
+def test_a_tenth_but_two_thousand_images_at_most_are_held_out_to_make_confidence_true(architecture):
+    shares = {items: settings_for(architecture, per_class=[items // 10] * 10).validation for items in _SIZES}
+    assert shares == dict(zip(_SIZES, (0, 0, 0.1, 0.1, 0.033, 0.002), strict=True))
+    assert settings_for(architecture).validation == 0, "nobody knows yet how many there are"
+    given = [settings_for(architecture, per_class=[600] * 10, validation=each).validation for each in (0, 0.2)]
+    assert given == [0, 0.2], "what is given stays"
+    assert settings_for(architecture, per_class=[3] * 400).validation == 0, "a tenth of three images is none"
+    assert settings_for(architecture, per_class=[3] * 400 + [100]).validation == 0, "ten images are too few"
+    assert settings_for(architecture, per_class=[3] * 100 + [300]).validation == 0.1
+
+
+def test_transfer_holds_nothing_out_unless_somebody_says_so():
+    assert [settings_for("transfer", per_class=[each // 10] * 10).validation for each in _SIZES] == [0] * len(_SIZES)
     assert settings_for("transfer", per_class=[20] * 10, validation=0.2).validation == 0.2
+
+
+_SIZES = (200, 490, 500, 20_000, 60_000, 1_000_000)
 
 
 def test_photographs_of_ones_own_are_for_the_pretrained_network():

@@ -1213,12 +1213,13 @@ def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(s
     data = Ref.parse(published.artifact.identity["inputs"]["dataset"])
     ref = weights.save(
         store, "shapes", tensors=published.tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
-        settings=published.settings, dataset=data, temperature=4.0, made={},
+        settings=published.settings, dataset=data, made={},
+        calibration={"temperature": 4.0, "by": "held-out", "items": 30},
     )  # fmt: skip
     evaluate_weights(store, ref, data)
     tables = {}
     for calibrated in (False, True):
-        key, job = listed(store, settings, ref, calibrated=calibrated)
+        key, job = listed(store, settings, ref, uncalibrated=not calibrated)
         outcome = score_plan(store, settings, job, load_plan(store.disk, key))
         tables[calibrated] = commit_predictions(store, settings, job, key, outcome)
         page = store.open(tables[calibrated]).read("report.html").decode()

@@ -195,7 +195,7 @@ def test_a_gpu_that_is_not_there_is_named_before_any_work(shapes):
         ({"label_smoothing": 1.0}, "expected label_smoothing to be 0 to below 1, found 1.0"),
         ({"validation": 0.6}, "expected validation to be 0 to 0.5, found 0.6"),
         (
-            {"validation": 0.001},
+            {"validation": 0.001, "patience": 1},
             "expected a validation share that holds out an image of some class, found 0.001 of 300",
         ),
         (

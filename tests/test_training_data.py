@@ -101,6 +101,7 @@ def test_what_is_mostly_copies_of_one_image_holds_out_others():
     held = hold_out(labels, 0.1, 0, first)[1]
     assert len(held) == 4
     assert held.min() >= 30
+    few = TrainingSettings(epochs=2, batch_size=2, validation=0.1, patience=1)
     with pytest.raises(SettingsError, match="which is none of any \\(copies of an image stay together\\); raise it"):
         fit(np.zeros((40, 8, 8, 1), np.uint8), labels[:] + np.arange(40) // 20, classes=2, spec=SPEC,
-            settings=TrainingSettings(epochs=1, batch_size=2, validation=0.1))  # fmt: skip
+            settings=few)  # fmt: skip

@@ -54,7 +54,7 @@ def test_copies_of_what_is_learned_are_not_held_out():
     trained = fit(images, labels, classes=3, spec=SPEC, settings=settings)
     assert max(result.validation_accuracy for result in trained.history) < 0.75
     assert len(trained.history) < 60, "patience ends it"
-    assert trained.temperature is not None
+    assert trained.calibration is not None
     assert trained.history[0].items == pytest.approx(480, abs=12)
 
 
@@ -75,7 +75,7 @@ def test_patience_ends_a_training_and_takes_the_best_epoch(shapes):
 
 @pytest.mark.slow
 def test_the_temperature_is_that_of_the_held_out_images(shapes):
-    from tasks.vision.metrics import fit_temperature, scale
+    from tasks.vision.metrics import calibrate, scale
 
     train, settings = (
         shapes["train"],
@@ -85,9 +85,18 @@ def test_the_temperature_is_that_of_the_held_out_images(shapes):
     network = Dense(SPEC, 3)
     network.assign(trained.tensors)
     held = held_out(train.labels, 0.5, 0)[1]
-    assert trained.temperature is not None
-    assert trained.temperature == fit_temperature(Predictor(network)(train.images[held]), train.labels[held])
-    scaled = Predictor(network, trained.temperature)(train.images[held])
-    np.testing.assert_allclose(scaled, scale(Predictor(network)(train.images[held]), trained.temperature), atol=1e-5)
+    probabilities = Predictor(network)(train.images[held])
+    assert trained.calibration == calibrate(probabilities, train.labels[held], "held-out")
+    temperature = trained.calibration.temperature
+    scaled = Predictor(network, temperature)(train.images[held])
+    np.testing.assert_allclose(scaled, scale(probabilities, temperature), atol=1e-5)
     without = fit(train.images, train.labels, classes=3, spec=SPEC, settings=TrainingSettings(epochs=1, batch_size=16))
-    assert without.temperature is None
+    assert without.calibration is None
+
+
+def test_a_share_that_holds_out_no_image_leaves_the_weights_without_a_temperature(shapes):
+    """As where each picture is there more often than the share allows: nobody asked for the share of the recipe."""
+    settings = TrainingSettings(epochs=1, batch_size=16, validation=0.001)
+    trained = train(shapes["train"], settings)
+    assert trained.calibration is None
+    assert same(trained.tensors, train(shapes["train"], dataclasses.replace(settings, validation=0.0)).tensors)

@@ -47,7 +47,7 @@ def test_numbers_worked_out_by_hand():
     assert numbers["mistakes"][0]["confidence"] == pytest.approx(0.6)
     assert numbers["top_k"] == {"2": 1.0}
     assert numbers["brier"] == pytest.approx((0.14 + 0.06 + 0.86 + 0.78) / 4)
-    assert "calibrated" not in numbers
+    assert not {"temperature", "uncalibrated"} & numbers.keys()
 
 
 def test_what_scikit_learn_has_is_the_same():
@@ -102,20 +102,75 @@ def test_the_temperature_is_found_and_calibrates():
         best = metrics.log_loss(scaled, labels)
         for other in (0.9, 1.1):
             assert metrics.log_loss(metrics.scale(probabilities, temperature * other), labels) > best
-        numbers = evaluate(probabilities, labels, list("abcdef"), temperature)
-        assert numbers["calibrated"]["loss"] == best
-        assert numbers["calibrated"]["error"] < 0.02
+        scaled_numbers = evaluate(scaled, labels, list("abcdef"), temperature)
+        assert scaled_numbers["loss"] == best
+        assert scaled_numbers["calibration"]["error"] < 0.02
+        assert scaled_numbers["temperature"] == temperature
+        as_it_is = evaluate(probabilities, labels, list("abcdef"))
+        for key, before in (("loss", as_it_is["loss"]), ("error", as_it_is["calibration"]["error"])):
+            assert scaled_numbers["uncalibrated"][key] == pytest.approx(before, abs=1e-5)
 
 
-def test_a_temperature_has_bounds_and_needs_mistakes():
+def test_a_temperature_has_bounds():
     probabilities, labels = drawn(1000)
     assert metrics.fit_temperature(probabilities, (labels + 1) % 6) == pytest.approx(20, rel=1e-3)
-    few = np.full((12, 2), [0.7, 0.3], np.float32)
-    assert metrics.fit_temperature(few, np.zeros(12, np.int32)) is None, "all of them right, and not sure of it"
+    assert metrics.fit_temperature(np.full((9, 3), 1 / 3), np.zeros(9, np.int32)) == 20, "nothing is known of it"
+    sure = metrics.calibrate(np.eye(6, dtype=np.float32)[labels], labels, "out-of-fold")
+    assert 0.05 < sure.temperature < 20
+    assert sure.to_dict() == {"temperature": sure.temperature, "by": "out-of-fold", "items": 1000, "bound": True}
+    found = metrics.calibrate(probabilities, labels, "held-out")
+    assert found.to_dict() == {"temperature": found.temperature, "by": "held-out", "items": 1000}
+
+
+@pytest.mark.parametrize("items", [1, 12, 50, 1000])
+def test_items_that_are_all_right_make_no_certainty(items):
+    """Of alike items, all of them right, half a mistake is expected: (n + 1/2) / (n + 1), as by Jeffreys' prior."""
+    for confidence in (0.6, 0.9, 1 - 1e-6):
+        few = np.full((items, 2), [confidence, 1 - confidence])
+        found = metrics.calibrate(few, np.zeros(items, np.int32), "held-out")
+        assert found.bound
+        expected = max((items + 1 / 2) / (items + 1), metrics.scale(few[:1], 20).max())
+        assert metrics.scale(few, found.temperature).max() == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_mistake_more_changes_little():
+    """No threshold: the temperature grows with each mistake, and the first one is worth no more than the second."""
+    probabilities, _ = drawn(400, lift=4.0)
+    probabilities = probabilities[probabilities.max(axis=1) > 0.7]
     right = probabilities.argmax(axis=1)
-    for mistakes in (9, 10):
-        labels = np.where(np.arange(1000) < mistakes, (right + 1) % 6, right)
-        assert (metrics.fit_temperature(probabilities, labels) is None) == (mistakes < metrics.MISTAKES_TO_FIT)
+    found = []
+    for mistakes in range(12):
+        labels = np.where(np.arange(len(right)) < mistakes, (right + 1) % 6, right)
+        found.append(metrics.fit_temperature(probabilities, labels))
+    steps = np.diff(np.log(found))
+    assert (steps > 0).all()
+    assert steps[0] < 2 * steps[1] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("items", "unsure", "loss", "above"),
+    [(20, 0.065, 0.035, 0.0), (50, 0.045, 0.015, 0.002), (500, 0.015, 0.0015, 0.002)],
+)
+def test_confidence_is_true_however_few_items_it_was_fitted_to(items, unsure, loss, above):
+    """Items whose true probabilities are known, by networks that are too sure, not sure enough, or just right.
+
+    unsure: mean distance of the scaled confidence from the true one, over 200 draws; loss: by how much more than that
+    of the true probabilities, which no rule can beat; above: by how much confidence is above accuracy on average.
+    """
+    random = np.random.default_rng(1)
+    for spread in (3.0, 8.0, 20.0):  # 66, 87 and 95 % are right
+        logits = random.normal(0, spread, (1000, 10))
+        truth = metrics.scale(np.exp(logits - logits.max(axis=1, keepdims=True)), 1)
+        for sharpness in (0.5, 1.0, 3.0):
+            answers, told = metrics.scale(truth, 1 / sharpness), []
+            for _ in range(200):
+                places = random.integers(0, len(truth), items)
+                labels = (truth[places].cumsum(axis=1) > random.random((items, 1))).argmax(axis=1)
+                scaled = metrics.scale(answers, metrics.fit_temperature(answers[places], labels))
+                apart = scaled.max(axis=1) - truth.max(axis=1)
+                excess = (truth * (np.log(np.maximum(truth, 1e-30)) - np.log(np.maximum(scaled, 1e-30)))).sum(axis=1)
+                told.append((np.abs(apart).mean(), excess.mean(), apart.mean()))
+            assert (np.mean(told, axis=0) < (unsure, loss, above)).all()
 
 
 def test_of_equal_probabilities_the_first_counts():

@@ -28,7 +28,7 @@ def flag_of(name: str) -> str:
 
 def _option(setting: Setting) -> click.Option:
     if setting.kind is bool:
-        return click.Option([flag_of(setting.name)], is_flag=True, help=setting.text)
+        return click.Option([flag_of(setting.name)], is_flag=True, help=setting.text, hidden=not setting.text)
     return click.Option(
         [flag_of(setting.name)],
         type=_type(setting),

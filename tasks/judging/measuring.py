@@ -41,7 +41,7 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
             "Retrain, or name another dataset"
         )
     learned_from = _learned_from(store, measured)
-    predict = model.load(store, weights).predict_kept
+    predict = model.load(store, weights).predict_kept  # calibrated, as people get it
     probabilities = predict(data.test.images)
     fair = fair_test(store, dataset, [weights])
     learned = fair.seen + fair.near if len(fair.items) else 0

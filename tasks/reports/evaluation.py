@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from artifacts.dataset import Dataset
-from artifacts.metrics import Mistake, Numbers, Scaled
+from artifacts.metrics import Mistake, Numbers, Uncalibrated
 from artifacts.weights import Weights
 from tasks.reports.model_card import model_card
-from tasks.reports.numbers import shown, weakest, without_copies
+from tasks.reports.numbers import calibrated, shown, weakest, without_copies
 from tasks.reports.pages import gallery, page, rows, text
 from tasks.reports.pictures import (
     confusion_matrix,
@@ -43,8 +43,8 @@ def draw(
     """File name -> content: report.html, the pictures in it as PNG, and model-card.md.
 
     learned_from: what the weights were trained on, None when that is gone; dataset: whose test split they are measured
-    on; probabilities: float32 [items, classes] of the test split; counted: int64, ascending, its items that count,
-    None for all of them.
+    on; probabilities: float32 [items, classes] of the test split, those that `numbers` are of; counted: int64,
+    ascending, its items that count, None for all of them.
     """
     test = dataset.test
     counted = np.arange(len(test.labels)) if counted is None else counted
@@ -57,10 +57,10 @@ def draw(
     if (penalties := weights.penalties) and penalties.tried:
         pictures[PENALTY_CURVE] = penalty_curve(penalties.tried, penalties.taken)
     if numbers.calibration is not None:
-        scaled = None
-        if weights.temperature is not None:
-            scaled = calibration(scale(probabilities[counted], weights.temperature), test.labels[counted])
-        pictures["reliability.png"] = reliability(numbers.calibration, scaled)
+        own = None
+        if numbers.temperature is not None:
+            own = calibration(scale(probabilities[counted], 1 / numbers.temperature), test.labels[counted])
+        pictures["reliability.png"] = reliability(numbers.calibration, own)
         worst = numbers.mistakes[:_WORST]
         captions = [(each.is_, f"called {each.called}", f"{each.confidence:.0%}") for each in worst]
         pictures["mistakes.png"] = mistakes([dataset.test.images[each.item] for each in worst], captions)
@@ -114,7 +114,8 @@ def _page(
             _gallery(numbers.doubtful_items[:_WORST], test.images, test.sources, "rather"),
             "<h2>Is it as sure as it should be?</h2>",
             f"<p>The expected calibration error is {numbers.calibration['error']:.2%}: how far confidence is from "
-            f"accuracy on average{_calibrated(numbers.scaled)}.</p>",
+            f"accuracy on average. Confidence is {calibrated(weights.temperature, weights.calibration)}."
+            f"{_uncalibrated(numbers.uncalibrated)}</p>",
             _chart(pictures["reliability.png"], "reliability diagram"),
         ]
     if curve := pictures.get(LEARNING_CURVE):
@@ -240,12 +241,12 @@ def _gallery(
     )
 
 
-def _calibrated(scaled: Scaled | None) -> str:
-    if scaled is None:
+def _uncalibrated(own: Uncalibrated | None) -> str:
+    if own is None:
         return ""
     return (
-        f". When logits are divided by the temperature {scaled.temperature:.3f}, which was fitted on held-out images, "
-        f"it is {scaled.error:.2%}, and the loss is {scaled.loss:.4f} (<code>lookbook score --calibrated</code>)"
+        f" As the network gives it (<code>lookbook score --uncalibrated</code>), the error is {own.error:.2%}, and the "
+        f"loss is {own.loss:.4f}."
     )
 
 

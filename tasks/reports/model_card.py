@@ -6,9 +6,8 @@ Headings as in Mitchell et al., "Model Cards for Model Reporting" (2019), as far
 from artifacts.dataset import Dataset
 from artifacts.metrics import Numbers
 from artifacts.weights import Weights
-from tasks.reports.numbers import CLASSES, many, shown, weakest, without_copies
+from tasks.reports.numbers import CLASSES, calibrated, many, shown, weakest, without_copies
 from tasks.reports.tables import cell, table
-from tasks.vision.metrics import MISTAKES_TO_FIT
 
 _SMALL_SUPPORT, _FEW_SHOWN = 30, 100
 
@@ -58,7 +57,7 @@ def _data(weights: Weights, learned_from: Dataset | None, source: str, dataset: 
     trained_on = f"Trained on `{cell(source)}`, which is not in the store any more."
     if learned_from:
         share = weights.settings.get("validation")
-        held_out = f", {100 * share:.3g} % of each class held out to watch the training" if share else ""
+        held_out = f", {100 * share:.3g} % of each class held out" if share else ""
         trained_on = (
             f"Trained on {many(trained['items'], 'image')} of `{source}`{held_out}; "
             f"left out: {many(len(learned_from.bad), 'file')}."
@@ -93,8 +92,8 @@ def _metrics(weights: Weights, numbers: Numbers) -> list[str]:
         ("Brier score", f"{numbers.brier:.4f}"),
         ("expected calibration error", f"{numbers.calibration['error']:.2%}"),
     ]
-    if scaled := numbers.scaled:
-        figures.append((f"the same at temperature {scaled.temperature:.3f}", f"{scaled.error:.2%}"))
+    if own := numbers.uncalibrated:
+        figures += [("the same, uncalibrated", f"{own.error:.2%}"), ("log loss, uncalibrated", f"{own.loss:.4f}")]
     listed, others = weakest(numbers.per_class, weights.classes)
     rows = [
         (cell(name), shown(each.precision), shown(each.recall), shown(each.f1))
@@ -119,10 +118,5 @@ def _limits(weights: Weights, numbers: Numbers) -> list[str]:
         named = ", ".join(few[:_FEW_SHOWN]) + (f" and {len(few) - _FEW_SHOWN:,} more" if len(few) > _FEW_SHOWN else "")
         limits.append(f"- Fewer than {_SMALL_SUPPORT} test images of {cell(named)}: their numbers say little.")
     limits.append("- Nothing was measured on pictures from elsewhere, by group, or under attack.")
-    if weights.temperature is None:
-        why = "no images were held out to calibrate it on"
-        if weights.settings.get("validation"):
-            takes = f"that takes {MISTAKES_TO_FIT} mistakes at least"
-            why = f"no temperature was fitted on the images that were held out, as {takes}"
-        limits.append(f"- Confidence is as the network gives it: {why}.")
+    limits.append(f"- Confidence is {calibrated(weights.temperature, weights.calibration)}.")
     return ["\n".join(limits)]

@@ -1,7 +1,7 @@
 """Numbers as people read them. What has no value is a dash."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from artifacts.printable import many as many
 
@@ -55,6 +55,22 @@ def with_interval(numbers: "Numbers") -> str:
         return shown(numbers.accuracy)
     low, high = numbers.accuracy_interval
     return f"{numbers.accuracy:.2%} ({low:.2%} to {high:.2%})"
+
+
+def calibrated(temperature: float | None, calibration: Mapping[str, Any] | None) -> str:
+    """How the confidence of weights is: what follows `confidence is` in a sentence.
+
+    calibration: by what the temperature was fitted (`artifacts.weights.save`); None where nobody wrote it down.
+    """
+    if temperature is None:
+        return "not calibrated: these weights have no temperature"
+    told = f"calibrated by the temperature {temperature:.3f}"
+    if calibration is None:
+        return told
+    images = many(calibration["items"], "image")
+    fitted_to = {"held-out": f"{images} held out", "out-of-fold": f"out-of-fold predictions of {images}"}
+    bound = "; all of these were right, so it is a bound" if calibration.get("bound") else ""
+    return f"{told}, fitted to {fitted_to[calibration['by']]}{bound}"
 
 
 def without_copies(numbers: "Numbers") -> str:

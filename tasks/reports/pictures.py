@@ -90,22 +90,23 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
     return _png(figure)
 
 
-def reliability(calibration: Mapping[str, Any], calibrated: Mapping[str, Any] | None = None) -> bytes:
+def reliability(calibration: Mapping[str, Any], uncalibrated: Mapping[str, Any] | None = None) -> bytes:
     """How often the answers of each confidence are right: on the diagonal they are as sure as they should be.
 
-    calibration, calibrated: bins of items, confidence and accuracy, as `metrics.calibration` gives them.
+    calibration: bins of items, confidence and accuracy, as `metrics.calibration` gives them.
+    uncalibrated: those without the temperature, where the others have one.
     """
     from matplotlib.ticker import PercentFormatter
 
     figure = _figure(4.6, 4.2)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color="#888", linewidth=1, linestyle=":")
-    for measured, label, colour in ((calibration, "as it is", "#3b6ea5"), (calibrated, "calibrated", "#c8553d")):
+    for measured, label, colour in ((calibration, "calibrated", "#3b6ea5"), (uncalibrated, "uncalibrated", "#c8553d")):
         if measured:
             filled = [each for each in measured["bins"] if each["items"]]
             sure, right = ([each[key] for each in filled] for key in ("confidence", "accuracy"))
             axes.plot(sure, right, marker="o", markersize=4, color=colour, label=label)
-    if calibrated:
+    if uncalibrated:
         axes.legend(frameon=False)
     counts = [each["items"] for each in calibration["bins"]]
     width = 1 / len(counts)

@@ -34,7 +34,7 @@ def page(name: str, weights: str, dataset: str, summary: Summary, drawn: dict[st
         f"<h1>{html.escape(name)}</h1>",
         f"<p>{summary.rows:,} entries: {scored:,} predicted, {many(sum(summary.errors.values()), 'error')}.<br>"
         f"By <code>{html.escape(weights)}</code>, trained on <code>{html.escape(dataset)}</code>"
-        f"{_calibrated(summary)}.</p>",
+        f"; {summary.calibrated}.</p>",
         _differences(summary),
         _shift(summary),
         "<h2>Classes</h2>",
@@ -80,8 +80,7 @@ def markdown(summary: Summary, drawn: dict[str, bytes]) -> str:
         lines = [f"- **{cell(what)}**: {cell(text)}" for what, text in summary.differences.items()]
         parts += [f"**{OTHER_KIND}.** {_SO_WHAT}", "\n".join(lines)]
     parts += [table(("class", "images", "share", "some of them"), rows[:_CLASSES])]
-    if summary.temperature is not None:
-        parts.append(f"Confidence is calibrated by the temperature {summary.temperature:.3f}.")
+    parts.append(f"Confidence is {summary.calibrated}.")
     if len(rows) > _CLASSES:
         parts.append(f"... and {len(rows) - _CLASSES:,} more classes.")
     if summary.errors:
@@ -112,10 +111,6 @@ def opening(name: str, result: Scored, review: str | None) -> str:
             f"{label}: a few minutes of it teach the next model most.",
         ]
     )
-
-
-def _calibrated(summary: Summary) -> str:
-    return "" if summary.temperature is None else f"; calibrated by the temperature {summary.temperature:.3f}"
 
 
 def _differences(summary: Summary) -> str:

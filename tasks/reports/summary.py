@@ -43,7 +43,8 @@ class Summary:
     """Counts and samples. `class_shift`, `confidence_shift` and `low_confidence_rise` (by how much the share of the
     confidences below 0.5 is higher, beyond chance) compare with what is fair of the test split; they are None where the
     predictions of that are not in the store, where the weights have learned from all of it, and where nothing was
-    predicted. `differences`: what the pictures have that those which were learned from have not, in sentences."""
+    predicted. `calibrated`: how confidence is, in words. `differences`: what the pictures have that those which were
+    learned from have not, in sentences."""
 
     rows: int = 0
     classes: dict[str, int] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class Summary:
     unsure: list[Row] = field(default_factory=list)
     examples: dict[str, list[Row]] = field(default_factory=dict)
     confidence: list[int] = field(default_factory=lambda: [0] * 10)
-    temperature: float | None = None
+    calibrated: str = "not calibrated"
     class_shift: Shift | None = None
     confidence_shift: Shift | None = None
     low_confidence_rise: float | None = None
@@ -80,7 +81,6 @@ def summarize(
         rows=sum(part.rows for part in parts),
         classes=dict.fromkeys(classes, 0),
         samples={name: [] for name in classes},
-        temperature=temperature,
     )
     lowest = heapq.nsmallest(LEAST, ((each, place) for place, part in enumerate(parts) for each in part.least or ()))
     unsure_of = Counter(place for _, place in lowest)
@@ -99,8 +99,7 @@ def summarize(
             unsure += [(row.confidence or 0.0, place, row) for row in _least_certain(table, unsure_of[place])]
     summary.confidence = bins.tolist()
     summary.unsure = [row for _, _, row in sorted(unsure, key=lambda each: each[:2])]
-    if bins.any() and (expected := _test_split(store, weights, dataset)) is not None:
-        expected = expected if temperature is None else scale(expected, temperature)
+    if bins.any() and (expected := _test_split(store, weights, dataset, temperature or 1.0)) is not None:
         counts = np.array(list(summary.classes.values()), np.int64)
         summary.class_shift = shift(np.bincount(expected.argmax(1), minlength=len(classes)), counts)
         tested = np.histogram(expected.max(1), _BINS)[0]
@@ -149,10 +148,13 @@ def _row(table: pa.Table, item: int) -> Row:
     return Row(row["path"], row["bytes"], row["mtime_ns"], row["label"], row["confidence"], row["error"], row["detail"])
 
 
-def _test_split(store: Store, weights: Ref, dataset: str) -> np.ndarray | None:
-    """The weights' probabilities of what is fair of their own test split, float32 [items, classes]; None for none."""
+def _test_split(store: Store, weights: Ref, dataset: str, temperature: float) -> np.ndarray | None:
+    """The weights' probabilities of what is fair of their own test split, float32 [items, classes]; None for none. An
+    evaluation may have them at another temperature than the table: an earlier Lookbook's has them at none."""
     with suppress(NotFound, Corrupt):  # a report is no reason to fail; `lookbook verify` tells
         if found := metrics.find(store, weights, dataset):
             probabilities = found.probabilities()[fair_to(store, weights, Ref.parse(dataset))]
+            if temperature != (before := found.temperature or 1.0):
+                probabilities = scale(probabilities, temperature / before)
             return np.asarray(probabilities) if len(probabilities) else None
     return None

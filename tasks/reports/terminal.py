@@ -119,7 +119,8 @@ def _measured(numbers: "Numbers") -> dict[str, str]:
     if numbers.brier is not None:
         facts["Brier score"] = f"{numbers.brier:.4f}"
     if numbers.calibration:
-        facts["calibration"] = f"{numbers.calibration['error']:.2%} off"
+        own = f" (uncalibrated {numbers.uncalibrated.error:.2%})" if numbers.uncalibrated else ""
+        facts["calibration"] = f"{numbers.calibration['error']:.2%} off{own}"
     lines = [
         f"{name}: precision {shown(each.precision)}, recall {shown(each.recall)}, F1 {shown(each.f1)}, "
         f"{many(each.support, 'image')}"

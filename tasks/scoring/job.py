@@ -8,23 +8,18 @@ import pyarrow as pa
 
 from artifacts import predictions
 from artifacts.documents import digest
-from artifacts.errors import LookbookError
 from artifacts.refs import Ref, check_name
 from artifacts.settings import Settings
 from artifacts.shards import record_digest
 from artifacts.store import Store
+from tasks.reports.numbers import calibrated
 from tasks.requests import ScoreRequest
 from tasks.shared.folders import check_folder
 from tasks.shared.listing import default_name, real_path
 from tasks.vision.images import ImageSpec, Limits
-from tasks.vision.metrics import MISTAKES_TO_FIT
 from tasks.vision.processor import precision
 
 SCORING = 2  # raise it when the same picture and weights give another row: earlier shards are then scored anew
-
-
-class NotCalibrated(LookbookError):
-    """Weights without a temperature, where calibrated probabilities are wanted."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,7 @@ class Job:
     limits: on a source image.
     temperature: what logits are divided by; None for probabilities as the network gives them.
     precision: what the pretrained network computes in; None where there is none.
+    calibration: by what the temperature was fitted (`artifacts.weights.save`); None where the weights don't say.
     """
 
     request: ScoreRequest
@@ -53,6 +49,7 @@ class Job:
     limits: Limits
     temperature: float | None
     precision: str | None
+    calibration: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` reads it back."""
@@ -79,6 +76,13 @@ class Job:
         computed_in = {} if self.precision is None else {"precision": self.precision}
         return {"limits": asdict(self.limits), "scoring": SCORING, **calibrated, **computed_in}
 
+    @property
+    def calibrated(self) -> str:
+        """How its confidence is calibrated, in words."""
+        if self.request.uncalibrated:
+            return "not calibrated, as was asked for"
+        return calibrated(self.temperature, self.calibration)
+
     def digest(self, entries: str) -> str:
         """The digest of a shard: of its entries, and of how they are read and scored. It is in published tables, so
         where the folder is must not decide it."""
@@ -102,19 +106,15 @@ class Job:
 def make_job(store: Store, settings: Settings, request: ScoreRequest) -> Job:
     """Resolve what a scoring asks for. Of the weights only the manifest is read: they are loaded when they predict.
 
-    Raises FolderError, InvalidRef, NotFound, Corrupt, and NotCalibrated for weights without a temperature.
+    Raises FolderError, InvalidRef, NotFound and Corrupt.
     """
     check_folder(settings, request.folder)
     name = check_name(request.name or default_name(settings, request.folder))
     weights = store.resolve(request.weights, "weights")
     published = store.open(weights)
-    temperature = published.facts.get("temperature") if request.calibrated else None
-    if request.calibrated and temperature is None:
-        raise NotCalibrated(
-            f"expected weights with a temperature, fitted on held-out images; {weights} has none: retrain with a "
-            f"validation share (--validation 0.1) in which it makes {MISTAKES_TO_FIT} mistakes at least, or score "
-            "without calibration"
-        )
+    temperature, calibration = (
+        None if request.uncalibrated else published.facts.get(name) for name in ("temperature", "calibration")
+    )
     return Job(
         request,
         real_path(settings, request.folder),
@@ -126,4 +126,5 @@ def make_job(store: Store, settings: Settings, request: ScoreRequest) -> Job:
         Limits(settings.max_image_bytes, settings.max_image_pixels),
         temperature,
         precision(published.facts["precision"], "/CPU:0") if "precision" in published.facts else None,
+        calibration,
     )

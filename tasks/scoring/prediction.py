@@ -64,7 +64,7 @@ def _load(store: Store, job: Job, processors: int | None) -> model.Model:
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
     try:
-        return model.load(store, job.weights, job.temperature, processors)
+        return model.load(store, job.weights, job.temperature or 1.0, processors)
     finally:
         sys.setswitchinterval(before)
 

@@ -48,8 +48,9 @@ def load(
     processors: int | None = None,
     device: Device = "auto",
 ) -> Model:
-    """The model of published weights; `temperature` scales its probabilities. Raises NotFound, Corrupt, WeightsError.
+    """The model of published weights. Raises NotFound, Corrupt, WeightsError.
 
+    temperature: what logits are divided by; None for the weights' own, where they have one, 1 for none.
     processors: how many batches a pretrained network embeds at once; by default one a processor.
     device: where a pretrained network computes.
 
@@ -61,8 +62,9 @@ def load(
 
     devices.use_threads(1)
     spec = ImageSpec.from_dict(published.image_spec)
+    temperature = temperature or published.temperature or 1.0
     if published.backbone is None:
-        predict = Predictor(_network(published, spec), temperature or 1.0)
+        predict = Predictor(_network(published, spec), temperature)
         return Model(ref, published.classes, spec, predict, predict)
     from tasks.vision.transfer import Head
 
@@ -82,7 +84,7 @@ def load(
         features, kept, widths = views, partial(views.embed, store), views.widths
     network = Head(widths, len(published.classes))
     network.assign(tensors)
-    head = Predictor(network, temperature or 1.0)
+    head = Predictor(network, temperature)
     return Model(
         ref,
         published.classes,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from tasks.shared.views import Views
 from tasks.training.loops import Loops
 from tasks.vision.duplicates import firsts
-from tasks.vision.metrics import fit_temperature
+from tasks.vision.metrics import calibrate
 from tasks.vision.recipes import TrainingSettings, fine_tuning, steps_of
 from tasks.vision.trained import OutOfFold, Trained, Tried
 
@@ -38,8 +38,8 @@ def transfer(loops: Loops, settings: TrainingSettings, views: Views) -> Trained:
     found = solved.found
     if found.at_the_edge:
         loops.progress.tell(
-            f"the penalty {found.chosen.penalty:g} is at the edge of those that are tried: the pictures are so easy, so "
-            "hard or so alike that the best one may lie beyond it"
+            f"the penalty {found.chosen.penalty:g} is at the edge of those that are tried: the pictures are so easy, "
+            "so hard or so alike that the best one may lie beyond it"
         )
     held_out = found.folds >= 0
     head = Trained(
@@ -49,7 +49,9 @@ def transfer(loops: Loops, settings: TrainingSettings, views: Views) -> Trained:
         best_epoch=0,
         device=devices.describe("/CPU:0"),
         threads=devices.threads(),
-        temperature=fit_temperature(found.probabilities[held_out], labels[held_out]) if held_out.any() else None,
+        calibration=calibrate(found.probabilities[held_out], labels[held_out], "out-of-fold")
+        if held_out.any()
+        else None,
         tried=found.tried,
         penalty=found.chosen.penalty,
         out_of_fold=OutOfFold(found.folds, found.probabilities),

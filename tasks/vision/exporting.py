@@ -21,7 +21,7 @@ Format = Literal["saved-model", "tflite", "onnx"]
 Predict = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 INPUT, OUTPUT = "images", "probabilities"
-CALIBRATED = "probabilities_calibrated"  # after OUTPUT by name, so that this stays the first one where only order tells
+CALIBRATED = "probabilities_calibrated"  # what graphs had when OUTPUT was not: after it by name, where only order tells
 FILES: dict[Format, str] = {"saved-model": ".", "tflite": "model.tflite", "onnx": "model.onnx"}
 """What a runtime is given, as a path inside the folder: a SavedModel is a folder itself."""
 TOLERANCE = 1e-5  # of a probability, where the logits are small
@@ -30,37 +30,45 @@ OPSET = 15  # of ONNX; what tf2onnx prefers, named here so that a newer one chan
 
 
 class Graph(tf.Module):
-    """A network and its softmax, traced for any number of images; beside it, with a temperature, the calibrated one."""
+    """A network and its softmax, traced for any number of images: with a temperature, that of the logits divided by it,
+    unless it is uncalibrated; in any case a second output is calibrated then."""
 
-    def __init__(self, network: Network, temperature: float | None) -> None:
+    def __init__(self, network: Network, temperature: float | None, uncalibrated: bool) -> None:
         super().__init__(name="graph")
-        self.network, self.temperature = network, temperature
+        self.network, self.temperature, self.uncalibrated = network, temperature, uncalibrated
         images = tf.TensorSpec((None, *network.image_shape), tf.uint8, INPUT)
         self.predict = tf.function(self._predict, input_signature=[images], autograph=False)
 
     def _predict(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = self.network(images)
-        found = {OUTPUT: tf.nn.softmax(logits)}
-        if self.temperature is not None:
-            found[CALIBRATED] = tf.nn.softmax(logits / self.temperature)
-        return found
+        if self.temperature is None:
+            return {OUTPUT: tf.nn.softmax(logits)}
+        calibrated = tf.nn.softmax(logits / self.temperature)
+        first = tf.nn.softmax(logits) if self.uncalibrated else calibrated
+        return {OUTPUT: first, CALIBRATED: tf.identity(calibrated)}
 
 
 def write(
-    network: Network, file_format: Format, folder: Path, notes: Mapping[str, str], temperature: float | None = None
+    network: Network,
+    file_format: Format,
+    folder: Path,
+    notes: Mapping[str, str],
+    temperature: float | None = None,
+    uncalibrated: bool = False,
 ) -> None:
     """Write the graph into a folder.
 
     folder: exists already.
     notes: go into the graph where the format has a place for them.
     temperature: what calibrates the probabilities, where there is one.
+    uncalibrated: whether `probabilities` are as the network gives them all the same.
 
     The graph takes `images`, uint8 [batch, height, width, channels], 0-255, in batches of any size. It gives
-    `probabilities`, float32 [batch, classes], and with a temperature `probabilities_calibrated`, the same of the logits
-    divided by it. Raises ExportError and OSError.
+    `probabilities`, float32 [batch, classes], and with a temperature `probabilities_calibrated`, which are calibrated
+    whatever `probabilities` are. Raises ExportError and OSError.
     """
     try:
-        _WRITERS[file_format](Graph(network, temperature), folder / FILES[file_format], notes)
+        _WRITERS[file_format](Graph(network, temperature, uncalibrated), folder / FILES[file_format], notes)
     except tf.errors.OpError as error:
         raise ExportError(f"TensorFlow can't write the {file_format}: {error.message}; is there room?") from error
 

@@ -96,8 +96,8 @@ class _At(NamedTuple):
     """Where a descent is.
 
     number: of steps that were taken. solution, logits, loss, gradient: of the problems.
-    moves, bends: of the last steps, how the solutions and the gradients moved, [REMEMBERED, *solution]; scales: one over
-    their products, [REMEMBERED, problems]. gain: [problems], what the last step expected to gain.
+    moves, bends: of the last steps, how the solutions and the gradients moved, [REMEMBERED, *solution]; scales: one
+    over their products, [REMEMBERED, problems]. gain: [problems], what the last step expected to gain.
     """
 
     number: tf.Tensor

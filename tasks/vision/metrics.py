@@ -1,12 +1,12 @@
 """Numbers about predictions, in plain NumPy: what is right, what is sure of itself and wrong, and who is better."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 CALIBRATION_BINS = 15  # as in Guo et al. (2017)
-MISTAKES_TO_FIT = 10
 LISTED = 100  # mistakes and likely label errors that are listed, the gravest first
 TOP_K = (2, 3, 5)
 MATRIX_CLASSES = 500  # up to which the confusion matrix is written down: with 10,000 it would be 10^8 numbers
@@ -25,19 +25,20 @@ def evaluate(
 ) -> dict[str, Any]:
     """All that is known of predictions.
 
-    probabilities: float32 [items, classes]; labels: int32 [items]; counted: int64, ascending, the places of the items
-    that count, None for all of them. The others are copies, as a content that counted twice would make an interval too
+    probabilities: float32 [items, classes], as people get them; temperature: by which they are calibrated, None where
+    they are as the network gives them; labels: int32 [items]; counted: int64, ascending, the places of the items that
+    count, None for all of them. The others are copies, as a content that counted twice would make an interval too
     narrow, but for `learned` contents that the model has learned from. What has no value (a precision without
     predictions, the loss of a model that answers NaN) is None. Raises ValueError without items.
 
     accuracy, and accuracy_interval: 95 %, Wilson's score interval (1927); top_k: k -> share of items whose label is
     among the k most probable; loss: mean of -log p(label) in nats; brier: mean over items of the sum over classes of
     (p - [is it])^2, 0 to 2; per_class: precision, recall, f1, support; confusion_matrix[i][j]: items of class i that
-    were called j, None with more than MATRIX_CLASSES classes; calibration: see `calibration`; calibrated: loss and
-    calibration error after scaling by the `temperature`, where there is one; most_confused: the larger numbers beside
-    the matrix's diagonal, 10 of them, or LISTED where the matrix is None; mistakes: items that were called something
-    else, the most certain first; label_errors: see `label_errors`; items: how many count; copies, learned: how many do
-    not, where there are any.
+    were called j, None with more than MATRIX_CLASSES classes; calibration: see `calibration`; uncalibrated: loss, brier
+    and calibration error of the network's own softmax, beside the `temperature`, where there is one; most_confused: the
+    larger numbers beside the matrix's diagonal, 10 of them, or LISTED where the matrix is None; mistakes: items that
+    were called something else, the most certain first; label_errors: see `label_errors`; items: how many count; copies,
+    learned: how many do not, where there are any.
     """
     copies = 0
     if counted is not None:
@@ -75,11 +76,12 @@ def evaluate(
             "label_errors": label_errors(probabilities, labels, classes),
         }
         if temperature is not None:
-            scaled = scale(probabilities, temperature)
-            numbers["calibrated"] = {
-                "temperature": temperature,
-                "loss": log_loss(scaled, labels),
-                "error": calibration(scaled, labels)["error"],
+            own = scale(probabilities, 1 / temperature)
+            numbers["temperature"] = temperature
+            numbers["uncalibrated"] = {
+                "loss": log_loss(own, labels),
+                "brier": brier(own, labels),
+                "error": calibration(own, labels)["error"],
             }
         if counted is not None:
             for each in (*numbers["mistakes"], *numbers["label_errors"]["listed"]):
@@ -151,29 +153,67 @@ def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     return scaled
 
 
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    """The temperature, 0.05 to 20, by which the loss of held-out items is least (Guo et al., 2017, section 4.2); None
-    with fewer than MISTAKES_TO_FIT mistakes among them: of a few items that are all right it would make certainties.
+@dataclass(frozen=True)
+class Calibration:
+    """By what a network's confidence is made true.
 
-    The loss is convex in 1 / temperature; its slope's zero is found by bisection, and rounded to six digits.
+    temperature: logits are divided by it.
+    by: what it was fitted to: predictions of items that were `held-out`, or `out-of-fold`.
+    items: how many these were.
+    bound: whether all of them were right: a lower temperature may fit as well, and so many items don't tell.
     """
-    if np.sum(probabilities.argmax(axis=1) != labels) < MISTAKES_TO_FIT:
-        return None
 
-    def slopes(part: slice, inverse: float) -> np.ndarray:
+    temperature: float
+    by: Literal["held-out", "out-of-fold"]
+    items: int
+    bound: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """As weights have it: `bound` only where it is one."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
+
+
+def calibrate(probabilities: np.ndarray, labels: np.ndarray, by: Literal["held-out", "out-of-fold"]) -> Calibration:
+    """Fit a temperature to predictions of items that the network has not learned from, and say to what it was fitted.
+
+    probabilities: float32 or float64 [items, classes]; labels: int32 [items].
+    """
+    right = bool((probabilities.argmax(axis=1) == labels).all())
+    return Calibration(fit_temperature(probabilities, labels), by, len(labels), right)
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature, 0.05 to 20, that makes the confidence of items that were not learned from true, to six digits.
+
+    It is that of the least loss (Guo et al., 2017, section 4.2), but for Firth's penalty: half the logarithm of the
+    information on 1 / temperature, the sum over items of the variance of the logits by their probabilities. It takes
+    away the bias of a few items, and counts for nothing beside many (Firth, "Bias reduction of maximum likelihood
+    estimates", 1993). Where all items are right the least loss is at temperature 0, which makes certainties; with the
+    penalty about half a mistake is expected among so many (Heinze and Schemper, "A solution to the problem of
+    separation in logistic regression", 2002).
+    """
+
+    def moments(part: slice, inverse: float) -> np.ndarray:
         logits = np.log(np.maximum(probabilities[part].astype(np.float64), np.finfo(np.float32).tiny))
         chosen = logits[np.arange(len(logits)), labels[part]]
         powers = np.exp(inverse * (logits - logits.max(axis=1, keepdims=True)))
-        return np.asarray((powers * logits).sum(axis=1) / powers.sum(axis=1) - chosen)
+        powers /= powers.sum(axis=1, keepdims=True)
+        means = (powers * logits).sum(axis=1)
+        logits -= means[:, None]
+        powers *= logits * logits
+        return np.array([chosen - means, powers.sum(axis=1), (powers * logits).sum(axis=1)])
 
-    def slope(inverse: float) -> float:
-        return float(np.concatenate([slopes(part, inverse) for part in _parts(probabilities)]).mean())
-
-    low, high = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0]
-    for _ in range(40):
-        middle = np.sqrt(low * high)
-        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
-    return round(float(1 / np.sqrt(low * high)), 6)
+    low, high, inverse = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0], 1.0
+    for _ in range(60):
+        found = np.concatenate([moments(part, inverse) for part in _parts(probabilities)], axis=1).sum(axis=1)
+        gain, information, skew = found.tolist()
+        slope = gain + skew / (2 * information) if information else -np.inf  # none is left: far too sure
+        low, high = (inverse, high) if slope > 0 else (low, inverse)
+        step = inverse + slope / information if information else -np.inf
+        before, inverse = inverse, step if low < step < high else float(np.sqrt(low * high))
+        if abs(inverse / before - 1) < 1e-8:
+            break
+    return round(1 / inverse, 6)
 
 
 def most_confused(

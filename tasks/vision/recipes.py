@@ -3,7 +3,7 @@
 No TensorFlow and no NumPy here: a command line's `--help` and a run form read it, too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -75,7 +75,8 @@ class TrainingSettings:
     validation: Annotated[
         float,
         Limits(ge=0, le=0.5),
-        "Share of the training images of each class that is held out, to watch the training.",
+        "Share of the training images of each class that is held out, to watch the training and to make confidence "
+        "true.",
     ] = 0.0
     patience: Annotated[
         int,
@@ -108,9 +109,9 @@ class TrainingSettings:
     backbone: Annotated[
         str | None,
         "The pretrained network that transfer stands on: its name (lookbook backbone list), with a colon and pixels "
-        "where it looks at smaller pictures, two of them joined by a plus; or auto, which tries all that there are on a "
-        "sample, and takes what does best. By default the champion's, and auto where there is none, or where there are "
-        "twice as many pictures as when it was chosen.",
+        "where it looks at smaller pictures, two of them joined by a plus; or auto, which tries all that there are on "
+        "a sample, and takes what does best. By default the champion's, and auto where there is none, or where there "
+        "are twice as many pictures as when it was chosen.",
     ] = None
     minutes: Annotated[
         int,
@@ -214,6 +215,14 @@ def fine_tuning(settings: TrainingSettings, items: int) -> TrainingSettings:
     )
 
 
+HELD_OUT_SHARE, HELD_OUT_ITEMS, ENOUGH_TO_HOLD_OUT = 0.1, 2_000, 500
+"""A tenth of the images, but 2,000 at most, gives the temperature (docs/training.md has what that costs). Of fewer
+than 500 images every one is missed in the training."""
+_HELD_OUT = (
+    f"none for transfer and of fewer than {ENOUGH_TO_HOLD_OUT} images, else a tenth, or {HELD_OUT_ITEMS:,} images"
+)
+
+
 def without_effect(architecture: Architecture, given: Mapping[str, Any]) -> list[str]:
     """The names of what is given, and not None, and changes nothing for the architecture."""
     return [name for name in STEPS if architecture == "transfer" and given.get(name) is not None]
@@ -229,6 +238,8 @@ def _asked(setting: Setting) -> Setting:
     if setting.name == "architecture":
         recommendation = f"transfer for pictures of your own of {LEAST_PHOTOGRAPH} pixels or more, and dense for others"
         return replace(setting, optional=True, default=None, recipes=recommendation)
+    if setting.name == "validation":
+        return replace(setting, optional=True, default=None, recipes=_HELD_OUT)
     if len({*values.values()}) == 1:
         return setting
     recipes = ", ".join(f"{architecture} {value}" for architecture, value in values.items())
@@ -261,7 +272,9 @@ def settings_for(
     that isn't given is SMALL_BATCH, and never more than there are. pixels: of one image, where that is known: a batch
     size that isn't given fits memory. pictures: whether they are somebody's own, of any
     size and brightness, and not light on black as Fashion-MNIST's: on bright pictures of 64x64 in colour `dense` with
-    plain inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md).
+    plain inputs came to 10% of ten classes, and to 84% with centered ones (5,000 images; docs/training.md). A
+    validation share that isn't given holds out what makes confidence true, where there are ENOUGH_TO_HOLD_OUT images;
+    `transfer` needs none for that.
     """
     architecture = architecture or recommended(round(pixels**0.5) if pictures and pixels else None)
     idle = without_effect(architecture, given)
@@ -272,13 +285,27 @@ def settings_for(
     if per_class is None:
         return settings
     per_class = list(per_class)
-    if architecture == "transfer" or given.get("batch_size") is not None:
+    if architecture == "transfer":
+        return settings
+    if given.get("validation") is None:
+        settings = replace(settings, validation=_held_out(per_class))
+    if given.get("batch_size") is not None:
         return settings
     items = sum(count - round(settings.validation * count) for count in per_class)
     size = min(SMALL_BATCH if too_few_steps(settings, items) else settings.batch_size, items)
     if pixels and architecture == "conv":
         size = min(size, CONV_BATCH_PIXELS // pixels)
     return replace(settings, batch_size=size)
+
+
+def _held_out(per_class: Sequence[int]) -> float:
+    """The share that is held out unless somebody says otherwise, to two digits."""
+    items = sum(per_class)
+    if items < ENOUGH_TO_HOLD_OUT:
+        return 0.0
+    share = float(f"{min(HELD_OUT_SHARE, HELD_OUT_ITEMS / items):.2g}")
+    held_out = sum(round(share * count) for count in per_class)
+    return share if held_out >= HELD_OUT_SHARE * ENOUGH_TO_HOLD_OUT / 2 else 0.0  # of small classes it is no image
 
 
 def steps_of(settings: TrainingSettings, items: int) -> int:

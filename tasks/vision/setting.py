@@ -53,7 +53,8 @@ class Setting:
     kind: str, bool, int, float, or a Literal of strings.
     optional: whether None is a value.
     limits: of a number; None for all else.
-    text: what it means, in full sentences; empty for what follows from something else and is asked of nobody.
+    text: what it means, in full sentences; empty for what is asked of nobody: it follows from something else, or only
+        runs of an earlier Lookbook say it.
     default: the value unless another one is given, or REQUIRED.
     recipes: what None stands for, in words, where that is not the same for each architecture.
     """

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.vision.metrics import Calibration
 from tasks.vision.recipes import TrainingSettings
 
 
@@ -106,8 +107,7 @@ class Trained:
     best_epoch: the epoch whose weights the tensors are; the last one without patience.
     device: what it computed on.
     threads: how many threads an operation had.
-    temperature: the one that gives the held-out items the lowest loss (`metrics.fit_temperature`), None when there are
-        too few of them.
+    calibration: by what its confidence is made true, None where nothing was held out.
     """
 
     tensors: dict[str, np.ndarray]
@@ -116,7 +116,7 @@ class Trained:
     best_epoch: int
     device: str
     threads: int
-    temperature: float | None
+    calibration: Calibration | None
     tried: tuple[Tried, ...] = ()
     penalty: float | None = None
     out_of_fold: OutOfFold | None = None

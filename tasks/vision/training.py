@@ -18,7 +18,7 @@ from tasks.vision.duplicates import firsts
 from tasks.vision.errors import Diverged, WeightsError
 from tasks.vision.images import ImageSpec
 from tasks.vision.inference import Predictor
-from tasks.vision.metrics import fit_temperature, log_loss
+from tasks.vision.metrics import calibrate, log_loss
 from tasks.vision.network import Network, make_network
 from tasks.vision.optimizers import SGD, make_optimizer
 from tasks.vision.recipes import Device, Execution, TrainingSettings
@@ -112,9 +112,9 @@ def fit(
                     saved = time.monotonic()
         if settings.patience:
             network.assign(run.best)
-        temperature = None
+        calibration = None
         if len(held_out):
-            temperature = fit_temperature(_predict_items(predict, images, held_out), labels[held_out])
+            calibration = calibrate(_predict_items(predict, images, held_out), labels[held_out], "held-out")
         return Trained(
             tensors=network.tensors(),
             history=run.history,
@@ -122,7 +122,7 @@ def fit(
             best_epoch=run.best_epoch,
             device=device.describe(place),
             threads=device.threads(),
-            temperature=temperature,
+            calibration=calibration,
         )
 
 

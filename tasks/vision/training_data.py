@@ -79,7 +79,7 @@ def hold_out(labels: np.ndarray, share: float, seed: int, first: np.ndarray) -> 
 
 
 def check_sizes(settings: TrainingSettings, learned_from: int, held_out: int) -> None:
-    """Raises SettingsError when a batch is larger than all items, or when nothing is held out though it should be.
+    """Raises SettingsError when a batch is larger than all items, or when nothing is held out to be patient by.
 
     learned_from, held_out: numbers of items.
     """
@@ -88,7 +88,7 @@ def check_sizes(settings: TrainingSettings, learned_from: int, held_out: int) ->
             f"expected a batch_size of at most the {learned_from} training items, found {settings.batch_size}; with "
             "few images 32 or less learns more"
         )
-    if settings.validation and not held_out:
+    if settings.patience and not held_out:
         raise SettingsError(
             f"expected a validation share that holds out an image of some class, found {settings.validation:g} of "
             f"{learned_from} images, which is none of any (copies of an image stay together); raise it, or add images"
