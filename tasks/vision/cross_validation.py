@@ -15,7 +15,7 @@ PENALTIES = tuple(float(f"{10**power:.3g}") for power in np.arange(4.5, -2.1, -0
 In this form the best one hardly depends on the number of items: it is the precision of a Gaussian prior."""
 
 FOLDS = 5
-_CHOOSE, _SOLVE = 1e-4, 1e-6  # how far from its least value the loss may be, as a share of it: of folds, of the layer
+_CHOOSE, _SOLVE = 1e-3, 1e-6  # how far from its least value the loss may be, as a share of it: of folds, of the layer
 _WORSE = 2  # weaker penalties in a row that are worse end the search
 _HELD = 1 << 27  # logits of problems that are solved together, at most: 0.5 GB, some eight times
 _SEARCHED = 1 << 31  # items x features x classes of what penalties are tried on, at most; then it is a sample
