@@ -60,6 +60,7 @@ def markdown(store: Store, result: Retrained, because: str | None, review: str |
         "smaller is better.",
         *_lessons(store, measured),
         *(["## Odd about the data", "\n".join(odd)] if odd else []),
+        *_backbones(trained),
         *_learned(measured, trained),
         *(_matrix(measured) if numbers.confusion_matrix else []),
         *(["Most often confused:", table(("is", "was called", "images"), worst)] if worst else []),
@@ -73,6 +74,32 @@ def markdown(store: Store, result: Retrained, because: str | None, review: str |
         f"Trained on {cell(str(made['device']))}.",
     ]
     return "\n\n".join(parts)
+
+
+def _backbones(trained: weights.Weights) -> list[str]:
+    """What the weights stand on, and what else was tried where that was chosen."""
+    choice = trained.artifact.manifest["provenance"].get("choice")
+    if choice is None:
+        return []
+    named = f"`{cell(trained.settings['backbone'])}`{', mirrored' if trained.mirrored else ''}"
+    parts = ["## Pretrained networks", f"It stands on {named}: {cell(choice['why'])}."]
+    if choice["tried"]:
+        rows = [
+            (
+                f"`{cell(each['backbone'])}`{', mirrored' if each['mirrored'] else ''}",
+                f"{each['accuracy']:.2%}",
+                f"{each['loss']:.4f}",
+                f"{each['behind']:.4f} ± {each['behind_error']:.4f}",
+                f"{each['seconds']:,.0f}",
+            )
+            for each in choice["tried"]
+        ]
+        parts += [
+            "Tried on a sample of the training images, each held out once. The loss behind the best one's has its "
+            "standard error; seconds are those that all pictures would take to embed.",
+            table(("pixels of a side after the colon", "accuracy", "loss", "behind", "seconds"), rows),
+        ]
+    return parts
 
 
 def _learned(measured: metrics.Metrics, trained: weights.Weights) -> list[str]:
