@@ -37,7 +37,7 @@ from tasks.shared.listing import default_name
 from tasks.shared.plans import load_plan
 from tasks.train import train_weights
 from tasks.vision.files import CHUNK
-from tasks.vision.metrics import scale
+from tasks.vision.metrics import calibration, scale
 
 FORMATS = ("png", "jpg", "bmp", "webp", "gif", "tiff")
 QUICK = ("--image-size", "16", "--epochs", "8")
@@ -200,6 +200,48 @@ def test_scores_are_calibrated_unless_somebody_says_otherwise(store, tmp_path):
     before, after = (np.array([row[1] for row in table], np.float32) for table in rows)
     np.testing.assert_allclose(after, scale(before, temperature), atol=1e-5)
     assert store.open(calibrated).identity["settings"]["temperature"] == temperature
+
+
+@pytest.mark.slow
+def test_confidence_on_pictures_that_nobody_learned_from_is_true(store, tmp_path):
+    """Half of the pictures show nothing, and smoothed labels make a network less sure than it should be."""
+    for top, first, last in (("things", 0, 400), ("new", 400, 800)):
+        draw(tmp_path / top, first, last, hidden=0.5)
+    data = prepared(store, tmp_path / "things")
+    ref = trained(store, data, validation=0.3, label_smoothing=0.4, epochs=12)
+    settings, off = settings_of(tmp_path / "new"), []
+    for uncalibrated in (False, True):
+        job = make_job(store, settings, ScoreRequest("root:new", weights=str(ref), uncalibrated=uncalibrated))
+        plan = plan_folder(store, settings, job)
+        table = commit_predictions(
+            store, settings, job, plan, score_plan(store, settings, job, load_plan(store.disk, plan))
+        )
+        asking = "select path, probabilities from '{}/*.parquet' where error is null order by path"
+        rows = duckdb.sql(asking.format(predictions.load(store, table).folder)).fetchall()
+        labels = np.array([job.classes.index(path.split("/")[0]) for path, _ in rows])
+        off.append(calibration(np.array([each for _, each in rows], np.float32), labels)["error"])
+    assert off[0] < 0.05 < 0.08 < off[1], off
+
+
+@pytest.mark.slow
+def test_a_table_of_weights_of_an_earlier_lookbook_is_as_it_was(store, tmp_path):
+    """They have a temperature, and don't say by what it was fitted: nothing of that may make another version."""
+    draw(tmp_path / "things", 0, 30)
+    data, settings = prepared(store, tmp_path / "things"), settings_of(tmp_path / "things")
+    like = weights.load(store, trained(store, data, epochs=1))
+    facts = {**like.artifact.facts, "temperature": 2.5}
+    ref = store.publish(
+        "weights", "old", {file: like.artifact.read(file) for file in like.artifact.identity["files"]},
+        settings=like.settings, inputs={"dataset": str(data)}, facts=facts, made={},
+    )  # fmt: skip
+    job = make_job(store, settings, ScoreRequest("root:things", weights=str(ref)))
+    plan = plan_folder(store, settings, job)
+    table = store.open(
+        commit_predictions(store, settings, job, plan, score_plan(store, settings, job, load_plan(store.disk, plan)))
+    )
+    assert table.identity["settings"]["temperature"] == 2.5
+    assert "calibration" not in table.facts
+    assert "; calibrated by the temperature 2.500.</p>" in table.read("report.html").decode()
 
 
 @pytest.mark.slow

@@ -61,8 +61,8 @@ def test_progress_shows_every_100_batches_and_every_epoch(first):
     lines = first.stderr.splitlines()
     for epoch in (1, 20):
         batches = [line for line in lines if line.startswith(f"epoch {epoch}/20  batch ")]
-        assert [line.split()[3] for line in batches] == [f"{batch}/938" for batch in [*range(100, 1000, 100), 938]]
-        assert "60,000 items  loss " in batches[-1]
+        assert [line.split()[3] for line in batches] == [f"{batch}/907" for batch in [*range(100, 1000, 100), 907]]
+        assert "58,020 items  loss " in batches[-1]
         [finished] = [line for line in lines if line.startswith(f"epoch {epoch}/20  loss ")]
         assert finished.endswith(" s")
 
@@ -125,7 +125,7 @@ def test_a_command_uses_a_running_server_tells_it_that_it_lives_and_pickles_noth
 def test_a_training_that_diverges_is_one_line_and_leaves_the_champion(server, lookbook, store):
     before = list(store.refs())
     told = complaint(lookbook("retrain", "--learning-rate", "1e30"))
-    assert "the loss is nan in epoch 1, by batch 100 of 938: the training diverged" in told
+    assert "the loss is nan in epoch 1, by batch 100 of 907: the training diverged" in told
     assert list(store.refs()) == before
     assert store.verify().corrupt == []
     failed = asked(server, "flow_runs", sort="START_TIME_DESC")[0]

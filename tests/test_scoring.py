@@ -1207,7 +1207,8 @@ def test_other_tools_read_the_folder(store, settings, champion, scored):
 
 
 @pytest.mark.slow
-def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(store, settings, champion, shapes):
+@pytest.mark.parametrize("of_before", [False, True])
+def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(store, settings, champion, of_before):
     """The pictures are the test images: calibrated or not, nothing differs from the test split."""
     published = weights.load(store, champion)
     data = Ref.parse(published.artifact.identity["inputs"]["dataset"])
@@ -1216,7 +1217,9 @@ def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(s
         settings=published.settings, dataset=data, made={},
         calibration={"temperature": 4.0, "by": "held-out", "items": 30},
     )  # fmt: skip
-    evaluate_weights(store, ref, data)
+    measured = evaluate_weights(store, ref, data)
+    if of_before:
+        _as_before(store, measured, ref, data)
     tables = {}
     for calibrated in (False, True):
         key, job = listed(store, settings, ref, uncalibrated=not calibrated)
@@ -1230,3 +1233,19 @@ def test_calibrated_confidence_is_compared_with_the_test_splits_calibrated_too(s
     assert store.open(tables[True]).identity["settings"]["temperature"] == 4.0
     metadata = predictions.load(store, tables[True]).read(0).schema.metadata
     assert metadata[b"lookbook.temperature"] == b"4.0"
+
+
+def _as_before(store, measured, weights, data):
+    """Put an evaluation as an earlier Lookbook made it, of the network's own softmax, in the place of this one."""
+    from artifacts import metrics
+    from tasks.shared import model
+
+    found, own = metrics.load(store, measured), model.load(store, weights, 1.0)
+    images = dataset.load(store, data).test.images
+    numbers = {name: each for name, each in found.document.items() if name not in ("temperature", "uncalibrated")}
+    labels, fair = found.labels(), np.flatnonzero(found.fair())
+    remove(store.disk.root / measured.folder)
+    metrics.save(
+        store, "shapes", numbers=numbers, labels=labels, probabilities=own.predict(images),
+        sources=[""] * len(images), weights=weights, dataset=data, report=dict, fair=fair, made={},
+    )  # fmt: skip

@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from prefect import flow
+from prefect.utilities.schema_tools.validation import validate
 
 from flows.cli.options import options_of
 from flows.parameters import asks_for
@@ -109,12 +110,38 @@ def test_a_form_is_made_of_the_settings():
         bake.fn(dough="rye", degrees=1)
 
 
+def test_what_only_runs_of_an_earlier_lookbook_say_is_accepted_and_asked_of_nobody():
+    @dataclass(frozen=True)
+    class Bread:
+        """Asked for today: the dough."""
+
+        dough: Annotated[str, "What it is made of."]
+        sliced: Annotated[bool, ""] = False
+
+    @flow(name="bread")
+    @asks_for(Bread)
+    def bread(request):
+        """Bake bread."""
+        return request
+
+    assert bread.parameters.properties.keys() == {"dough"}
+    assert "sliced" not in inspect.getdoc(bread.fn)
+    of_before = {"dough": "rye", "sliced": True}
+    validate(of_before, bread.parameters.model_dump(), raise_on_error=True)
+    assert bread.fn(**bread.validate_parameters(of_before)) == Bread("rye", True)
+    shown = {option.name: option for option in options_of(Bread)}
+    assert [shown[name].hidden for name in ("dough", "sliced")] == [False, True]
+
+
 def test_what_architectures_differ_in_is_none_until_somebody_says_it():
     asked = {each.name: each for each in declared(RetrainRequest)}
     for setting in declared(TrainingSettings):
         values = {getattr(recipe, setting.name) for recipe in RECIPES.values()}
         if setting.name == "architecture":
             assert asked["architecture"].default is None
+        elif setting.name == "validation":
+            assert asked["validation"].default is None
+            assert asked["validation"].recipes.startswith("none for transfer and of fewer than 500 images")
         elif not setting.text:
             assert setting.name not in asked
         elif len(values) > 1:

@@ -136,7 +136,7 @@ def test_two_nights_of_drift_are_one_wish_a_day(lookbook, server, shared_environ
         if "wished-" in key:
             store.disk.remove(key)
     settings = {**shared_environment, "PREFECT_API_URL": server}
-    settings["LOOKBOOK_RETRAIN_WHEN"] = json.dumps({"confidence_shift": 0.1, "low_confidence": 0.99})
+    settings["LOOKBOOK_RETRAIN_WHEN"] = json.dumps({"class_shift": 0.1, "low_confidence": 0.99})
 
     def score(seed):
         noise(tmp_path / "night", 60, seed)
@@ -147,13 +147,13 @@ def test_two_nights_of_drift_are_one_wish_a_day(lookbook, server, shared_environ
     assert event["payload"]["table"] == first["predictions"]
     numbers = numbers_of(predictions.load(store, Ref.parse(first["predictions"])).artifact)
     assert {**numbers, "table": first["predictions"]} == event["payload"]
-    assert numbers["confidence_shift"] > 0.1
+    assert numbers["class_shift"] > 0.1
     assert numbers["distance"] is None  # of a network without a backbone
     assert numbers["errors"] == 0.0
     a_day_earlier(store, "drifting")
     score(2)
     [wish] = all_events(server, "lookbook.retraining.wished", "drifting")
-    assert wish["payload"]["because"].startswith("drifting drifted in two tables in a row: shift of the confidences")
+    assert wish["payload"]["because"].startswith("drifting drifted in two tables in a row: shift of the classes")
     score(3)
     assert len(all_events(server, "lookbook.scored", "drifting")) == 3
     assert all_events(server, "lookbook.retraining.wished", "drifting") == [wish]
