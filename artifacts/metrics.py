@@ -87,6 +87,8 @@ class Numbers:
     calibration: the bins of the reliability diagram and the error.
     temperature: by which the probabilities are calibrated; uncalibrated: some of the numbers without it. None for none.
     mistakes: the most confident ones; doubtful: how many labels are likely wrong; doubtful_items: the likeliest.
+    doubtful_training, doubtful_training_items: the same of the images that were learned from, each by a head that had
+    not; None and empty where no such answers were kept.
     """
 
     accuracy: float | None
@@ -106,12 +108,14 @@ class Numbers:
     mistakes: list[Mistake]
     doubtful: int | None
     doubtful_items: list[Mistake]
+    doubtful_training: int | None
+    doubtful_training_items: list[Mistake]
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Numbers":
         """Of what `metrics.json` holds."""
         interval, own = document.get("accuracy_interval"), document.get("uncalibrated")
-        doubtful = document.get("label_errors")
+        doubtful, training = document.get("label_errors"), document.get("training_label_errors")
         return cls(
             accuracy=document["accuracy"],
             loss=document["loss"],
@@ -132,6 +136,8 @@ class Numbers:
             mistakes=_mistakes(document.get("mistakes", [])),
             doubtful=doubtful["items"] if doubtful else None,
             doubtful_items=_mistakes(doubtful["listed"]) if doubtful else [],
+            doubtful_training=training["items"] if training else None,
+            doubtful_training_items=_mistakes(training["listed"]) if training else [],
         )
 
 

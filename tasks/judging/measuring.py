@@ -2,6 +2,7 @@
 
 import time
 from contextlib import suppress
+from typing import Any
 
 from artifacts import dataset as datasets
 from artifacts import metrics
@@ -16,7 +17,7 @@ from tasks.judging.fairness import fair_test
 from tasks.judging.lessons import lessons
 from tasks.reports import evaluation
 from tasks.shared import model
-from tasks.vision.metrics import evaluate
+from tasks.vision.metrics import evaluate, label_errors, scale
 
 
 class Mismatch(LookbookError):
@@ -46,7 +47,10 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
     fair = fair_test(store, dataset, [weights])
     learned = fair.seen + fair.near if len(fair.items) else 0
     counted = fair.counted if len(fair.counted) < len(data.test.labels) else None
-    numbers = evaluate(probabilities, data.test.labels, measured.classes, measured.temperature, counted, learned)
+    numbers = {
+        **evaluate(probabilities, data.test.labels, measured.classes, measured.temperature, counted, learned),
+        **_training_errors(measured, learned_from),
+    }
     return metrics.save(
         store,
         dataset.name,
@@ -63,6 +67,18 @@ def evaluate_weights(store: Store, weights: Ref, dataset: Ref) -> Ref:
         fair=fair.items,
         made={"seconds": round(time.perf_counter() - started, 3)},
     )
+
+
+def _training_errors(weights: Weights, learned_from: Dataset | None) -> dict[str, Any]:
+    """Likely label errors of what weights have learned from, by the answers of heads that had not."""
+    answered = weights.out_of_fold
+    if answered is None or learned_from is None:
+        return {}
+    probabilities = scale(answered.probabilities, weights.temperature or 1.0)
+    found = label_errors(probabilities, learned_from.train.labels[answered.items], weights.classes)
+    for each in found["listed"]:
+        each["item"] = int(answered.items[each["item"]])  # in the split
+    return {"training_label_errors": found}
 
 
 def _learned_from(store: Store, weights: Weights) -> Dataset | None:

@@ -112,6 +112,7 @@ def _page(
             f"<p>Test images that to the model look more like another class than images of that class do on average "
             f"(confident learning): {numbers.doubtful:,}. Either the model is wrong, or the label.</p>",
             _gallery(numbers.doubtful_items[:_WORST], test.images, test.sources, "rather"),
+            *_training_errors(numbers, learned_from),
             "<h2>Is it as sure as it should be?</h2>",
             f"<p>The expected calibration error is {numbers.calibration['error']:.2%}: how far confidence is from "
             f"accuracy on average. Confidence is {calibrated(weights.temperature, weights.calibration)}."
@@ -127,6 +128,17 @@ def _page(
         ]
     parts += ["<h2>What it was made of</h2>", _made_of(weights, learned_from, dataset)]
     return page(f"Evaluation of {weights.ref.name}", parts)
+
+
+def _training_errors(numbers: Numbers, learned_from: Dataset | None) -> Iterator[str]:
+    if numbers.doubtful_training is not None and learned_from is not None:
+        train = learned_from.train
+        yield (
+            "<h2>Likely label errors in what was learned from</h2><p>The same of the training images, each called by a "
+            f"last layer that had not learned from it: {numbers.doubtful_training:,}. To mend one, put its file where it "
+            "belongs, or say so on the review page.</p>"
+        )
+        yield _gallery(numbers.doubtful_training_items[:_WORST], train.images, train.sources, "rather")
 
 
 def _figures(numbers: Numbers) -> str:
