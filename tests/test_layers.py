@@ -22,8 +22,8 @@ MODULES = sorted(
 WITH_TENSORFLOW = [
     f"tasks.vision.{name}"
     for name in (
-        "backbone", "batches", "convolving", "device", "exporting", "inference", "network", "optimizers", "schedules",
-        "steps", "training", "transfer",
+        "attending", "backbone", "batches", "convolving", "device", "exporting", "inference", "network", "optimizers",
+        "schedules", "steps", "training", "transfer",
     )
 ]  # fmt: skip
 
