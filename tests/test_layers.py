@@ -22,7 +22,7 @@ MODULES = sorted(
 WITH_TENSORFLOW = [
     f"tasks.vision.{name}"
     for name in (
-        "backbone", "batches", "convolving", "cross_validation", "device", "exporting", "heads", "inference",
+        "attending", "backbone", "batches", "convolving", "cross_validation", "device", "exporting", "heads", "inference",
         "logistic", "network", "optimizers", "schedules", "steps", "training", "transfer",
     )
 ]  # fmt: skip

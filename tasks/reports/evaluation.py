@@ -135,8 +135,8 @@ def _training_errors(numbers: Numbers, learned_from: Dataset | None) -> Iterator
         train = learned_from.train
         yield (
             "<h2>Likely label errors in what was learned from</h2><p>The same of the training images, each called by a "
-            f"last layer that had not learned from it: {numbers.doubtful_training:,}. To mend one, put its file where it "
-            "belongs, or say so on the review page.</p>"
+            f"last layer that had not learned from it: {numbers.doubtful_training:,}. To mend one, put its file where "
+            "it belongs, or say so on the review page.</p>"
         )
         yield _gallery(numbers.doubtful_training_items[:_WORST], train.images, train.sources, "rather")
 

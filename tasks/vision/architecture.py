@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
 
+IMAGENET_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)  # of the pixels of its pictures, 0 to 255: red, green, blue
+IMAGENET_DEVIATION = (255 * 0.229, 255 * 0.224, 255 * 0.225)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -84,6 +87,11 @@ class Architecture(ABC):
         """The tensors that `forward` computes with, all of float32. No other architecture has the same ones."""
 
     @property
+    def exact(self) -> frozenset[str]:
+        """Which of `folded` stay float32, whatever products are computed in."""
+        return frozenset()
+
+    @property
     @abstractmethod
     def layouts(self) -> tuple[Layout, ...]:
         """The checkpoints that can be read."""
@@ -98,7 +106,7 @@ class Architecture(ABC):
         """Features: float32 [batch, features].
 
         images: float32 [batch, height, width, 3], scaled; height and width are multiples of `multiple`.
-        weights: as `folded` has them, of `dtype`, in which products are computed.
+        weights: as `folded` has them, of `dtype`, in which products are computed, but for those that are `exact`.
         """
 
     @abstractmethod

@@ -28,7 +28,8 @@ def features(
     """What a backbone makes of pictures: float32 [batch, architecture.features].
 
     images: uint8 [batch, height, width, 3 or 1], or float32 of the same range, 0 to 255.
-    weights: as `architecture.folded` names them, of `dtype`, in which products are computed.
+    weights: as `architecture.folded` names them, of `dtype`, in which products are computed, or float32 where
+        they are `exact`.
     looks_at: height and width to which the pictures are resized first, bilinearly and antialiased; by default the
         pictures' own. Both are multiples of `architecture.multiple`.
     """
@@ -87,7 +88,10 @@ class Embedder:
         self.batch = GPU_BATCH if on_gpu else BATCH
         self._workers = 1 if on_gpu else processors or os.cpu_count() or 1
         with tf.device(place):
-            weights = {name: tf.cast(tf.constant(tensors[name]), dtype) for name in architecture.folded}
+            weights = {
+                name: tf.cast(tf.constant(tensors[name]), tf.float32 if name in architecture.exact else dtype)
+                for name in architecture.folded
+            }
 
             def run(images: tf.Tensor, mirrored: bool) -> tf.Tensor:
                 images = tf.reverse(images, [2]) if mirrored else images
@@ -138,7 +142,9 @@ class Embedder:
         if len(part) < self.batch:
             batch = np.concatenate([batch, np.zeros((self.batch - len(part), *batch.shape[1:]), np.uint8)])
         with tf.device(self._place):
-            embedded: np.ndarray = self._run(tf.constant(batch), mirrored).numpy()
+            given = tf.constant(batch)
+            graph = self._run.get_concrete_function(given, mirrored)  # TensorFlow warns of many that are called alike
+            embedded: np.ndarray = graph(given).numpy()
         return embedded[: len(part)]
 
 

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from tasks.vision.architecture import Architecture
+from tasks.vision.dinov2 import VITB14, VITB14_REG, VITS14, VITS14_REG
 from tasks.vision.efficientnet_lite import LITE0, LITE1, LITE2
 from tasks.vision.errors import WeightsError
+from tasks.vision.mobilenetv4 import CONV_MEDIUM
 
-ARCHITECTURES: dict[str, Architecture] = {each.name: each for each in (LITE0, LITE1, LITE2)}
+ARCHITECTURES: dict[str, Architecture] = {
+    each.name: each for each in (LITE0, LITE1, LITE2, VITS14, VITS14_REG, VITB14, VITB14_REG, CONV_MEDIUM)
+}
 
 PREFIX = "backbone/"
 """What the names of a backbone's tensors begin with in weights that hold one of their own, moved by fine-tuning."""
