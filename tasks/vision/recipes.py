@@ -19,13 +19,16 @@ ClassWeights = Literal["none", "balanced"]
 Execution = Literal["graph", "eager"]
 Device = Literal["auto", "cpu", "gpu"]
 
+WIDE_MINUTES = 15
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """What decides the numbers of a training.
 
     `inputs` follows from the data: `plain` are pixels from 0 to 1, `centered` ones from -1/2 to 1/2, scaled so that an
-    image of any size is as strong an input as one of 28x28 (`dense` alone: `conv` normalizes).
+    image of any size is as strong an input as one of 28x28 (`dense` alone: `conv` normalizes). `width` follows from
+    `minutes`: the channels of the first convolution of `conv`, 0 in weights from before there was a width.
     """
 
     architecture: Annotated[
@@ -93,9 +96,16 @@ class TrainingSettings:
     ] = "none"
     precision: Annotated[
         Literal["auto", "float32"],
-        "What transfer's pretrained network computes in. auto takes bfloat16 where the processor has instructions for "
-        "it, which is twice as fast; float32 gives the same numbers on more machines.",
+        "What transfer's pretrained network and the training of conv compute in. auto takes bfloat16 where the processor "
+        "has instructions for it, which is up to twice as fast; float32 gives the same numbers on more machines.",
     ] = "auto"
+    minutes: Annotated[
+        int | None,
+        Limits(ge=1, le=10_000),
+        "About how many minutes the training may take on two processors. conv takes as many epochs as fit, unless "
+        f"epochs are given, and from {WIDE_MINUTES} minutes on a wider network.",
+    ] = None
+    width: int = 0
     fine_tune: Annotated[
         int,
         Limits(ge=0, le=1_000),
@@ -104,9 +114,11 @@ class TrainingSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """As weights have it. What was not there when the first weights were published is left out where it has its
-        default: so trainings that are equal keep their version."""
-        later = {"class_weights": "none", "precision": "auto", "fine_tune": 0}
-        return {name: value for name, value in asdict(self).items() if name not in later or value != later[name]}
+        default: so trainings that are equal keep their version. `minutes` is never there: the epochs and the width that
+        follow from them are."""
+        later = {"class_weights": "none", "precision": "auto", "fine_tune": 0, "width": 0}
+        values = {name: value for name, value in asdict(self).items() if name != "minutes"}
+        return {name: value for name, value in values.items() if name not in later or value != later[name]}
 
     def check(self) -> None:
         """Raises SettingsError for settings that can't work on any data."""
@@ -131,7 +143,9 @@ DENSE = TrainingSettings()
 takes 12 to 17 s on a 2-core AMD EPYC."""
 CONV = TrainingSettings(
     architecture="conv",
-    epochs=12,
+    minutes=5,
+    width=32,
+    epochs=15,
     batch_size=256,
     learning_rate=0.2,
     schedule="one-cycle",
@@ -210,7 +224,7 @@ def _asked(setting: Setting) -> Setting:
         return replace(setting, optional=True, default=None, recipes=recommendation)
     if len({*values.values()}) == 1:
         return setting
-    recipes = ", ".join(f"{architecture} {value}" for architecture, value in values.items())
+    recipes = ", ".join(f"{architecture} {value}" for architecture, value in values.items() if value is not None)
     return replace(setting, optional=True, default=None, recipes=recipes)
 
 
@@ -228,6 +242,23 @@ ENOUGH_TO_HOLD_OUT = 500
 
 CONV_BATCH_PIXELS = 1 << 22
 """Pixels of all images of a batch, at most: `conv` takes some 320 bytes for each (benchmarks/memory.py), 1.4 GB."""
+
+
+NARROW, WIDE = 32, 64
+_SECONDS = {NARROW: 0.34e-6, WIDE: 1.1e-6}
+"""That an epoch of `conv` takes for each pixel of each image, by width: on both cores of a 2-core AMD EPYC with
+AVX512_BF16 (benchmarks/conv.py)."""
+_SHARE = 0.85  # of the minutes that are for epochs; the others are for a start, an evaluation and slower moments
+LEAST_EPOCHS, MOST_EPOCHS = 4, 60
+
+
+def epochs_within(minutes: int, width: int, pixels: int) -> int:
+    """Epochs of `conv` that take about so many minutes.
+
+    pixels: of all images together.
+    """
+    epochs = int(_SHARE * 60 * minutes / (_SECONDS[width] * pixels))
+    return min(max(epochs, LEAST_EPOCHS), MOST_EPOCHS)
 
 
 def settings_for(
@@ -250,9 +281,13 @@ def settings_for(
     settings = replace(RECIPES[architecture], **{name: value for name, value in given.items() if value is not None})
     if pictures and architecture == "dense":
         settings = replace(settings, inputs="centered")
+    per_class = None if per_class is None else list(per_class)
+    if architecture == "conv" and settings.minutes:
+        settings = replace(settings, width=NARROW if settings.minutes < WIDE_MINUTES else WIDE)
+        if per_class and pixels and given.get("epochs") is None:
+            settings = replace(settings, epochs=epochs_within(settings.minutes, settings.width, sum(per_class) * pixels))
     if per_class is None:
         return settings
-    per_class = list(per_class)
     if architecture == "transfer" and given.get("validation") is None and sum(per_class) < ENOUGH_TO_HOLD_OUT:
         settings = replace(settings, validation=0.0)
     if given.get("batch_size") is not None:
