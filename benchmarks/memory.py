@@ -33,7 +33,7 @@ PREDICT = """
 from tasks.vision.inference import Predictor
 from tasks.vision.metrics import evaluate
 device.use_threads(1)
-of = (0, settings.augmentation, settings.inputs)
+of = (0, settings.augmentation, settings.inputs, settings.width)
 predict = Predictor(network.make_network(architecture, spec, 10, *of))
 before = peak()
 evaluate(predict(images), labels, list("abcdefghij"), 1.5)

@@ -38,7 +38,30 @@ def test_an_image_is_mirrored_by_seed_epoch_and_index_whoever_is_beside_it():
     assert 400 < sum(all_of_them.values()) < 600
     few = flips(range(0, 1000, 7), epoch=1)
     assert few == {item: all_of_them[item] for item in few}
-    assert flips(range(1000), epoch=2) != all_of_them != flips(range(1000), epoch=1, settings={"seed": 1})
+    assert flips(range(1000), epoch=2) == {item: not flipped for item, flipped in all_of_them.items()}, "in turn"
+    assert all_of_them == flips(range(1000), epoch=3) != flips(range(1000), epoch=1, settings={"seed": 1})
+
+
+def test_an_image_is_moved_by_seed_epoch_and_index_and_its_edge_goes_on():
+    images = np.random.default_rng(0).integers(1, 256, (50, 5, 4, 3), dtype=np.uint8)
+    settings = settings_for("conv", batch_size=10, augmentation="none", epochs=2)
+    items = np.arange(0, 50, 2)
+    chunks = list(make_chunks(images, np.zeros(50, np.int32), items, settings, shifted=2))
+    seen = set()
+    for epoch, chunk in zip((1, 2), chunks, strict=True):
+        batches = shuffle_epoch(items, settings, epoch, shifted=2)
+        assert batches.shifts.shape == (3, 10, 2)
+        order, shifts = batches.order.reshape(-1), batches.shifts.reshape(-1, 2)
+        for found, item, (down, right) in zip(
+            chunk.images.numpy()[:3].reshape(-1, 5, 4, 3), order, shifts, strict=True
+        ):
+            padded = np.pad(images[item], ((2, 2), (2, 2), (0, 0)), mode="edge")
+            assert (found == padded[2 - down : 7 - down, 2 - right : 6 - right]).all()
+            seen.add((down, right))
+        every = shuffle_epoch(np.arange(50), settings, epoch, shifted=2)
+        moved = dict(zip(every.order.ravel().tolist(), every.shifts.reshape(-1, 2).tolist(), strict=True))
+        assert [moved[item] for item in order] == shifts.tolist(), "whoever is beside it"
+    assert len(seen) > 15, "all of the 25, but for chance"
 
 
 def rates_of(settings, batches):

@@ -22,8 +22,8 @@ MODULES = sorted(
 WITH_TENSORFLOW = [
     f"tasks.vision.{name}"
     for name in (
-        "attending", "backbone", "batches", "convolving", "cross_validation", "device", "exporting", "heads", "inference",
-        "logistic", "network", "optimizers", "schedules", "steps", "training", "transfer",
+        "attending", "backbone", "batches", "convolving", "cross_validation", "device", "exporting", "heads",
+        "inference", "logistic", "network", "optimizers", "schedules", "steps", "training", "transfer",
     )
 ]  # fmt: skip
 

@@ -8,7 +8,7 @@ from tasks.vision.device import tf
 from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
 from tasks.vision.inference import BATCH, Predictor
-from tasks.vision.network import ARCHITECTURES, Conv, Dense, glorot_uniform, he_normal, make_network
+from tasks.vision.network import ARCHITECTURES, Conv, Dense, convolutions, glorot_uniform, he_normal, make_network
 
 
 def test_the_forward_pass_is_numpys():
@@ -24,9 +24,10 @@ def test_the_forward_pass_is_numpys():
     np.testing.assert_allclose(tf.function(network)(tf.constant(images)), expected, atol=1e-5)
 
 
-def test_the_convolutions_are_numpys():
-    """The whole forward pass in loops and float64: convolution with zeros around, pooling, normalization."""
-    network = Conv(ImageSpec(height=6, width=5, channels=2), 3, seed=1)
+@pytest.mark.parametrize("width", [0, 2])
+def test_the_convolutions_are_numpys(width):
+    """The whole forward pass in loops and float64: convolution with zeros around, pooling, normalization, residuals."""
+    network = Conv(ImageSpec(height=6, width=5, channels=2), 3, seed=1, width=width)
     random = np.random.default_rng(0)
     for name, weight in network.weights.items():
         if not name.endswith("kernel"):
@@ -34,20 +35,45 @@ def test_the_convolutions_are_numpys():
     weights = {name: tensor.astype(np.float64) for name, tensor in network.tensors().items()}
     images = random.integers(0, 256, (2, 6, 5, 2), dtype=np.uint8)
     features = images / 255
-    for layer, pooled in (("conv1", True), ("conv2", True), ("conv3", False), ("conv4", False)):
+    inputs = []
+    for index, (_, pooled, residual) in enumerate(convolutions(width)):
+        layer = f"conv{index + 1}"
+        inputs.append(features)
         padded = np.pad(features, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        _, height, width, _ = features.shape
-        windows = np.stack([padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=3)
+        _, height, across, _ = features.shape
+        windows = np.stack([padded[:, y : y + height, x : x + across] for y in range(3) for x in range(3)], axis=3)
         features = np.einsum(
             "nhwkc,kco->nhwo", windows, weights[f"{layer}/kernel"].reshape(9, -1, len(weights[f"{layer}/mean"]))
         )
         if pooled:
-            features = np.pad(features, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=-np.inf)
+            features = np.pad(features, ((0, 0), (0, height % 2), (0, across % 2), (0, 0)), constant_values=-np.inf)
             features = np.max([features[:, y::2, x::2] for y in (0, 1) for x in (0, 1)], axis=0)
         features = (features - weights[f"{layer}/mean"]) / np.sqrt(weights[f"{layer}/variance"] + 1e-3)
         features = np.maximum(features * weights[f"{layer}/scale"] + weights[f"{layer}/offset"], 0)
+        if residual:
+            features = features + inputs[-2]
     expected = features.max((1, 2)) @ weights["output/kernel"] + weights["output/bias"]
     np.testing.assert_allclose(network(tf.constant(images)), expected, rtol=1e-4)
+
+
+def test_a_conv_without_a_width_is_the_one_of_older_weights():
+    shapes = {name: list(tensor.shape) for name, tensor in Conv(SPEC, 3).tensors().items() if name.endswith("kernel")}
+    assert shapes == {
+        "conv1/kernel": [3, 3, 1, 32], "conv2/kernel": [3, 3, 32, 64], "conv3/kernel": [3, 3, 64, 64],
+        "conv4/kernel": [3, 3, 64, 128], "output/kernel": [128, 3],
+    }  # fmt: skip
+
+
+def test_a_training_in_bfloat16_computes_nearly_the_same_and_prediction_the_very_same(shapes):
+    images = tf.constant(shapes["train"].images[:64])
+    networks = [make_network("conv", SPEC, 3, width=8) for _ in range(2)]
+    networks[1].precision = "bfloat16"
+    exact, rounded = (network(images).numpy() for network in networks)
+    assert (exact == rounded).all()
+    exact, rounded = (network.forward_training(images, _values(network))[0] for network in networks)
+    assert exact.dtype == rounded.dtype == tf.float32
+    assert not (exact.numpy() == rounded.numpy()).all()
+    np.testing.assert_allclose(rounded, exact, atol=0.03 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize(("architecture", "far"), [("dense", 1e-2), ("conv", 1e-3)])
@@ -120,7 +146,7 @@ def test_a_network_that_learned_from_flips_answers_mirror_images_alike(shapes, a
 
 def test_in_training_features_are_normalized_by_their_own_batch_and_the_statistics_run_along(shapes):
     network = Conv(SPEC, 3)
-    weights = {name: tf.convert_to_tensor(weight) for name, weight in network.weights.items()}
+    weights = _values(network)
     images = tf.constant(shapes["train"].images[:64])
     _, statistics = network.forward_training(images, weights)
     assert statistics.keys() == {f"conv{n}/{what}" for n in (1, 2, 3, 4) for what in ("mean", "variance")}
@@ -129,3 +155,7 @@ def test_in_training_features_are_normalized_by_their_own_batch_and_the_statisti
     )
     np.testing.assert_allclose(statistics["conv1/mean"], np.mean(raw, axis=(0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(statistics["conv1/variance"], np.var(raw, axis=(0, 1, 2), ddof=1), atol=1e-5)
+
+
+def _values(network):
+    return {name: tf.convert_to_tensor(weight) for name, weight in network.weights.items()}

@@ -6,7 +6,17 @@ import pytest
 
 from tasks.vision.errors import SettingsError
 from tasks.vision.network import ARCHITECTURES
-from tasks.vision.recipes import RECIPES, TrainingSettings, recommended, settings_for
+from tasks.vision.recipes import (
+    LEAST_EPOCHS,
+    MOST_EPOCHS,
+    NARROW,
+    RECIPES,
+    WIDE,
+    WIDE_MINUTES,
+    TrainingSettings,
+    recommended,
+    settings_for,
+)
 
 
 def test_a_recipe_is_an_architectures_and_what_is_given_comes_first():
@@ -15,7 +25,7 @@ def test_a_recipe_is_an_architectures_and_what_is_given_comes_first():
     for architecture, recipe in RECIPES.items():
         assert recipe.architecture == architecture
         recipe.check()
-    assert RECIPES.keys() == ARCHITECTURES.keys() | {"transfer"}
+    assert RECIPES.keys() == {*ARCHITECTURES, "transfer"}
 
 
 def test_a_recipe_fits_the_data():
@@ -62,6 +72,27 @@ def test_equal_trainings_keep_the_version_that_they_had_before_there_were_more_s
     assert settings_for("conv").to_dict().keys() & {"class_weights", "precision", "fine_tune"} == set()
     asked = settings_for("conv", class_weights="balanced", precision="float32").to_dict()
     assert (asked["class_weights"], asked["precision"]) == ("balanced", "float32")
+
+
+def test_minutes_decide_how_long_and_how_wide_a_conv_learns():
+    def of(minutes, items=6_000, pixels=28 * 28, **given):
+        settings = settings_for("conv", per_class=[items] * 10, pixels=pixels, minutes=minutes, **given)
+        return settings.epochs, settings.width
+
+    assert of(None) == of(5) == (RECIPES["conv"].epochs, NARROW)
+    assert of(10)[0] == pytest.approx(2 * of(5)[0], abs=1)
+    assert of(WIDE_MINUTES - 1)[1] == NARROW < WIDE == of(WIDE_MINUTES)[1]
+    assert of(5, pixels=28 * 28 * 2)[0] == pytest.approx(of(5)[0] / 2, abs=1)
+    assert of(5, items=10)[0] == MOST_EPOCHS
+    assert of(1, items=10**6)[0] == LEAST_EPOCHS
+    assert of(30, epochs=3) == (3, WIDE), "what is given stays"
+
+
+def test_equal_trainings_are_equal_whatever_their_minutes_were():
+    one, other = (settings_for("conv", per_class=[10] * 10, pixels=784, minutes=each).to_dict() for each in (4, 5))
+    assert one == other
+    assert "minutes" not in one
+    assert (one["width"], "width" in TrainingSettings().to_dict()) == (NARROW, False)
 
 
 def test_only_transfer_is_fine_tuned():

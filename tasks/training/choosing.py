@@ -5,6 +5,7 @@ two sizes of one, and the mean over mirror images are tried, as the single ones 
 training embeds the rest.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -232,7 +233,7 @@ class _Search:
     def _judge(self, tried: list[Tried]) -> tuple[list[Tried], Tried, str]:
         """The least loss of what takes no longer than is allowed. Where the dataset is larger than the sample, so that
         time matters, the quickest of those whose loss is within a standard error of that."""
-        minutes = self.settings.minutes
+        minutes = self.settings.minutes or math.inf
         allowed = [number for number, each in enumerate(tried) if each.seconds <= 60 * minutes]
         if not allowed:
             return tried, min(tried, key=lambda each: each.seconds), f"the quickest, as all take over {minutes} minutes"

@@ -1,17 +1,18 @@
 """The networks: their variables and the forward pass, in plain TensorFlow."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tasks.vision.device import tf
 from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
+from tasks.vision.processor import Precision
 from tasks.vision.recipes import Augmentation, Inputs
 
 HIDDEN_UNITS = 20
-CHANNELS = (32, 64, 64, 128)
-POOLED = 2  # convolutions, the first ones
+SHIFTED = 1 / 28  # of an image's side: by so much `conv` moves it at most
 EPSILON = 1e-3  # added to a variance before the division by its root
 
 Tensors = Mapping[str, tf.Tensor]
@@ -25,6 +26,8 @@ class Network(tf.Module):
     classes: how many there are.
     image_shape: height, width, channels; of what takes features, their number alone.
     centered: whether it sees pixels from -1/2 to 1/2 instead of 0 to 1.
+    precision: what a training computes convolutions in. Weights, sums and predictions are float32.
+    shifted: by how many pixels a training moves an image at most.
     mirrored: whether an image and its mirror image get the same logits, which are the mean of both.
     """
 
@@ -40,6 +43,8 @@ class Network(tf.Module):
         super().__init__(name="network")
         self.mirrored = False
         self.centered = False
+        self.precision: Precision = "float32"
+        self.shifted = 0
         self.image_shape = shape
         self.classes = classes
         self.weights: dict[str, tf.Variable] = {}
@@ -145,18 +150,46 @@ class Dense(Network):
         return hidden @ weights["output/kernel"] + weights["output/bias"]
 
 
+class Convolution(NamedTuple):
+    """A convolution of 3x3 with what follows it.
+
+    channels: how many it makes.
+    pooled: whether the maximum of each 2x2 follows.
+    residual: whether the input of the convolution before is added to what comes of this one.
+    """
+
+    channels: int
+    pooled: bool = False
+    residual: bool = False
+
+
+def convolutions(width: int) -> tuple[Convolution, ...]:
+    """Those of a `conv` of this width; of width 0 those of weights from before there was a width."""
+    if not width:
+        return Convolution(32, pooled=True), Convolution(64, pooled=True), Convolution(64), Convolution(128)
+    wide = 4 * width
+    return (
+        Convolution(width, pooled=True),
+        Convolution(2 * width, pooled=True),
+        Convolution(wide),
+        Convolution(wide),
+        Convolution(wide, residual=True),
+    )
+
+
 class Conv(Network):
-    """Four convolutions of 3x3 with 32, 64, 64 and 128 channels, for images of any size.
+    """Convolutions of 3x3, for images of any size.
 
-    Each is normalized over its batch and rectified, and the first two are pooled 2x2. The maximum of each channel over
-    the image and one output for each class follow.
+    Each is normalized over its batch and rectified. The maximum of each channel over the image and one output for each
+    class follow. The residual convolutions are those of He et al., "Deep residual learning" (2015), in the form of
+    ResNet-9 (Page, "How to train your ResNet", 2018).
 
-    Its variables, float32, with N from 1 to 4:
+    Its variables, float32, with N from 1 on:
 
     convN/kernel: [3, 3, in, out], at first He-normal by `seed`.
     convN/scale, convN/offset: [out], at first one and zero.
     convN/mean, convN/variance: [out], the running statistics that prediction normalizes by; not learned.
-    output/kernel: [128, classes], at first Glorot-uniform by `seed`.
+    output/kernel: [out, classes], at first Glorot-uniform by `seed`.
     output/bias: [classes], at first zero.
 
     Normalization is over a lane's part of a batch. Ioffe and Szegedy, "Batch normalization" (2015); Hoffer et al.,
@@ -166,25 +199,26 @@ class Conv(Network):
     lanes = 4
     compiled = False  # convolutions of oneDNN, which XLA doesn't call
 
-    def __init__(self, spec: ImageSpec, classes: int, seed: int = 0) -> None:
+    def __init__(self, spec: ImageSpec, classes: int, seed: int = 0, width: int = 0) -> None:
+        """width: as `convolutions` takes it."""
         super().__init__((spec.height, spec.width, spec.channels), classes)
+        self.layers = {f"conv{index + 1}": each for index, each in enumerate(convolutions(width))}
         before: int = spec.channels
-        for index, channels in enumerate(CHANNELS):
-            layer = f"conv{index + 1}"
-            self._add(f"{layer}/kernel", he_normal((3, 3, before, channels), (seed, index)))
-            self._add(f"{layer}/scale", tf.ones(channels))
-            self._add(f"{layer}/offset", tf.zeros(channels))
-            self._add(f"{layer}/mean", tf.zeros(channels), learned=False)
-            self._add(f"{layer}/variance", tf.ones(channels), learned=False)
-            before = channels
-        self._add("output/kernel", glorot_uniform((before, classes), (seed, len(CHANNELS))))
+        for index, (name, layer) in enumerate(self.layers.items()):
+            self._add(f"{name}/kernel", he_normal((3, 3, before, layer.channels), (seed, index)))
+            self._add(f"{name}/scale", tf.ones(layer.channels))
+            self._add(f"{name}/offset", tf.zeros(layer.channels))
+            self._add(f"{name}/mean", tf.zeros(layer.channels), learned=False)
+            self._add(f"{name}/variance", tf.ones(layer.channels), learned=False)
+            before = layer.channels
+        self._add("output/kernel", glorot_uniform((before, classes), (seed, len(self.layers))))
         self._add("output/bias", tf.zeros(classes))
 
     @property
     def widest(self) -> int:
         """Bytes of what the first convolution makes of one image before it is pooled."""
         height, width, _ = self.image_shape
-        return 4 * height * width * CHANNELS[0]
+        return 4 * height * width * self.layers["conv1"].channels
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
         return self._forward(images, weights, None)
@@ -194,17 +228,21 @@ class Conv(Network):
         return self._forward(images, weights, statistics), statistics
 
     def _forward(self, images: tf.Tensor, weights: Tensors, statistics: dict[str, tf.Tensor] | None) -> tf.Tensor:
-        features = tf.cast(images, tf.float32) * (1 / 255)
-        for index in range(len(CHANNELS)):
-            layer = f"conv{index + 1}"
-            features = tf.nn.conv2d(features, weights[f"{layer}/kernel"], strides=1, padding="SAME")
-            if index < POOLED:
-                features = tf.nn.max_pool2d(features, 2, 2, "SAME")
-            features = tf.nn.relu(_normalize(features, weights, layer, statistics))
-        return tf.reduce_max(features, [1, 2]) @ weights["output/kernel"] + weights["output/bias"]
+        dtype = tf.float32 if statistics is None else tf.as_dtype(self.precision)
+        features = earlier = tf.cast(tf.cast(images, tf.float32) * (1 / 255), dtype)
+        for name, layer in self.layers.items():
+            before, sums = features, tf.nn.conv2d(features, tf.cast(weights[f"{name}/kernel"], dtype), 1, "SAME")
+            if layer.pooled:
+                sums = tf.nn.max_pool2d(sums, 2, 2, "SAME")
+            features = tf.nn.relu(_normalize(sums, weights, name, statistics))
+            if layer.residual:
+                features += earlier
+            earlier = before
+        highest = tf.cast(tf.reduce_max(features, [1, 2]), tf.float32)
+        return highest @ weights["output/kernel"] + weights["output/bias"]
 
 
-ARCHITECTURES = {"dense": Dense, "conv": Conv}
+ARCHITECTURES = ("dense", "conv")
 
 
 def make_network(
@@ -214,12 +252,14 @@ def make_network(
     seed: int = 0,
     augmentation: Augmentation = "none",
     inputs: Inputs = "plain",
+    width: int = 0,
 ) -> Network:
     """A network with its first weights.
 
     seed: decides the first weights.
     augmentation: `flips` makes the network mirrored.
     inputs: `centered` makes the network centered.
+    width: of `conv`.
 
     Raises WeightsError for an architecture that this Lookbook doesn't have.
     """
@@ -228,8 +268,10 @@ def make_network(
         raise WeightsError(
             f"expected an architecture out of {known}, found {architecture!r}; a newer Lookbook knows it"
         )
-    network = ARCHITECTURES[architecture](spec, classes, seed)
+    network = Conv(spec, classes, seed, width) if architecture == "conv" else Dense(spec, classes, seed)
     network.mirrored = augmentation == "flips"
+    if architecture == "conv" and augmentation == "flips":
+        network.shifted = max(1, round(SHIFTED * min(spec.height, spec.width)))
     network.centered = inputs == "centered"
     return network
 
@@ -258,7 +300,7 @@ def he_normal(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
 def _normalize(features: tf.Tensor, weights: Tensors, layer: str, statistics: dict[str, tf.Tensor] | None) -> tf.Tensor:
     """Bring each channel to mean 0 and variance 1, then scale and offset it.
 
-    features: float32 [batch, height, width, channels].
+    features: float32 or bfloat16 [batch, height, width, channels]; what comes out is the same.
     statistics: None in prediction, which normalizes by the running statistics. A training normalizes by the statistics
         of these features, and they are added here.
 

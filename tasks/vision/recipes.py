@@ -20,14 +20,17 @@ Execution = Literal["graph", "eager"]
 AUTO = "auto"
 Device = Literal["auto", "cpu", "gpu"]
 
+WIDE_MINUTES = 15
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """What decides the numbers of a training.
 
     `chosen_with` is how many training images there were when the backbone was chosen, 0 where it was named. `inputs`
-    follows from the data: `plain` are pixels from 0 to 1, `centered` ones from -1/2 to 1/2, scaled so that an
-    image of any size is as strong an input as one of 28x28 (`dense` alone: `conv` normalizes).
+    follows from the data: `plain` are pixels from 0 to 1, `centered` ones from -1/2 to 1/2, scaled so that an image of
+    any size is as strong an input as one of 28x28 (`dense` alone: `conv` normalizes). `width` follows from `minutes`:
+    the channels of the first convolution of `conv`, 0 in weights from before there was a width.
     """
 
     architecture: Annotated[
@@ -97,9 +100,17 @@ class TrainingSettings:
     ] = "none"
     precision: Annotated[
         Literal["auto", "float32"],
-        "What transfer's pretrained network computes in. auto takes bfloat16 where the processor has instructions for "
-        "it, which is twice as fast; float32 gives the same numbers on more machines.",
+        "What transfer's pretrained network and the training of conv compute in. auto takes bfloat16 where the "
+        "processor has instructions for it, which is up to twice as fast; float32 gives the same numbers on more machines.",
     ] = "auto"
+    minutes: Annotated[
+        int | None,
+        Limits(ge=1, le=10_000),
+        "About how many minutes the training may take on two processors. conv takes as many epochs as fit, unless "
+        f"epochs are given, and from {WIDE_MINUTES} minutes on a wider network. For transfer, auto chooses no backbone "
+        "with which the pictures take longer to embed.",
+    ] = None
+    width: int = 0
     fine_tune: Annotated[
         int,
         Limits(ge=0, le=1_000),
@@ -113,22 +124,20 @@ class TrainingSettings:
         "a sample, and takes what does best. By default the champion's, and auto where there is none, or where there "
         "are twice as many pictures as when it was chosen.",
     ] = None
-    minutes: Annotated[
-        int,
-        Limits(ge=1, le=1_440),
-        "How many minutes the pictures may take to embed for transfer, with what auto chooses.",
-    ] = 10
     chosen_with: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As weights have it. What decides nothing is left out, and what was not there when the first weights were
-        published where it has its default: so trainings that are equal keep their version."""
-        later = {"class_weights": "none", "precision": "auto", "fine_tune": 0, "backbone": None, "chosen_with": 0}
-        idle = STEPS if self.architecture == "transfer" else ()
+        published where it has its default: so trainings that are equal keep their version. `minutes` is never there:
+        what follows from them is."""
+        later = {
+            "class_weights": "none", "precision": "auto", "fine_tune": 0, "width": 0, "backbone": None, "chosen_with": 0
+        }  # fmt: skip
+        idle = (*STEPS, "minutes") if self.architecture == "transfer" else ("minutes",)
         return {
             name: value
             for name, value in asdict(self).items()
-            if name not in (*idle, "minutes") and (name not in later or value != later[name])
+            if name not in idle and (name not in later or value != later[name])
         }
 
     def check(self) -> None:
@@ -163,7 +172,9 @@ DENSE = TrainingSettings()
 takes 12 to 17 s on a 2-core AMD EPYC."""
 CONV = TrainingSettings(
     architecture="conv",
-    epochs=12,
+    minutes=5,
+    width=32,
+    epochs=15,
     batch_size=256,
     learning_rate=0.2,
     schedule="one-cycle",
@@ -175,7 +186,7 @@ CONV = TrainingSettings(
 """93.8% on Fashion-MNIST's test images, loss 0.260: median of seeds 0 to 2, 93.77% to 93.85% (benchmarks/conv.py). The
 whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
 of the training images."""
-TRANSFER = TrainingSettings(architecture="transfer", augmentation="auto")
+TRANSFER = TrainingSettings(architecture="transfer", augmentation="auto", minutes=10)
 """Its head is solved to its optimum: the settings of steps (STEPS) change nothing."""
 RECIPES: dict[Architecture, TrainingSettings] = {"dense": DENSE, "conv": CONV, "transfer": TRANSFER}
 STEPS = (
@@ -242,7 +253,7 @@ def _asked(setting: Setting) -> Setting:
         return replace(setting, optional=True, default=None, recipes=_HELD_OUT)
     if len({*values.values()}) == 1:
         return setting
-    recipes = ", ".join(f"{architecture} {value}" for architecture, value in values.items())
+    recipes = ", ".join(f"{architecture} {value}" for architecture, value in values.items() if value is not None)
     return replace(setting, optional=True, default=None, recipes=recipes)
 
 
@@ -256,6 +267,23 @@ FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
 
 CONV_BATCH_PIXELS = 1 << 22
 """Pixels of all images of a batch, at most: `conv` takes some 320 bytes for each (benchmarks/memory.py), 1.4 GB."""
+
+
+NARROW, WIDE = 32, 64
+_SECONDS = {NARROW: 0.34e-6, WIDE: 1.1e-6}
+"""That an epoch of `conv` takes for each pixel of each image, by width: on both cores of a 2-core AMD EPYC with
+AVX512_BF16 (benchmarks/conv.py)."""
+_SHARE = 0.85  # of the minutes that are for epochs; the others are for a start, an evaluation and slower moments
+LEAST_EPOCHS, MOST_EPOCHS = 4, 60
+
+
+def epochs_within(minutes: int, width: int, pixels: int) -> int:
+    """Epochs of `conv` that take about so many minutes.
+
+    pixels: of all images together.
+    """
+    epochs = int(_SHARE * 60 * minutes / (_SECONDS[width] * pixels))
+    return min(max(epochs, LEAST_EPOCHS), MOST_EPOCHS)
 
 
 def settings_for(
@@ -282,9 +310,14 @@ def settings_for(
     settings = replace(RECIPES[architecture], **wanted)
     if pictures and architecture == "dense":
         settings = replace(settings, inputs="centered")
+    per_class = None if per_class is None else list(per_class)
+    if architecture == "conv" and (minutes := settings.minutes):
+        width = NARROW if minutes < WIDE_MINUTES else WIDE
+        settings = replace(settings, width=width)
+        if per_class and pixels and given.get("epochs") is None:
+            settings = replace(settings, epochs=epochs_within(minutes, width, sum(per_class) * pixels))
     if per_class is None:
         return settings
-    per_class = list(per_class)
     if architecture == "transfer":
         return settings
     if given.get("validation") is None:

@@ -21,6 +21,7 @@ from tasks.vision.inference import Predictor
 from tasks.vision.metrics import calibrate, log_loss
 from tasks.vision.network import Network, make_network
 from tasks.vision.optimizers import SGD, make_optimizer
+from tasks.vision.processor import precision
 from tasks.vision.recipes import Device, Execution, TrainingSettings
 from tasks.vision.steps import Steps, make_steps
 from tasks.vision.trained import EpochProgress, EpochResult, State, Trained
@@ -73,6 +74,7 @@ def fit(
     device.use_threads(1)  # steps are too small to share: 64 x 784 take 1.4 times as long with two (2-core AMD EPYC)
     with tf.device(place):
         network = make() if make else _of_settings(spec, classes, settings)
+        network.precision = precision(settings.precision, place)
         images, labels = check_arrays(images, labels, network.image_shape, network.dtype)
         check_labels(labels, [f"number {index}" for index in range(classes)])
         labels = labels.astype(np.int32)
@@ -90,7 +92,7 @@ def fit(
         saved = time.monotonic()
         chunks = make_chunks(
             images, labels, learned_from, settings, first_epoch=run.epoch, lanes=network.lanes, mirrored=mirrored,
-            cropped=cropped, place=place,
+            shifted=network.shifted, cropped=cropped, place=place,
         )  # fmt: skip
         with closing(one_ahead(chunks)) as coming:
             while not run.ended:
@@ -127,7 +129,9 @@ def fit(
 
 
 def _of_settings(spec: ImageSpec, classes: int, settings: TrainingSettings) -> Network:
-    return make_network(settings.architecture, spec, classes, settings.seed, settings.augmentation, settings.inputs)
+    return make_network(
+        settings.architecture, spec, classes, settings.seed, settings.augmentation, settings.inputs, settings.width
+    )
 
 
 def seconds_a_step(
