@@ -53,6 +53,7 @@ def markdown(store: Store, result: Retrained, because: str | None, review: str |
                 ("loss", shown(numbers.loss, "{:.4f}")),
                 ("Brier score", shown(numbers.brier, "{:.4f}")),
                 ("expected calibration error", shown(numbers.calibration["error"] if numbers.calibration else None)),
+                *([("the same, uncalibrated", shown(own.error))] if (own := numbers.uncalibrated) else []),
             ],
         ),
         f"Accuracy is the share of the {numbers.items:,} test images{without_copies(numbers)} that the model names "

@@ -203,16 +203,16 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
         powers *= logits * logits
         return np.array([chosen - means, powers.sum(axis=1), (powers * logits).sum(axis=1)])
 
-    low, high, inverse = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0], 1.0
-    for _ in range(60):
+    low, high, inverse, moved = 1 / _TEMPERATURES[1], 1 / _TEMPERATURES[0], 1.0, np.inf
+    while moved > 1e-8 * inverse:  # Newton's steps, and bisection where they don't halve
         found = np.concatenate([moments(part, inverse) for part in _parts(probabilities)], axis=1).sum(axis=1)
         gain, information, skew = found.tolist()
         slope = gain + skew / (2 * information) if information else -np.inf  # none is left: far too sure
         low, high = (inverse, high) if slope > 0 else (low, inverse)
-        step = inverse + slope / information if information else -np.inf
-        before, inverse = inverse, step if low < step < high else float(np.sqrt(low * high))
-        if abs(inverse / before - 1) < 1e-8:
-            break
+        step = slope / information if information else -np.inf
+        newton = low < inverse + step < high and abs(step) < moved / 2
+        before, inverse = inverse, inverse + step if newton else float(np.sqrt(low * high))
+        moved = abs(inverse - before)
     return round(1 / inverse, 6)
 
 
