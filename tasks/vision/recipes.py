@@ -101,7 +101,8 @@ class TrainingSettings:
     precision: Annotated[
         Literal["auto", "float32"],
         "What transfer's pretrained network and the training of conv compute in. auto takes bfloat16 where the "
-        "processor has instructions for it, which is up to twice as fast; float32 gives the same numbers on more machines.",
+        "processor has instructions for it, which is up to twice as fast; float32 gives the same numbers on more "
+        "machines.",
     ] = "auto"
     minutes: Annotated[
         int | None,
