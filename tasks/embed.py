@@ -20,6 +20,7 @@ from tasks.shared.retries import RETRIES
 from tasks.shared.training_turn import training_turn
 from tasks.shared.views import views_for
 from tasks.shared.watching import Watch
+from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import Device, TrainingSettings
 
@@ -70,6 +71,7 @@ def embed_dataset(
         tell(f"embedding here, on {place}: the processors of a cluster would give other features", log)
         elsewhere = None
     images = {"train": data.train.images, "test": data.test.images}
+    contents = {side: contents_of(each) for side, each in images.items()}
     looks = [View(side, mirrored) for mirrored in ((False, True) if views.mirrored else (False,)) for side in images]
     pictures = sum(len(images[look.side]) for look in looks) * len(views.embeddings)
     with FolderProgress("embedding", pictures, report_key("embed", dataset.name, "progress"), "pictures") as progress:
@@ -82,7 +84,7 @@ def embed_dataset(
             if elsewhere:
                 missing = []
                 for look in looks:
-                    items = missing_features(store, embedding, images[look.side], look.mirrored)
+                    items = missing_features(store, embedding, contents[look.side], look.mirrored)
                     known = len(images[look.side]) - len(items)
                     on_pictures(known, 0, known)
                     missing.append((look, items))
@@ -90,4 +92,4 @@ def embed_dataset(
                 elsewhere(embedding, missing, watch)
             told = watch.on_life if watch else on_pictures
             for look in looks:
-                embed(store, embedding, images[look.side], look.mirrored, told)
+                embed(store, embedding, images[look.side], look.mirrored, told, contents[look.side])

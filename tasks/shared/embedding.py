@@ -104,15 +104,17 @@ def embed(
     images: np.ndarray,
     mirrored: bool = False,
     on_pictures: OnRows = lambda *_: None,
+    contents: list[bytes] | None = None,
 ) -> np.ndarray:
     """The features of pictures: float32 [items, width]. What is not on record is, at the latest ten seconds later.
 
     images: uint8 [items, height, width, channels]; also a memory map: a few batches are read at a time.
     mirrored: whether their mirror images are meant.
+    contents: `contents_of` the images, where they are known.
 
     Raises StoreError when the disk refuses.
     """
-    contents = contents_of(images)
+    contents = contents or contents_of(images)
     with embedding.kept(store.disk, mirrored) as features:
         missing = _missing(features, contents)
         on_pictures(len(images) - len(missing), 0, len(images) - len(missing))
@@ -126,10 +128,10 @@ def embed(
     return gathered
 
 
-def missing_features(store: Store, embedding: Embedding, images: np.ndarray, mirrored: bool) -> np.ndarray:
+def missing_features(store: Store, embedding: Embedding, contents: list[bytes], mirrored: bool) -> np.ndarray:
     """Which of the pictures have no features on record, each content once: int64."""
     with embedding.kept(store.disk, mirrored) as features:
-        return _missing(features, contents_of(images))
+        return _missing(features, contents)
 
 
 def _missing(features: Features, contents: list[bytes]) -> np.ndarray:

@@ -11,7 +11,7 @@ from artifacts.store import Store
 from artifacts.weights import Weights
 from tasks.shared.backbones import backbone_named
 from tasks.shared.embedding import Embedding, embed
-from tasks.shared.watching import OnRows
+from tasks.vision.duplicates import contents_of
 from tasks.vision.errors import SettingsError
 from tasks.vision.families import architecture_of
 from tasks.vision.images import ImageSpec
@@ -49,16 +49,16 @@ class Views:
         mirrored = (False, True) if self.mirrored else (False,)
         return [(embedding, each) for embedding in self.embeddings for each in mirrored]
 
-    def embed(self, store: Store, images: np.ndarray, on_pictures: OnRows = lambda *_: None) -> np.ndarray:
+    def embed(self, store: Store, images: np.ndarray, contents: list[bytes] | None = None) -> np.ndarray:
         """The features of pictures: float32 [items, the sum of widths]. Those of each view are kept.
 
         images: uint8 [items, height, width, channels]; also a memory map: a few batches are read at a time.
+        contents: `contents_of` the images, where they are known.
 
         Raises StoreError when the disk refuses.
         """
-        return self._joined(
-            lambda embedding, mirrored: embed(store, embedding, images, mirrored, on_pictures=on_pictures)
-        )
+        known = contents or contents_of(images)
+        return self._joined(lambda embedding, mirrored: embed(store, embedding, images, mirrored, contents=known))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The same, and nothing is kept."""

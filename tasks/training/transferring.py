@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from tasks.shared.views import Views
 from tasks.training.loops import Loops
-from tasks.vision.duplicates import firsts
+from tasks.vision.duplicates import contents_of, firsts_of
 from tasks.vision.metrics import calibrate
 from tasks.vision.recipes import TrainingSettings, fine_tuning, steps_of
 from tasks.vision.trained import OutOfFold, Trained, Tried
@@ -25,12 +25,13 @@ def transfer(loops: Loops, settings: TrainingSettings, views: Views) -> Trained:
         loops.deadline.check("solving the last layer")
 
     images, labels = loops.data.train.images, loops.data.train.labels
+    contents = contents_of(images)
     solved = solve_head(
-        views.embed(loops.store, images),
+        views.embed(loops.store, images, contents),
         labels,
         len(loops.data.classes),
         widths=views.widths,
-        first=firsts(images),
+        first=firsts_of(contents),
         balanced=settings.class_weights == "balanced",
         seed=settings.seed,
         on_tried=on_tried,

@@ -16,7 +16,7 @@ In this form the best one hardly depends on the number of items: it is the preci
 
 FOLDS = 5
 _CHOOSE, _SOLVE = 1e-3, 1e-6  # how far from its least value the loss may be, as a share of it: of folds, of the layer
-_WORSE = 2  # weaker penalties in a row that are worse end the search
+_WORSE = 1 + 2 * _CHOOSE  # a loss so many times the least one ends the search: all weaker ones overfit more
 _HELD = 1 << 27  # logits of problems that are solved together, at most: 0.5 GB, some eight times
 _SEARCHED = 1 << 31  # items x features x classes of what penalties are tried on, at most; then it is a sample
 _OF_A_CLASS = 10  # items of it, at least
@@ -78,7 +78,7 @@ def cross_validate(
     classes: int,
     on_tried: Callable[[Tried], None] = lambda tried: None,
 ) -> Chosen:
-    """Try penalties from the strongest on, each from the solutions of the one before, until two in a row are worse.
+    """Try penalties from the strongest on, each from the solutions of the one before, until one is clearly worse.
 
     features: float32 [items, features], of mean 0 and a like size.
     labels: int32 [items], 0 to classes - 1.
@@ -104,7 +104,7 @@ def cross_validate(
         on_tried(tried[-1])
         if best is None or tried[-1].loss < best[0].loss:
             best = tried[-1], search.at(), logits
-        elif len(tried) - 1 - tried.index(best[0]) >= _WORSE:
+        elif tried[-1].loss > _WORSE * best[0].loss:
             break
     assert best is not None
     chosen, solutions, logits = best

@@ -237,7 +237,7 @@ _HELD_OUT = (
 
 def without_effect(architecture: Architecture, given: Mapping[str, Any]) -> list[str]:
     """The names of what is given, and not None, and changes nothing for the architecture."""
-    return [name for name in STEPS if architecture == "transfer" and given.get(name) is not None]
+    return [name for name in STEPS if architecture == "transfer" and given.get(name) not in (None, _UNLESS_GIVEN[name])]
 
 
 def _asked(setting: Setting) -> Setting:
@@ -261,6 +261,8 @@ def _asked(setting: Setting) -> Setting:
 TRAINING = tuple(_asked(setting) for setting in declared(TrainingSettings) if setting.text)
 """The settings of a training that somebody may be asked for."""
 
+
+_UNLESS_GIVEN = {setting.name: setting.default for setting in TRAINING} | {"inputs": TRANSFER.inputs}
 
 FEW_IMAGES, FEW_STEPS, SMALL_BATCH = 10_000, 300, 32
 """`conv` on 1,000 images reached 57% with 48 steps of 256, and 84% with 384 of 32 (docs/training.md)."""
