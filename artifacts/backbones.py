@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from artifacts import tensors as named
+from artifacts.errors import NotFound
 from artifacts.refs import Ref
 from artifacts.store import Artifact, Store
 
@@ -82,7 +83,12 @@ def save(
 
 def load(store: Store, ref: Ref) -> Backbone:
     """Read a backbone whose bytes, names, dtypes and shapes are the published ones. Raises NotFound and Corrupt."""
-    artifact = store.open(ref)
+    try:
+        artifact = store.open(ref)
+    except NotFound as error:
+        raise type(error)(
+            f"{error}; what stands on it needs it: `lookbook backbone add` of the same name or file brings it back"
+        ) from None
     return Backbone(artifact, named.load(artifact, _FILE))
 
 

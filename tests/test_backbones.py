@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from references import CASES, GOLDEN, SHOWN, drawn, pictures
 from safetensors.numpy import save_file
+from sklearn.datasets import load_sample_images
 
 from artifacts import backbones
 from artifacts.errors import Ambiguous, NotFound
@@ -250,6 +251,18 @@ def test_the_packages_that_are_installed_are_backbones(store, name):
     smaller = Embedding(loaded, spec, "float32", "/CPU:0", side=224)
     assert smaller.decided_by(False) == {**embedding.decided_by(False), "looks at": [224, 224]}
     assert Embedding(loaded, spec, "float32", "/CPU:0", side=288).decided_by(False) == embedding.decided_by(False)
+
+
+@pytest.mark.slow
+def test_lite2_knows_a_photograph(store):
+    """scikit-learn's Chinese temple, looked at at two sizes: Google's class 442 is a bell cote, 698 a palace."""
+    tensors = backbones.load(store, pretrained.add_package(store, "efficientnet-lite2")).tensors
+    folded = LITE2.fold(tensors)
+    temple = tf.constant(load_sample_images().images[:1])
+    for side in (260, 224):
+        found = features(LITE2, temple, folded, looks_at=(side, side)).numpy()
+        logits = found @ tensors["classifier/kernel"] + tensors["classifier/bias"]
+        assert set(np.argsort(-logits[0])[:2]) == {442, 698}
 
 
 def test_the_side_at_which_a_picture_is_looked_at():

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from published import damage
+from published import damage, remove
 from sklearn.datasets import load_sample_images
 from trainings import Forks
 
 from artifacts import backbones, weights
 from artifacts import dataset as datasets
-from artifacts.errors import Corrupt
+from artifacts.errors import Corrupt, NotFound
 from artifacts.features import Features
 from artifacts.lineage import lineage
 from artifacts.settings import Settings
@@ -40,6 +40,7 @@ from tasks.vision.device import tf
 from tasks.vision.duplicates import contents_of
 from tasks.vision.efficientnet_lite import LITE0
 from tasks.vision.images import ImageSpec
+from tasks.vision.mobilenetv4 import CONV_MEDIUM
 from tasks.vision.recipes import fine_tuning, settings_for
 from tasks.vision.training import fit
 from tasks.vision.transfer import Whole, head_on
@@ -638,3 +639,35 @@ def test_a_training_on_another_backbone_repeats_none(trained, backbone, tmp_path
     assert not _trained_so(*asked)
     pretrained.add_backbone(trained.store, "efficientnet-lite0")
     assert _trained_so(*asked)
+
+
+@pytest.fixture
+def mobile(store, tmp_path):
+    """MobileNetV4 with random tensors, which new weights stand on."""
+    from references import drawn as drawn_tensors
+    from safetensors.numpy import save_file
+
+    layout = next(each for each in CONV_MEDIUM.layouts if each.whose == "timm")
+    save_file(drawn_tensors(layout.shapes), tmp_path / "mobile.safetensors")
+    return pretrained.add_backbone(store, str(tmp_path / "mobile.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fine_tune", [0, pytest.param(1, marks=pytest.mark.long)], ids=["frozen", "fine-tuned"])
+def test_weights_stand_on_another_architecture_and_on_its_version(store, drawn, mobile, fine_tune):
+    """It makes as many features as Lite0. Gone, and added again from the same file, it is the same; meanwhile those
+    weights go on that hold a network of their own."""
+    pretrained.add_package(store)
+    ref = train(store, drawn, dataclasses.replace(TRAINING, fine_tune=fine_tune))
+    published = weights.load(store, ref)
+    assert published.backbone == mobile
+    images = draw(20, 1).images
+    answered = model.load(store, ref).predict(images)
+    whole = model.network_of(store, published)
+    np.testing.assert_allclose(tf.nn.softmax(whole(tf.constant(images))), answered, atol=1e-5)
+    remove(store.open(mobile).folder)
+    if fine_tune:
+        np.testing.assert_array_equal(model.load(store, ref).predict(images), answered)
+    else:
+        with pytest.raises(NotFound, match=rf"{mobile} is not in the store .*lookbook backbone add"):
+            model.load(store, ref)

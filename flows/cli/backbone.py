@@ -13,7 +13,7 @@ def backbone() -> None:
 
     \b
     Example:
-      lookbook backbone add efficientnet-lite0
+      lookbook backbone add efficientnet-lite2
       lookbook backbone list
     """
 
@@ -23,14 +23,16 @@ def backbone() -> None:
 def add(what: str) -> Result:
     """Take over pretrained weights, checked: of the package that is installed for a NAME, or of a FILE.
 
-    The one NAME is efficientnet-lite0. `lookbook retrain` adds it by itself where the store has none. A FILE holds the
-    tensors of EfficientNet-Lite0 under timm's names, or under Lookbook's. New weights stand on what was added last; to
-    go back, add the other one again. Weights that are there stay on theirs.
+    A NAME is efficientnet-lite0, efficientnet-lite1 or efficientnet-lite2. `lookbook retrain` adds the first by itself
+    where the store has none. A FILE is one of these (timm's names), of DINOv2 ViT-S/14 or ViT-B/14, with registers or
+    without (Hugging Face's names, or timm's), or of MobileNetV4-conv-medium (timm's names): its tensors say which.
+    New weights stand on what was added last; to go back, add the other one again. Weights that are there stay on
+    theirs.
 
     \b
     Example:
-      lookbook backbone add efficientnet-lite0
-      lookbook backbone add tf_efficientnet_lite0.safetensors
+      lookbook backbone add efficientnet-lite2
+      lookbook backbone add dinov2-small.safetensors
     """
     from tasks.shared.backbones import add_backbone
 
@@ -40,7 +42,8 @@ def add(what: str) -> Result:
 
 @verb(show="backbones", name="list", only_shows=True)
 def list_backbones() -> Result:
-    """List the pretrained networks in the store, with their licences, and which one new weights stand on.
+    """List the pretrained networks in the store, with their licences and the SHA-256 of their files, and which one new
+    weights stand on.
 
     \b
     Example:
@@ -54,8 +57,13 @@ def list_backbones() -> Result:
 
 
 def _told(artifact: Any) -> dict[str, Any]:
-    facts = artifact.facts
-    return {"ref": str(artifact.ref), **{name: facts[name] for name in ("source", "licence", "citation", "features")}}
+    facts, identity = artifact.facts, artifact.identity
+    return {
+        "ref": str(artifact.ref),
+        "architecture": identity["settings"]["architecture"],
+        **{name: facts[name] for name in ("features", "source", "licence", "citation")},
+        "sha256": identity["inputs"]["checkpoint"].removeprefix("sha256:"),
+    }
 
 
 backbone.add_command(add)

@@ -262,7 +262,8 @@ def export(result: dict[str, Any]) -> None:
 
 
 def backbone(result: dict[str, Any]) -> None:
-    told = {name: result[name] for name in ("source", "licence", "citation")}
+    told = {name: str(result[name]) for name in ("architecture", "features", "source", "licence", "citation")}
+    told["SHA-256 of its file"] = result["sha256"]
     print_facts("pretrained network", {"backbone": Text(result["ref"], "bold"), **told})
 
 
@@ -270,10 +271,14 @@ def backbones(result: list[dict[str, Any]]) -> None:
     if not result:
         print_out("no pretrained network yet; [bold]lookbook backbone add efficientnet-lite0[/] takes one over")
         return
-    table = table_of("backbone", "for new weights", "licence", "source", prose=("licence",))
+    table = table_of(
+        "backbone", "for new weights", "architecture", "features", "licence", "source", "SHA-256", prose=("licence",)
+    )
     for each in result:
         chosen = "yes" if each["chosen"] else ""
-        table.add_row(each["ref"], chosen, text_of(each["licence"]), text_of(each["source"]))
+        licence, source = text_of(each["licence"]), text_of(each["source"])
+        features, digest = str(each["features"]), f"{each['sha256'][:16]}…"
+        table.add_row(each["ref"], chosen, each["architecture"], features, licence, source, digest)
     print_out(table)
 
 

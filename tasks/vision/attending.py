@@ -24,7 +24,7 @@ def attend(images: tf.Tensor, weights: Tensors, dtype: tf.DType, network: "DinoV
         seen = tf.cast(_normalize(tokens, of, "norm1"), dtype)
         tokens += _dense(_attention(_dense(seen, of, "qkv")), of, "project", tf.float32)
         seen = tf.cast(_normalize(tokens, of, "norm2"), dtype)
-        wide = tf.nn.gelu(_dense(seen, of, "widen", tf.float32), approximate=False)
+        wide = _gelu(_dense(seen, of, "widen", tf.float32))
         tokens += _dense(tf.cast(wide, dtype), of, "narrow", tf.float32)
     return _normalize(tokens[:, 0], weights, "norm")
 
@@ -73,6 +73,11 @@ def _dense(tokens: tf.Tensor, weights: Tensors, layer: str, returned: tf.DType |
     _, count, channels = tokens.shape
     sums = tf.nn.bias_add(tf.reshape(tokens, [-1, channels]) @ kernel, weights[f"{layer}/bias"])
     return tf.cast(tf.reshape(sums, [-1, count, kernel.shape[1]]), returned or sums.dtype)
+
+
+def _gelu(sums: tf.Tensor) -> tf.Tensor:
+    """The exact one, by erf: TensorFlow's own asks for erfc, which ONNX has not."""
+    return 0.5 * sums * (1 + tf.math.erf(sums * 0.5**0.5))
 
 
 def _normalize(tokens: tf.Tensor, weights: Tensors, layer: str) -> tf.Tensor:

@@ -1,8 +1,8 @@
 """DINOv2 ViT-S/14 and ViT-B/14, with registers and without.
 
 Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision" (2023); Darcet et al., "Vision Transformers
-Need Registers" (2023). The features of a picture are the class token after the last normalization: of what the authors
-probe linearly it is the simplest, and within half a point of the best in their table.
+Need Registers" (2023). The features of a picture are the class token after the last normalization: the
+simplest of what the authors probe linearly.
 """
 
 from collections.abc import Mapping
