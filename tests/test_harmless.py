@@ -106,6 +106,7 @@ IDENTITY = {
     "inputs": {"dataset": ODD}, "settings": {ODD: ODD}, "files": {ODD: {"bytes": 1}},
     "facts": {"classes": [ODD], "bad": {ODD: ODD}, ODD: ODD, "counts": {ODD: {"items": 1}}},
 }  # fmt: skip
+BACKBONE = {"ref": REF, "architecture": ODD, "features": 1280, "source": ODD, "licence": ODD, "sha256": ODD}
 REMOVAL = {"what": ODD, "bytes": 1, "why": ODD}
 SHOWN = {
     "predictions": {"results": [{"path": ODD, "error": ODD, "detail": ODD},
@@ -124,8 +125,8 @@ SHOWN = {
     "pin": {**EVENT, "action": "pin"},
     "export": {"other_labels": 0, "weights": REF, "path": ODD, "images": 1, "max_difference": 0.0, "why": ODD,
                "bytes": 1, "seconds": 1.0, "format": "onnx"},
-    "backbone": {"ref": REF, "source": ODD, "licence": ODD, "citation": ODD},
-    "backbones": [{"ref": REF, "source": ODD, "licence": ODD, "chosen": True}],
+    "backbone": {**BACKBONE, "citation": ODD},
+    "backbones": [BACKBONE],
     "scoring": {"images": 1, "predicted": 1, "reused": 0, "errors": {ODD: 1}, "classes": {ODD: 1}, "predictions": REF,
                 "path": f"/{ODD}/data", "differs": {ODD: ODD}, "seconds": 1.0, "images_per_second": 1.0},
     "labelling.written": {"labels": 1, "file": ODD},

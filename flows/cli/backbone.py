@@ -23,11 +23,10 @@ def backbone() -> None:
 def add(what: str) -> Result:
     """Take over pretrained weights, checked: of the package that is installed for a NAME, or of a FILE.
 
-    A NAME is efficientnet-lite0, efficientnet-lite1 or efficientnet-lite2. `lookbook retrain` adds the first by itself
-    where the store has none. A FILE is one of these (timm's names), of DINOv2 ViT-S/14 or ViT-B/14, with registers or
+    A NAME is efficientnet-lite0, efficientnet-lite1 or efficientnet-lite2. `lookbook retrain` adds those whose package
+    is installed by itself. A FILE is one of these (timm's names), of DINOv2 ViT-S/14 or ViT-B/14, with registers or
     without (Hugging Face's names, or timm's), or of MobileNetV4-conv-medium (timm's names): its tensors say which.
-    New weights stand on what was added last; to go back, add the other one again. Weights that are there stay on
-    theirs.
+    `lookbook retrain --backbone auto` tries all that there are; weights that are there stay on theirs.
 
     \b
     Example:
@@ -42,18 +41,14 @@ def add(what: str) -> Result:
 
 @verb(show="backbones", name="list", only_shows=True)
 def list_backbones() -> Result:
-    """List the pretrained networks in the store, with their licences and the SHA-256 of their files, and which one new
-    weights stand on.
+    """List the pretrained networks in the store, with their licences and the SHA-256 of their files.
 
     \b
     Example:
       lookbook backbone list
     """
-    from tasks.shared.backbones import chosen_backbone
-
     _, store = open_store()
-    chosen = chosen_backbone(store)
-    return [{**_told(store.open(ref)), "chosen": ref == chosen} for ref in store.refs("backbones")]
+    return [_told(store.open(ref)) for ref in store.refs("backbones")]
 
 
 def _told(artifact: Any) -> dict[str, Any]:

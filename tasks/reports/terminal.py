@@ -271,14 +271,11 @@ def backbones(result: list[dict[str, Any]]) -> None:
     if not result:
         print_out("no pretrained network yet; [bold]lookbook backbone add efficientnet-lite0[/] takes one over")
         return
-    table = table_of(
-        "backbone", "for new weights", "architecture", "features", "licence", "source", "SHA-256", prose=("licence",)
-    )
+    table = table_of("backbone", "architecture", "features", "licence", "source", "SHA-256", prose=("licence",))
     for each in result:
-        chosen = "yes" if each["chosen"] else ""
         licence, source = text_of(each["licence"]), text_of(each["source"])
         features, digest = str(each["features"]), f"{each['sha256'][:16]}…"
-        table.add_row(each["ref"], chosen, each["architecture"], features, licence, source, digest)
+        table.add_row(each["ref"], each["architecture"], features, licence, source, digest)
     print_out(table)
 
 

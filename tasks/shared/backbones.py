@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifacts import aliases, backbones
-from artifacts.aliases import Choice, Event
+from artifacts import backbones
 from artifacts.errors import Ambiguous, NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.store import Store
@@ -21,8 +20,7 @@ from tasks.vision.errors import CheckpointError
 from tasks.vision.images import ImageSpec
 from tasks.vision.recognition import to_backbone
 
-NAME = "efficientnet-lite0"  # what new weights stand on where nobody says otherwise
-_CHOSEN = ("backbones", "transfer", "chosen")  # the history of what people added for this architecture
+NAME = "efficientnet-lite0"  # the one that the first Lookbook with backbones had
 
 
 @dataclass(frozen=True)
@@ -60,26 +58,6 @@ PACKAGES = {
     "efficientnet-lite2": _lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
 }
 """By the name of the backbone that each holds."""
-
-
-def chosen_backbone(store: Store) -> Ref | None:
-    """The backbone of the store that new weights stand on: what a person added last, of those that are there. Where
-    nobody has, or an older Lookbook did not write that down: the package's, or else the first. None where there is
-    none. Raises Corrupt."""
-    for added in reversed(aliases.history(store.disk, *_CHOSEN)):
-        if store.has(ref := Ref.parse(added.ref)):  # a repair may have removed it
-            return ref
-    return backbones.made_from(store, PACKAGES[NAME].sha256) or next(store.refs("backbones"), None)
-
-
-def backbone_for(store: Store, tell: Callable[[str], None]) -> Ref:
-    """The backbone that new weights stand on; the package's is taken over when the store has none.
-
-    tell: is told of that, as a line.
-
-    Raises CheckpointError when the store has none and the package is not installed.
-    """
-    return chosen_backbone(store) or _taken_over(store, NAME, tell)
 
 
 def backbone_named(store: Store, name: str, tell: Callable[[str], None]) -> Ref:
@@ -136,29 +114,20 @@ def _taken_over(store: Store, name: str, tell: Callable[[str], None]) -> Ref:
 
 
 def add_backbone(store: Store, what: str) -> Ref:
-    """Publish a backbone, on which new weights stand from now on. `what`: the name of a package's, or the path of a
-    safetensors file.
+    """Publish a backbone, which `auto` tries from now on. `what`: the name of a package's, or the path of a safetensors
+    file.
 
     Raises CheckpointError.
     """
     if what in PACKAGES:
-        added = add_package(store, what)
-    elif what.endswith(".safetensors"):
-        added = add_file(store, Path(what))
-    elif what.endswith(".safetensors.index.json"):
+        return add_package(store, what)
+    if what.endswith(".safetensors"):
+        return add_file(store, Path(what))
+    if what.endswith(".safetensors.index.json"):
         raise CheckpointError(_SHARDED.format(what=what))
-    else:
-        raise CheckpointError(
-            f"expected a name out of {', '.join(PACKAGES)}, or a file that ends in .safetensors, found {what!r}"
-        )
-
-    def choose(events: list[Event]) -> Choice:
-        if events and events[-1].ref == str(added):
-            return events[-1]
-        return Choice("promote", str(added), challenger=str(added), reason="added by a person")
-
-    aliases.decide(store.disk, *_CHOSEN, choose)
-    return added
+    raise CheckpointError(
+        f"expected a name out of {', '.join(PACKAGES)}, or a file that ends in .safetensors, found {what!r}"
+    )
 
 
 def add_package(store: Store, name: str = NAME) -> Ref:
