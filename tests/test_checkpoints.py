@@ -349,9 +349,8 @@ def test_a_damaged_backbone_is_told(store):
 
 
 def test_all_that_there_are_can_be_chosen(store, tmp_path, ours, monkeypatch):
-    assert pretrained.available(store) == ["efficientnet-lite0", "efficientnet-lite2"], (
-        "the packages that are installed"
-    )
+    packages = ["efficientnet-lite0", "efficientnet-lite2"]
+    assert pretrained.available(store) == packages, "those that are installed"
     save_file(theirs(ours, TIMM), tmp_path / "mine.safetensors")
     mine = pretrained.add_backbone(store, str(tmp_path / "mine.safetensors"))
     assert pretrained.available(store) == [*packages, "mine"]

@@ -29,7 +29,7 @@ def retrain(images: str | None, **parameters: Any) -> Result:
       lookbook retrain
       lookbook retrain --epochs 5 --schedule constant --seed 3
       lookbook retrain --architecture conv
-      lookbook retrain --images shoes --epochs 50
+      lookbook retrain --images shoes --backbone auto --minutes 30
       lookbook retrain --images shoes/labels.csv --image-size 32 --color grey
     """
     if images is None:
