@@ -236,8 +236,8 @@ _HELD_OUT = (
 
 
 def without_effect(architecture: Architecture, given: Mapping[str, Any]) -> list[str]:
-    """The names of what is given, and not None, and changes nothing for the architecture."""
-    return [name for name in STEPS if architecture == "transfer" and given.get(name) is not None]
+    """The names of what is given, and neither None nor 0, and changes nothing for the architecture."""
+    return [name for name in STEPS if architecture == "transfer" and given.get(name)]
 
 
 def _asked(setting: Setting) -> Setting:
