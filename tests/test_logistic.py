@@ -122,6 +122,15 @@ def test_one_picture_a_class():
     assert ((features @ kernel + bias).argmax(axis=1) == labels).all()
 
 
+@pytest.mark.parametrize("items", [2, 3, 5])
+def test_so_few_pictures_that_parts_of_them_are_empty(items):
+    features, labels = draw(items=items)[0], (np.arange(items) % 2).astype(np.int32)
+    problem = Problems(features, labels, np.ones((items, 1), np.float32), 2)
+    layer = problem.solve(problem.zeros(), 0.1, 1e-6)[0].numpy()[:, 0]
+    assert ((features @ layer[:-1] + layer[-1]).argmax(axis=1) == labels).all()
+    assert np.isfinite(validated(features, labels, 2)[0].probabilities).all()
+
+
 def test_more_classes_than_pictures_of_most():
     labels = np.array([0, 0, 0, 0, 1, 2, 3, 4], np.int32)
     features = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)

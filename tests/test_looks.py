@@ -67,8 +67,8 @@ def published(tmp_path_factory):
         embed(store, Embedding(backbone, SPEC, "float32", "/CPU:0"), images)
     return store.disk.root, weights.save(
         store, "stripes", tensors={"output/bias": np.zeros(3, np.float32)}, history=[], classes=CLASSES,
-        image_spec=SPEC.to_dict(), settings={"architecture": "transfer"}, dataset=learned, backbone=backbone.ref,
-        precision="float32", made={},
+        image_spec=SPEC.to_dict(), settings={"architecture": "transfer"}, dataset=learned,
+        views=[weights.View(backbone.ref, 64)], precision="float32", made={},
     )  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_the_distance_is_not_that_of_test_images_that_are_nearly_training_images
     embed(store, Embedding(backbones.load(store, like.backbone), SPEC, "float32", "/CPU:0"), images)
     made_by = weights.save(
         store, "stripes", tensors=like.tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
-        settings=like.settings, dataset=data, backbone=like.backbone, precision="float32", made={},
+        settings=like.settings, dataset=data, views=like.views, precision="float32", made={},
     )  # fmt: skip
     found = distance(store, made_by, tmp_path / "night", [stripes(seed % 3, 500 + seed) for seed in range(20)])
     assert found is None if others == 0 else found <= 1.5

@@ -445,7 +445,7 @@ def test_two_at_once_publish_one_dataset(store, tmp_path):
     assert store.verify().corrupt == []
 
 
-PHOTOGRAPHS = ("--epochs", "10", "--image-size", "64", "--precision", "float32")
+PHOTOGRAPHS = ("--image-size", "64", "--precision", "float32")
 
 
 def photograph(top, first, last, side="."):
@@ -473,16 +473,22 @@ def test_photographs_are_learned_by_the_pretrained_network_unless_somebody_says_
     assert published.settings["architecture"] == "transfer"
     assert published.image_spec["height"] == 64
     assert "took over the pretrained network efficientnet-lite0 (Apache-2.0)" in run.stderr
+    assert "choosing a pretrained network by 48 of 48 training images" in run.stderr
+    assert "of no effect" not in run.stderr
+    assert first["seconds"]["epoch"] is None
     assert first["accuracy"] > 0.8
     told = lookbook("lineage", first["weights"]).stdout
     assert "licence: Apache-2.0" in told
     assert "datasets/photographs@" in told
 
     photograph(tmp_path / "photographs", 30, 36)
-    run = lookbook("retrain", "--images", tmp_path / "photographs", *PHOTOGRAPHS, "--json")
+    run = lookbook("retrain", "--images", tmp_path / "photographs", *PHOTOGRAPHS, "--epochs", "5", "--json")
     second = answer(run)
     assert second["weights"] != first["weights"]
-    assert re.search(r"73 of 73 pictures .* 61 taken over", run.stderr), "12 are new"
+    assert "epochs: of no effect, as the last layer of transfer is solved to its optimum" in run.stderr
+    assert "choosing" not in run.stderr, "what the champion stands on is kept"
+    looks = len(published.views) * (2 if published.mirrored else 1)
+    assert re.search(rf"{73 * looks} of {73 * looks} pictures .* {61 * looks} taken over", run.stderr), "12 are new"
 
     scored = answer(lookbook("score", tmp_path / "photographs", "--weights", "photographs@champion", "--json"))
     assert (scored["images"], scored["errors"]) == (73, {})

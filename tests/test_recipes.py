@@ -11,11 +11,14 @@ from tasks.vision.recipes import (
     MOST_EPOCHS,
     NARROW,
     RECIPES,
+    STEPS,
+    TRAINING,
     WIDE,
     WIDE_MINUTES,
     TrainingSettings,
     recommended,
     settings_for,
+    without_effect,
 )
 
 
@@ -54,9 +57,10 @@ def test_a_tenth_but_two_thousand_images_at_most_are_held_out_to_make_confidence
     assert settings_for(architecture, per_class=[3] * 100 + [300]).validation == 0.1
 
 
-def test_transfer_holds_nothing_out_unless_somebody_says_so():
+def test_transfer_holds_nothing_out():
+    """Its folds tell what a share that is held out told."""
     assert [settings_for("transfer", per_class=[each // 10] * 10).validation for each in _SIZES] == [0] * len(_SIZES)
-    assert settings_for("transfer", per_class=[20] * 10, validation=0.2).validation == 0.2
+    assert settings_for("transfer", per_class=[20] * 10, validation=0.2).validation == 0
 
 
 _SIZES = (200, 490, 500, 20_000, 60_000, 1_000_000)
@@ -93,6 +97,32 @@ def test_equal_trainings_are_equal_whatever_their_minutes_were():
     assert one == other
     assert "minutes" not in one
     assert (one["width"], "width" in TrainingSettings().to_dict()) == (NARROW, False)
+
+
+def test_steps_decide_nothing_of_a_head_that_is_solved():
+    given = {
+        "epochs": 5, "batch_size": 16, "learning_rate": 0.02, "schedule": "constant", "optimizer": "nesterov",
+        "weight_decay": 0.1, "label_smoothing": 0.1, "validation": 0.2, "patience": 3,
+    }  # fmt: skip
+    assert set(without_effect("transfer", given)) == set(given) == {*STEPS} - {"inputs"}
+    assert settings_for("transfer", **given) == settings_for("transfer")
+    assert without_effect("conv", given) == []
+    assert settings_for("transfer", **given).to_dict().keys() & {*STEPS} == set()
+    assert without_effect("transfer", {**given, "epochs": None, "seed": 3}) == [
+        each for each in given if each != "epochs"
+    ]
+
+
+def test_nobody_hears_that_what_nobody_said_has_no_effect():
+    assert without_effect("transfer", {setting.name: setting.default for setting in TRAINING}) == []
+
+
+def test_only_transfer_stands_on_backbones():
+    settings_for("transfer", backbone="efficientnet-lite0", augmentation="auto").check()
+    with pytest.raises(SettingsError, match="expected the architecture transfer for the backbone x, found dense"):
+        settings_for("dense", backbone="x").check()
+    with pytest.raises(SettingsError, match="expected flips or none for the augmentation of conv, found auto"):
+        settings_for("conv", augmentation="auto").check()
 
 
 def test_only_transfer_is_fine_tuned():

@@ -44,7 +44,7 @@ def short(shapes):
 )
 def test_it_learns(shapes, settings):
     trained = train(shapes["train"], settings)
-    network = make_network(settings.architecture, SPEC, 3, augmentation=settings.augmentation)
+    network = make_network(settings.architecture, SPEC, 3, augmentation=settings.augmentation, width=settings.width)
     network.assign(trained.tensors)
     numbers = evaluate(Predictor(network)(shapes["test"].images), shapes["test"].labels, ["a", "b", "c"])
     assert numbers["accuracy"] > 0.95
@@ -190,7 +190,7 @@ def test_a_gpu_that_is_not_there_is_named_before_any_work(shapes):
         ({"architecture": "tree"}, "expected architecture to be one of dense, conv, transfer, found 'tree'"),
         ({"schedule": "cosine"}, "expected schedule to be one of linear, constant, one-cycle, found 'cosine'"),
         ({"optimizer": "adam"}, "expected optimizer to be one of sgd, momentum, nesterov, found 'adam'"),
-        ({"augmentation": "crops"}, "expected augmentation to be one of none, flips, found 'crops'"),
+        ({"augmentation": "crops"}, "expected augmentation to be one of none, flips, auto, found 'crops'"),
         ({"weight_decay": -0.1}, "expected weight_decay to be 0 to 1, found -0.1"),
         ({"label_smoothing": 1.0}, "expected label_smoothing to be 0 to below 1, found 1.0"),
         ({"validation": 0.6}, "expected validation to be 0 to 0.5, found 0.6"),

@@ -76,12 +76,17 @@ def load(
 
         architecture, moved = own
         looks_at = architecture.looks_at(spec.height, spec.width, published.views[0].side)
-        features: Predict = Embedder(architecture, moved, computed_in, place, processors, looks_at)
+        embedder = Embedder(architecture, moved, computed_in, place, processors, looks_at)
+
+        def features(images: np.ndarray) -> np.ndarray:
+            plain = embedder(images)
+            return (plain + embedder(images, mirrored=True)) / 2 if published.mirrored else plain
+
         kept: Predict = features
         widths: tuple[int, ...] = (architecture.features,)
     else:
         views = views_of(store, published, spec, place, processors)
-        features, kept, widths = views, partial(views.embed, store), views.widths
+        features, kept, widths = views.__call__, partial(views.embed, store), views.widths
     network = Head(widths, len(published.classes))
     network.assign(tensors)
     head = Predictor(network, temperature)
@@ -108,7 +113,7 @@ def network_of(store: Store, published: Weights) -> "Network":
 
     head, own = parted(published.tensors)
     if own:
-        return Whole(spec, len(published.classes), [sight(published.views[0], own)], head)
+        return Whole(spec, len(published.classes), [sight(published.views[0], own)], head, published.mirrored)
     sights = []
     for view in published.views:
         backbone = backbones.load(store, view.backbone)

@@ -118,6 +118,10 @@ def named_views(
     parts, refs = [], []
     for name, side in parse_backbone(text):
         refs.append(backbone_named(store, name, tell))
+        if side is not None and side > spec.height:
+            raise SettingsError(
+                f"expected a side of at most {spec.height} pixels for {name}, found {side}: the pictures have no more"
+            )
         architecture = architecture_of(backbones.architecture_of(store, refs[-1]))
         parts.append(f"{name}:{architecture.looks_at(spec.height, spec.width, side)[0]}")
     return "+".join(parts), refs

@@ -161,6 +161,8 @@ class TrainingSettings:
                 f"expected the architecture transfer for the backbone {self.backbone}, found {self.architecture}, "
                 "which stands on none"
             )
+        if self.fine_tune and "+" in (self.backbone or ""):
+            raise SettingsError(f"expected one backbone for fine-tuning, found {self.backbone}")
         if self.fine_tune and self.architecture != "transfer":
             raise SettingsError(
                 f"expected the architecture transfer for fine-tuning, found {self.architecture}, which learns as a "
