@@ -3,8 +3,8 @@
     python benchmarks/conv.py          # both, about two hours
     python benchmarks/conv.py 5        # one, 15 minutes
 
-Each is a whole `lookbook retrain --architecture conv --minutes N` on a store of its own, imports and a Prefect server of
-its own included. Processor seconds are those of the command and of all processes that it started, user and system: they
+Each is a whole `lookbook retrain --architecture conv --minutes N` on a store of its own, imports and a Prefect server
+included. Processor seconds are those of the command and of all processes that it started, user and system: they
 are what the record is about, as they hardly depend on what else a machine does.
 """
 

@@ -22,8 +22,8 @@ MODULES = sorted(
 WITH_TENSORFLOW = [
     f"tasks.vision.{name}"
     for name in (
-        "backbone", "batches", "device", "exporting", "inference", "network", "optimizers", "schedules", "steps",
-        "training", "transfer",
+        "backbone", "batches", "device", "exporting", "inference", "initializers", "network", "optimizers", "schedules",
+        "steps", "training", "transfer",
     )
 ]  # fmt: skip
 

@@ -5,18 +5,9 @@ import dataclasses
 import pytest
 
 from tasks.vision.errors import SettingsError
+from tasks.vision.minutes import LEAST_EPOCHS, MOST_EPOCHS, NARROW, WIDE, WIDE_MINUTES
 from tasks.vision.network import ARCHITECTURES
-from tasks.vision.recipes import (
-    LEAST_EPOCHS,
-    MOST_EPOCHS,
-    NARROW,
-    RECIPES,
-    WIDE,
-    WIDE_MINUTES,
-    TrainingSettings,
-    recommended,
-    settings_for,
-)
+from tasks.vision.recipes import RECIPES, TrainingSettings, recommended, settings_for
 
 
 def test_a_recipe_is_an_architectures_and_what_is_given_comes_first():

@@ -105,7 +105,9 @@ def _network(published: Weights, spec: ImageSpec) -> "Network":
     from tasks.vision.network import make_network
 
     settings = published.settings
-    of = {name: settings[name] for name in ("augmentation", "inputs", "width") if name in settings}  # older weights have fewer
+    of = {
+        name: settings[name] for name in ("augmentation", "inputs", "width") if name in settings
+    }  # older weights have fewer
     network = make_network(settings["architecture"], spec, len(published.classes), **of)
     network.assign(published.tensors)
     return network

@@ -119,7 +119,10 @@ def _shift(images: np.ndarray, shifts: np.ndarray) -> None:
     height, width = images.shape[-3:-1]
     for down, right in np.unique(shifts.reshape(-1, 2), axis=0):
         those = (shifts == (down, right)).all(-1)
-        rows, columns = np.clip(np.arange(height) - down, 0, height - 1), np.clip(np.arange(width) - right, 0, width - 1)
+        rows, columns = (
+            np.clip(np.arange(height) - down, 0, height - 1),
+            np.clip(np.arange(width) - right, 0, width - 1),
+        )
         images[those] = images[those][:, rows][:, :, columns]
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 from tasks.vision.errors import SettingsError
+from tasks.vision.minutes import WIDE_MINUTES, epochs_within, width_within
 from tasks.vision.setting import Limits, Setting, check, declared
 
 Architecture = Literal["dense", "conv", "transfer"]
@@ -18,8 +19,6 @@ Inputs = Literal["plain", "centered"]
 ClassWeights = Literal["none", "balanced"]
 Execution = Literal["graph", "eager"]
 Device = Literal["auto", "cpu", "gpu"]
-
-WIDE_MINUTES = 15
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,9 @@ class TrainingSettings:
     ] = "none"
     precision: Annotated[
         Literal["auto", "float32"],
-        "What transfer's pretrained network and the training of conv compute in. auto takes bfloat16 where the processor "
-        "has instructions for it, which is up to twice as fast; float32 gives the same numbers on more machines.",
+        "What transfer's pretrained network and the training of conv compute in. auto takes bfloat16 where the "
+        "processor has instructions for it, which is up to twice as fast; float32 gives the same numbers on more "
+        "machines.",
     ] = "auto"
     minutes: Annotated[
         int | None,
@@ -143,8 +143,6 @@ DENSE = TrainingSettings()
 takes 12 to 17 s on a 2-core AMD EPYC."""
 CONV = TrainingSettings(
     architecture="conv",
-    minutes=5,
-    width=32,
     epochs=15,
     batch_size=256,
     learning_rate=0.2,
@@ -153,6 +151,8 @@ CONV = TrainingSettings(
     weight_decay=1e-3,
     label_smoothing=0.1,
     augmentation="flips",
+    minutes=5,
+    width=32,
 )
 """93.8% on Fashion-MNIST's test images, loss 0.260: median of seeds 0 to 2, 93.77% to 93.85% (benchmarks/conv.py). The
 whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
@@ -244,23 +244,6 @@ CONV_BATCH_PIXELS = 1 << 22
 """Pixels of all images of a batch, at most: `conv` takes some 320 bytes for each (benchmarks/memory.py), 1.4 GB."""
 
 
-NARROW, WIDE = 32, 64
-_SECONDS = {NARROW: 0.34e-6, WIDE: 1.1e-6}
-"""That an epoch of `conv` takes for each pixel of each image, by width: on both cores of a 2-core AMD EPYC with
-AVX512_BF16 (benchmarks/conv.py)."""
-_SHARE = 0.85  # of the minutes that are for epochs; the others are for a start, an evaluation and slower moments
-LEAST_EPOCHS, MOST_EPOCHS = 4, 60
-
-
-def epochs_within(minutes: int, width: int, pixels: int) -> int:
-    """Epochs of `conv` that take about so many minutes.
-
-    pixels: of all images together.
-    """
-    epochs = int(_SHARE * 60 * minutes / (_SECONDS[width] * pixels))
-    return min(max(epochs, LEAST_EPOCHS), MOST_EPOCHS)
-
-
 def settings_for(
     architecture: Architecture | None = None,
     per_class: Iterable[int] | None = None,
@@ -282,10 +265,10 @@ def settings_for(
     if pictures and architecture == "dense":
         settings = replace(settings, inputs="centered")
     per_class = None if per_class is None else list(per_class)
-    if architecture == "conv" and settings.minutes:
-        settings = replace(settings, width=NARROW if settings.minutes < WIDE_MINUTES else WIDE)
+    if architecture == "conv" and (minutes := settings.minutes):
+        settings = replace(settings, width=width_within(minutes))
         if per_class and pixels and given.get("epochs") is None:
-            settings = replace(settings, epochs=epochs_within(settings.minutes, settings.width, sum(per_class) * pixels))
+            settings = replace(settings, epochs=epochs_within(minutes, settings.width, sum(per_class) * pixels))
     if per_class is None:
         return settings
     if architecture == "transfer" and given.get("validation") is None and sum(per_class) < ENOUGH_TO_HOLD_OUT:
