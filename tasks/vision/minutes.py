@@ -1,11 +1,11 @@
 """How wide a network is, and how long it learns, to end within some minutes: by a stated cost, and not by a clock, so
 that equal settings give equal weights."""
 
-NARROW, WIDE = 32, 64
+NARROW, WIDE = 32, 48
 WIDE_MINUTES = 15
-_SECONDS = {NARROW: 0.34e-6, WIDE: 1.1e-6}
-"""That an epoch of `conv` takes for each pixel of each image, by width: on both cores of a 2-core AMD EPYC with
-AVX512_BF16 (benchmarks/conv.py)."""
+_SECONDS = {NARROW: 0.33e-6, WIDE: 0.66e-6}
+"""What an epoch of `conv` takes for each pixel of each image, by width: half of the processor seconds on a 2-core AMD
+EPYC with AVX512_BF16 (TensorFlow 2.21, November 2026), so the seconds of two cores that do nothing else."""
 _SHARE = 0.85  # of the minutes that are for epochs; the others are for a start, an evaluation and slower moments
 LEAST_EPOCHS, MOST_EPOCHS = 4, 60
 
