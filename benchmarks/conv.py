@@ -4,8 +4,8 @@
     python benchmarks/conv.py 5        # one, 15 minutes
 
 Each is a whole `lookbook retrain --architecture conv --minutes N` on a store of its own, imports and a Prefect server
-of its own included. Processor seconds are those of the command and of all processes that it started, user and system:
-they are what the record is about, as they hardly depend on what else a machine does.
+included. Processor seconds are those of the command and of all processes that it started, user and system: they
+are what the record is about, as they hardly depend on what else a machine does.
 """
 
 import os

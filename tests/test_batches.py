@@ -52,15 +52,14 @@ def test_an_image_is_moved_by_seed_epoch_and_index_and_its_edge_goes_on():
         batches = shuffle_epoch(items, settings, epoch, shifted=2)
         assert batches.shifts.shape == (3, 10, 2)
         order, shifts = batches.order.reshape(-1), batches.shifts.reshape(-1, 2)
-        for found, item, (down, right) in zip(
-            chunk.images.numpy()[:3].reshape(-1, 5, 4, 3), order, shifts, strict=True
-        ):
+        moved = chunk.images.numpy()[:3].reshape(-1, 5, 4, 3)
+        for found, item, (down, right) in zip(moved, order, shifts, strict=True):
             padded = np.pad(images[item], ((2, 2), (2, 2), (0, 0)), mode="edge")
             assert (found == padded[2 - down : 7 - down, 2 - right : 6 - right]).all()
             seen.add((down, right))
         every = shuffle_epoch(np.arange(50), settings, epoch, shifted=2)
-        moved = dict(zip(every.order.ravel().tolist(), every.shifts.reshape(-1, 2).tolist(), strict=True))
-        assert [moved[item] for item in order] == shifts.tolist(), "whoever is beside it"
+        all_of_them = dict(zip(every.order.ravel().tolist(), every.shifts.reshape(-1, 2).tolist(), strict=True))
+        assert [all_of_them[item] for item in order] == shifts.tolist(), "whoever is beside it"
     assert len(seen) > 15, "all of the 25, but for chance"
 
 

@@ -319,7 +319,7 @@ def test_tensorflow_reads_no_saved_model_below_a_folder_whose_name_is_a_pattern(
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_no_room(trained, tmp_path, file_format):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # bytes; the conv network's weights have 520,000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # bytes; the conv network's weights have 1,560,000
     try:
         with pytest.raises(
             (OutputError, ExportError), match=r"can't write .*(: File too large; make room|is there room)"

@@ -8,7 +8,8 @@ from tasks.vision.device import tf
 from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
 from tasks.vision.inference import BATCH, Predictor
-from tasks.vision.network import ARCHITECTURES, Conv, Dense, convolutions, glorot_uniform, he_normal, make_network
+from tasks.vision.initializers import glorot_uniform, he_normal
+from tasks.vision.network import ARCHITECTURES, Conv, Dense, convolutions, make_network
 
 
 def test_the_forward_pass_is_numpys():

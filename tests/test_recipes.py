@@ -5,16 +5,12 @@ import dataclasses
 import pytest
 
 from tasks.vision.errors import SettingsError
+from tasks.vision.minutes import LEAST_EPOCHS, MOST_EPOCHS, NARROW, WIDE, WIDE_MINUTES
 from tasks.vision.network import ARCHITECTURES
 from tasks.vision.recipes import (
-    LEAST_EPOCHS,
-    MOST_EPOCHS,
-    NARROW,
     RECIPES,
     STEPS,
     TRAINING,
-    WIDE,
-    WIDE_MINUTES,
     TrainingSettings,
     recommended,
     settings_for,

@@ -1,6 +1,6 @@
 """The networks: their variables and the forward pass, in plain TensorFlow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from tasks.vision.device import tf
 from tasks.vision.errors import WeightsError
 from tasks.vision.images import ImageSpec
+from tasks.vision.initializers import glorot_uniform, he_normal
 from tasks.vision.processor import Precision
 from tasks.vision.recipes import Augmentation, Inputs
 
@@ -167,14 +168,8 @@ def convolutions(width: int) -> tuple[Convolution, ...]:
     """Those of a `conv` of this width; of width 0 those of weights from before there was a width."""
     if not width:
         return Convolution(32, pooled=True), Convolution(64, pooled=True), Convolution(64), Convolution(128)
-    wide = 4 * width
-    return (
-        Convolution(width, pooled=True),
-        Convolution(2 * width, pooled=True),
-        Convolution(wide),
-        Convolution(wide),
-        Convolution(wide, residual=True),
-    )
+    first = Convolution(width, pooled=True), Convolution(2 * width, pooled=True)
+    return *first, Convolution(4 * width), Convolution(4 * width), Convolution(4 * width, residual=True)
 
 
 class Conv(Network):
@@ -274,27 +269,6 @@ def make_network(
         network.shifted = max(1, round(SHIFTED * min(spec.height, spec.width)))
     network.centered = inputs == "centered"
     return network
-
-
-def glorot_uniform(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
-    """float32 of the shape from U(-l, l) with l = sqrt(6 / (fan in + fan out)).
-
-    The same seed gives the same numbers everywhere.
-
-    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010), equation 16.
-    """
-    limit = np.sqrt(6 / sum(shape))
-    return tf.random.stateless_uniform(shape, seed, -limit, limit)
-
-
-def he_normal(shape: Sequence[int], seed: tuple[int, int]) -> tf.Tensor:
-    """float32 of the shape from N(0, 2 / fan in).
-
-    shape: [height, width, in, out] of a convolution's kernel.
-
-    He et al., "Delving deep into rectifiers" (2015), equation 10.
-    """
-    return tf.random.stateless_normal(shape, seed, stddev=np.sqrt(2 / np.prod(shape[:-1])))
 
 
 def _normalize(features: tf.Tensor, weights: Tensors, layer: str, statistics: dict[str, tf.Tensor] | None) -> tf.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
 from tasks.vision.errors import SettingsError
+from tasks.vision.minutes import WIDE_MINUTES, epochs_within, width_within
 from tasks.vision.setting import Limits, Setting, check, declared
 
 Architecture = Literal["dense", "conv", "transfer"]
@@ -19,8 +20,6 @@ ClassWeights = Literal["none", "balanced"]
 Execution = Literal["graph", "eager"]
 AUTO = "auto"
 Device = Literal["auto", "cpu", "gpu"]
-
-WIDE_MINUTES = 15
 
 
 @dataclass(frozen=True)
@@ -175,9 +174,7 @@ DENSE = TrainingSettings()
 takes 12 to 17 s on a 2-core AMD EPYC."""
 CONV = TrainingSettings(
     architecture="conv",
-    minutes=5,
-    width=32,
-    epochs=15,
+    epochs=16,
     batch_size=256,
     learning_rate=0.2,
     schedule="one-cycle",
@@ -185,6 +182,8 @@ CONV = TrainingSettings(
     weight_decay=1e-3,
     label_smoothing=0.1,
     augmentation="flips",
+    minutes=5,
+    width=32,
 )
 """93.8% on Fashion-MNIST's test images, loss 0.260: median of seeds 0 to 2, 93.77% to 93.85% (benchmarks/conv.py). The
 whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
@@ -274,23 +273,6 @@ CONV_BATCH_PIXELS = 1 << 22
 """Pixels of all images of a batch, at most: `conv` takes some 320 bytes for each (benchmarks/memory.py), 1.4 GB."""
 
 
-NARROW, WIDE = 32, 64
-_SECONDS = {NARROW: 0.34e-6, WIDE: 1.1e-6}
-"""That an epoch of `conv` takes for each pixel of each image, by width: on both cores of a 2-core AMD EPYC with
-AVX512_BF16 (benchmarks/conv.py)."""
-_SHARE = 0.85  # of the minutes that are for epochs; the others are for a start, an evaluation and slower moments
-LEAST_EPOCHS, MOST_EPOCHS = 4, 60
-
-
-def epochs_within(minutes: int, width: int, pixels: int) -> int:
-    """Epochs of `conv` that take about so many minutes.
-
-    pixels: of all images together.
-    """
-    epochs = int(_SHARE * 60 * minutes / (_SECONDS[width] * pixels))
-    return min(max(epochs, LEAST_EPOCHS), MOST_EPOCHS)
-
-
 def settings_for(
     architecture: Architecture | None = None,
     per_class: Iterable[int] | None = None,
@@ -317,10 +299,9 @@ def settings_for(
         settings = replace(settings, inputs="centered")
     per_class = None if per_class is None else list(per_class)
     if architecture == "conv" and (minutes := settings.minutes):
-        width = NARROW if minutes < WIDE_MINUTES else WIDE
-        settings = replace(settings, width=width)
+        settings = replace(settings, width=width_within(minutes))
         if per_class and pixels and given.get("epochs") is None:
-            settings = replace(settings, epochs=epochs_within(minutes, width, sum(per_class) * pixels))
+            settings = replace(settings, epochs=epochs_within(minutes, settings.width, sum(per_class) * pixels))
     if per_class is None:
         return settings
     if architecture == "transfer":
