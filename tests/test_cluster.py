@@ -45,6 +45,7 @@ from tasks.shared.embedding import Embedding, View, embed, missing_features
 from tasks.shared.plans import load_plan
 from tasks.shared.remote_embedding import embed_on_cluster
 from tasks.shared.watching import Watch
+from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import settings_for
 
@@ -546,7 +547,8 @@ def test_pictures_are_embedded_by_the_nodes(on_disk, cluster, tmp_path):
     )  # fmt: skip
     embedding = Embedding(backbone, spec, "float32", "/CPU:0")
     views = [View("train", False), View("test", False), View("train", True)]
-    wanted = [(view, missing_features(store, embedding, sides[view.side].images, view.mirrored)) for view in views]
+    contents = {name: contents_of(side.images) for name, side in sides.items()}
+    wanted = [(view, missing_features(store, embedding, contents[view.side], view.mirrored)) for view in views]
     assert [len(items) for _, items in wanted] == [600, 20, 600]
     counted = []
     embed_on_cluster(on_disk, store, ref, embedding, wanted, Watch(lambda rows, *_: counted.append(rows)))
@@ -555,7 +557,7 @@ def test_pictures_are_embedded_by_the_nodes(on_disk, cluster, tmp_path):
     alone.prepare()
     for view in views:
         images = sides[view.side].images
-        assert not len(missing_features(store, embedding, images, view.mirrored))
+        assert not len(missing_features(store, embedding, contents[view.side], view.mirrored))
         made = embed(alone, embedding, images, view.mirrored)
         assert made.tobytes() == embed(store, embedding, images, view.mirrored).tobytes()
     assert not list(store.disk.list("staging/plans"))

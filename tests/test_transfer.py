@@ -635,7 +635,7 @@ def test_a_gpu_embeds_here_and_not_on_a_cluster(store, drawn, backbone, monkeypa
     asked = []
     embedding.embed_dataset(store, drawn, TRAINING, "gpu", Deadline.after(1), print, lambda *given: asked.append(given))
     assert not asked
-    assert not len(missing_features(store, called, datasets.load(store, drawn).test.images, False))
+    assert not len(missing_features(store, called, contents_of(datasets.load(store, drawn).test.images), False))
 
 
 @pytest.mark.slow
