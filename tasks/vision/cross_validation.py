@@ -16,7 +16,7 @@ In this form the best one hardly depends on the number of items: it is the preci
 
 FOLDS = 5
 _CHOOSE, _SOLVE = 1e-3, 1e-6  # how far from its least value the loss may be, as a share of it: of folds, of the layer
-_WORSE = 1 + 2 * _CHOOSE  # a loss so many times the least one ends the search: all weaker ones overfit more
+_WORSE, _FLAT = 1 + 2 * _CHOOSE, 2  # a loss so many times the least one ends the search, or so many that gain nothing
 _HELD = 1 << 27  # logits of problems that are solved together, at most: 0.5 GB, some eight times
 _SEARCHED = 1 << 31  # items x features x classes of what penalties are tried on, at most; then it is a sample
 _OF_A_CLASS = 10  # items of it, at least
@@ -102,9 +102,9 @@ def cross_validate(
         logits = search.solve(penalty)
         tried.append(search.judge(penalty, logits))
         on_tried(tried[-1])
-        if best is None or tried[-1].loss < best[0].loss:
+        if best is None or tried[-1].loss < (1 - _CHOOSE) * best[0].loss:
             best = tried[-1], search.at(), logits
-        elif tried[-1].loss > _WORSE * best[0].loss:
+        elif tried[-1].loss > _WORSE * best[0].loss or len(tried) - tried.index(best[0]) > _FLAT:
             break
     assert best is not None
     chosen, solutions, logits = best
