@@ -27,15 +27,15 @@ from score import OWN_RATE
 from artifacts import backbones
 from artifacts.store import Store
 from tasks.shared.backbones import add_package
+from tasks.vision.architecture import Architecture
 from tasks.vision.backbone import Embedder, features
 from tasks.vision.device import tf
-from tasks.vision.efficientnet_lite import LITE0
-from tasks.vision.images import ImageSpec
+from tasks.vision.efficientnet_lite import LITE0, LITE2
 from tasks.vision.processor import precision
 
 ROUNDS = 5
 NEW = 100
-SPEC = ImageSpec(height=224, width=224, channels=3)
+ALONE = LITE2  # what is scored with beside what was chosen, at 288 pixels
 
 
 def draw(top: Path) -> None:
@@ -49,13 +49,15 @@ def draw(top: Path) -> None:
         )
 
 
-def onnx_rate(folded: dict[str, np.ndarray], path: Path) -> Callable[[np.ndarray], object]:
+def onnx_rate(
+    architecture: Architecture, folded: dict[str, np.ndarray], side: int, path: Path
+) -> Callable[[np.ndarray], object]:
     """The same network in onnxruntime, with a thread for each processor, in batches of 16."""
     import onnxruntime
 
     weights = {name: tf.Variable(each) for name, each in folded.items()}
-    given = [tf.TensorSpec([None, 224, 224, 3], tf.uint8, "images")]
-    graph = tf.function(lambda images: features(LITE0, images, weights), input_signature=given, autograph=False)
+    given = [tf.TensorSpec([None, side, side, 3], tf.uint8, "images")]
+    graph = tf.function(lambda images: features(architecture, images, weights), input_signature=given, autograph=False)
     tf2onnx.convert.from_function(graph, given, opset=17, output_path=str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count()
@@ -81,19 +83,21 @@ def tell(what: str, numbers: Iterable[float], unit: str) -> None:
     print(f"{what}: {statistics.median(numbers):.1f} {unit} ({numbers[0]:.1f} to {numbers[-1]:.1f})", flush=True)
 
 
-def embedding(top: Path) -> None:
+def embedding(top: Path, architecture: Architecture, side: int) -> None:
     store = Store(top / "embedding")
-    folded = LITE0.fold(backbones.load(store, add_package(store)).tensors)
-    images = np.random.default_rng(0).integers(0, 256, (256, 224, 224, 3), dtype=np.uint8)
+    folded = architecture.fold(backbones.load(store, add_package(store, architecture.name)).tensors)
+    images = np.random.default_rng(0).integers(0, 256, (256, side, side, 3), dtype=np.uint8)
     fastest = precision("auto", "/CPU:0")
-    ways: dict[str, Callable[[np.ndarray], object]] = {"float32": Embedder(LITE0, folded, "float32")}
-    ways |= {fastest: Embedder(LITE0, folded, fastest), "onnxruntime, float32": onnx_rate(folded, top / "lite0.onnx")}
+    ways: dict[str, Callable[[np.ndarray], object]] = {"float32": Embedder(architecture, folded, "float32")}
+    ways |= {fastest: Embedder(architecture, folded, fastest)}
+    ways |= {"onnxruntime, float32": onnx_rate(architecture, folded, side, top / f"{architecture.name}-{side}.onnx")}
     found = rates(ways, images)
+    what = f"{architecture.name} at {side}x{side}"
     for name, numbers in found.items():
-        tell(f"embedding 224x224, {name}", numbers, "pictures/s")
+        tell(f"{what}, {name}", numbers, "pictures/s")
     for name in dict.fromkeys(("float32", fastest)):
         pairs = [ours / theirs for ours, theirs in zip(found[name], found["onnxruntime, float32"], strict=True)]
-        tell(f"{name}, percent of onnxruntime", [100 * each for each in pairs], "%")
+        tell(f"{what}, {name}, percent of onnxruntime", [100 * each for each in pairs], "%")
 
 
 def whole_commands(top: Path, given: Path) -> None:
@@ -115,9 +119,16 @@ def whole_commands(top: Path, given: Path) -> None:
     keras, _ = timed([sys.executable, "benchmarks/keras_transfer.py", str(folder)], {"TF_CPP_MIN_LOG_LEVEL": "3"})
     print(f"whole retrain: first {first:.1f} s, nothing new {same:.1f} s, {NEW} new {more:.1f} s; Keras {keras:.1f} s")
     print(f"accuracy with all: {result['accuracy']:.2%}; seconds a stage: {result['seconds']}")
+    scoring("what was chosen", folder, environment)
+    alone = {**environment, "LOOKBOOK_STORE": f"{top}/alone"}
+    timed([*command, "--backbone", ALONE.name], alone)
+    scoring(ALONE.name, folder, alone)
+
+
+def scoring(what: str, folder: Path, environment: dict[str, str]) -> None:
     run = [sys.executable, "-c", OWN_RATE, str(folder)]
     said = subprocess.run(run, capture_output=True, text=True, check=True, env={**os.environ, **environment}).stdout
-    print(f"scoring from disk: {json.loads(said.splitlines()[-1])['images_per_second']:.0f} pictures/s")
+    print(f"scoring from disk by {what}: {json.loads(said.splitlines()[-1])['images_per_second']:.0f} pictures/s")
 
 
 def main() -> None:
@@ -126,7 +137,8 @@ def main() -> None:
         given = Path(sys.argv[1]) if len(sys.argv) > 1 else top / "drawn"
         if len(sys.argv) == 1:
             draw(given)
-        embedding(top)
+        embedding(top, LITE0, 224)
+        embedding(top, ALONE, 288)
         whole_commands(top, given)
 
 
