@@ -155,6 +155,7 @@ def test_one_picture_a_class_is_nothing_to_choose_by(store):
     data = publish_large(store, items=3, labels=np.arange(3, dtype=np.int32), classes=["a", "b", "c"], side=64)
     choice = choose(store, data)
     assert choice.why == "no class has two pictures to tell by"
+    assert choice.settings.backbone.count("+") == 1
     ready = weights.load(store, train(store, data.artifact.ref, choice.settings))
     assert all(np.isfinite(tensor).all() for tensor in ready.tensors.values())
     assert ready.calibration is None

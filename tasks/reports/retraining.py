@@ -88,16 +88,17 @@ def _backbones(trained: weights.Weights) -> list[str]:
         rows = [
             (
                 f"`{cell(each['backbone'])}`{', mirrored' if each['mirrored'] else ''}",
-                f"{each['accuracy']:.2%}",
-                f"{each['loss']:.4f}",
-                f"{each['behind']:.4f} ± {each['behind_error']:.4f}",
+                shown(each["accuracy"]),
+                shown(each["loss"], "{:.4f}"),
+                "" if each["behind"] is None else f"{each['behind']:.4f} ± {each['behind_error']:.4f}",
                 f"{each['seconds']:,.0f}",
             )
             for each in choice["tried"]
         ]
         parts += [
             "Tried on a sample of the training images, each held out once. The loss behind the best one's has its "
-            "standard error; seconds are those that all pictures would take to embed.",
+            "standard error; seconds are those that all pictures would take to embed. What would take longer than is "
+            "allowed was left out.",
             table(("pixels of a side after the colon", "accuracy", "loss", "behind", "seconds"), rows),
         ]
     return parts

@@ -6,6 +6,7 @@ training embeds the rest.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -36,23 +37,28 @@ class Tried:
     """What a candidate came to on the sample.
 
     backbone, mirrored: as settings and weights have them.
-    loss, accuracy: means over what its folds held out. loss_error: the loss's standard error.
     seconds: that it takes to embed all pictures of the dataset that were not on record.
-    behind: by how much its loss is above the one of the best that may be taken; behind_error: the standard error of
-        that, picture by picture.
+    loss, accuracy: means over what its folds held out; None where it was left out, as it takes too long. loss_error:
+        the loss's standard error.
+    behind: by how much its loss is above the least; behind_error: the standard error of that, picture by picture.
     """
 
     backbone: str
     mirrored: bool
-    loss: float
-    loss_error: float
-    accuracy: float
     seconds: float
-    behind: float = 0.0
-    behind_error: float = 0.0
+    loss: float | None = None
+    loss_error: float | None = None
+    accuracy: float | None = None
+    behind: float | None = None
+    behind_error: float | None = None
 
     def __str__(self) -> str:
         return f"{self.backbone}, mirrored" if self.mirrored else self.backbone
+
+    @property
+    def order(self) -> float:
+        """The loss, by which the best one is the first."""
+        return math.inf if self.loss is None else self.loss
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ class _Search:
     tell: Callable[[str], None]
     deadline: Deadline
     _seconds: dict[tuple[str, bool], float] = field(default_factory=dict)
-    _losses: list[np.ndarray] = field(default_factory=list)
+    _losses: dict[str, np.ndarray] = field(default_factory=dict)
 
     def choose(self) -> Choice:
         images, labels = self.data.train.images, self.data.train.labels
@@ -162,11 +168,16 @@ class _Search:
         self._images, self._labels = images[self._sample], labels[self._sample]
         self.tell(f"choosing a pretrained network by {len(self._sample):,} of {len(labels):,} training images")
         tried: list[Tried] = []
+        started, allowed = time.monotonic(), 60 * (self.settings.minutes or math.inf)
         for views in self._candidates(tried):
             self.deadline.check("choosing a pretrained network")
-            tried.append(self._try(views))
-            one = tried[-1]
-            self.tell(f"{one}  held out: loss {one.loss:.4f}  accuracy {one.accuracy:.2%}  {one.seconds:,.0f} s")
+            seconds = sum(self._cost(embedding, mirrored) for embedding, mirrored in views.looks)
+            if seconds > allowed or time.monotonic() - started > allowed:
+                tried.append(Tried(views.backbone, views.mirrored, seconds))
+                self.tell(f"{tried[-1]}  left out, as it would take {seconds:,.0f} s")
+                continue
+            tried.append(one := self._try(views, seconds))
+            self.tell(f"{one}  held out: loss {one.loss:.4f}  accuracy {one.accuracy:.2%}  {seconds:,.0f} s")
         tried, taken, why = self._judge(tried)
         self.tell(f"standing on {taken}: {why}")
         augmentation: Augmentation = "flips" if taken.mirrored else "none"
@@ -190,7 +201,7 @@ class _Search:
                 yield offer(Views((embedding,), (name,), mirrored))
         if self.settings.fine_tune:
             return  # it moves one network, and sees mirror images as others
-        by_loss = [offered[place] for place in np.argsort([each.loss for each in tried], kind="stable")]
+        by_loss = [offered[place] for place in np.argsort([each.order for each in tried], kind="stable")]
         best_of = {views.names: views for views in reversed(by_loss)}  # the best size of each
         for one, other in combinations(best_of.values(), 2):
             yield offer(_beside(one, other))
@@ -198,7 +209,7 @@ class _Search:
         if len(both) > 1:
             yield offer(_beside(*both))
         if self.settings.augmentation == AUTO:
-            yield replace(offered[int(np.argmin([each.loss for each in tried]))], mirrored=True)
+            yield replace(offered[int(np.argmin([each.order for each in tried]))], mirrored=True)
 
     def _at(self, name: str, side: int) -> Embedding:
         """How a backbone looks at pictures of about this side."""
@@ -206,10 +217,9 @@ class _Search:
         embedding = embedding_of(self.store, spec, name, None, self.settings, self.device, self.tell)
         return replace(embedding, side=embedding.architecture.looks_at(side, side)[0])
 
-    def _try(self, views: Views) -> Tried:
+    def _try(self, views: Views, seconds: float) -> Tried:
         from tasks.vision.heads import cross_validate_head
 
-        seconds = sum(self._cost(embedding, mirrored) for embedding, mirrored in views.looks)
         found = cross_validate_head(
             views.embed(self.store, self._images),
             self._labels,
@@ -219,9 +229,10 @@ class _Search:
             balanced=self.settings.class_weights == "balanced",
             seed=self.settings.seed,
         )
-        self._losses.append(found.losses[found.folds >= 0])
         chosen = found.chosen
-        return Tried(views.backbone, views.mirrored, chosen.loss, chosen.loss_error, chosen.accuracy, seconds)
+        tried = Tried(views.backbone, views.mirrored, seconds, chosen.loss, chosen.loss_error, chosen.accuracy)
+        self._losses[str(tried)] = found.losses[found.folds >= 0]
+        return tried
 
     def _cost(self, embedding: Embedding, mirrored: bool) -> float:
         """Seconds for all pictures that are not on record, as they were when this was asked first."""
@@ -234,27 +245,29 @@ class _Search:
         return self._seconds[key]
 
     def _judge(self, tried: list[Tried]) -> tuple[list[Tried], Tried, str]:
-        """The least loss of what takes no longer than is allowed. Where the dataset is larger than the sample, so that
-        time matters, the quickest of those whose loss is within a standard error of that."""
-        minutes = self.settings.minutes or math.inf
-        allowed = [number for number, each in enumerate(tried) if each.seconds <= 60 * minutes]
-        if not allowed:
-            return tried, min(tried, key=lambda each: each.seconds), f"the quickest, as all take over {minutes} minutes"
-        if not len(self._losses[0]):
-            return tried, tried[allowed[-1]], "no class has two pictures to tell by"
-        best = min(allowed, key=lambda number: tried[number].loss)
-        more = [losses - self._losses[best] for losses in self._losses]
-        tried = [
-            replace(each, behind=float(by.mean()), behind_error=float(by.std() / np.sqrt(len(by))))
-            for each, by in zip(tried, more, strict=True)
-        ]
-        if len(self._sample) == len(self.data.train.labels):
-            return tried, tried[best], "the least loss"
-        near = [tried[number] for number in allowed if tried[number].behind <= tried[number].behind_error]
-        quickest = min(near, key=lambda each: each.seconds)
-        if quickest.seconds >= tried[best].seconds:
-            return tried, tried[best], "the least loss"
-        return tried, quickest, f"the quickest within a standard error of {tried[best]}"
+        """The least loss. Where the dataset is larger than the sample, so that time matters, the quickest of those
+        whose loss is within a standard error of that."""
+        sound = [each for each in tried if each.loss is not None]
+        if not sound:
+            quickest = min(tried, key=lambda each: each.seconds)
+            return tried, quickest, f"the quickest, as all take over {self.settings.minutes} minutes"
+        if not len(self._losses[str(sound[0])]):
+            beside = [each for each in sound if "+" in each.backbone] or sound
+            return tried, beside[0], "no class has two pictures to tell by"
+        best = min(sound, key=lambda each: each.order)
+        tried = [self._behind(each, best) for each in tried]
+        if len(self._sample) < len(self.data.train.labels):
+            near = [each for each in tried if each.behind is not None and each.behind <= (each.behind_error or 0)]
+            quickest = min(near, key=lambda each: each.seconds)
+            if quickest.seconds < best.seconds:
+                return tried, quickest, f"the quickest within a standard error of {best}"
+        return tried, best, "the least loss"
+
+    def _behind(self, tried: Tried, best: Tried) -> Tried:
+        if tried.loss is None:
+            return tried
+        more = self._losses[str(tried)] - self._losses[str(best)]
+        return replace(tried, behind=float(more.mean()), behind_error=float(more.std() / np.sqrt(len(more))))
 
 
 def _beside(one: Views, other: Views) -> Views:
