@@ -67,8 +67,8 @@ class TrainingSettings:
     ] = 0.0
     augmentation: Annotated[
         Augmentation,
-        "flips mirrors half of the images, others in each epoch, and predicts the mean over an image and its mirror "
-        "image; not for pictures of writing.",
+        "flips mirrors each image in every other epoch, and predicts the mean over an image and its mirror image; conv "
+        "also moves images by up to a 28th of their side. Not for pictures of writing.",
     ] = "none"
     inputs: Inputs = "plain"
     validation: Annotated[
@@ -154,9 +154,8 @@ CONV = TrainingSettings(
     minutes=5,
     width=32,
 )
-"""93.8% on Fashion-MNIST's test images, loss 0.260: median of seeds 0 to 2, 93.77% to 93.85% (benchmarks/conv.py). The
-whole command takes 248 to 282 s on a 2-core AMD EPYC, an epoch 20 s; TensorFlow 2.21, November 2026. Chosen on 10,000
-of the training images."""
+"""Chosen on 10,000 of Fashion-MNIST's training images: 94.2% with 14 epochs, 470 s of processors on a 2-core AMD EPYC
+with AVX512_BF16; TensorFlow 2.21, November 2026 (docs/training.md; benchmarks/conv.py)."""
 TRANSFER = TrainingSettings(
     architecture="transfer",
     epochs=30,
