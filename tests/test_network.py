@@ -145,6 +145,14 @@ def test_a_network_that_learned_from_flips_answers_mirror_images_alike(shapes, a
     assert not np.allclose(plain(tf.constant(images)), both)
 
 
+def test_conv_alone_moves_images_and_only_with_flips():
+    def moved(architecture, augmentation, size):
+        return make_network(architecture, ImageSpec(size, size, 1), 3, augmentation=augmentation).shifted
+
+    assert [moved("conv", "flips", size) for size in (8, 28, 56, 224)] == [1, 1, 2, 8]
+    assert moved("conv", "none", 28) == moved("dense", "flips", 28) == 0
+
+
 def test_in_training_features_are_normalized_by_their_own_batch_and_the_statistics_run_along(shapes):
     network = Conv(SPEC, 3)
     weights = _values(network)
