@@ -30,7 +30,7 @@ LITE0, LITE2 = "efficientnet-lite0", "efficientnet-lite2"
 
 
 def publish_large(store, items=24, side=96, name="drawn", labels=None, classes=CLASSES):
-    """Dots, stripes and noise, so that a network can be unsure: of 96 pixels, which can be looked at smaller."""
+    """Dots, stripes and noise, of which a network can be unsure: of 96 pixels they can be looked at smaller."""
     sides = []
     for seed in (0, 1):
         random = np.random.default_rng(seed)
