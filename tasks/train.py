@@ -113,6 +113,7 @@ def train_weights(
             "best_epoch": trained.best_epoch,
             "epoch_seconds": [round(seconds, 4) for seconds in trained.epoch_seconds],
             **({"choice": choice.to_dict()} if choice else {}),
+            **({"fine_tuned": {**tuned.to_dict(), "said": str(tuned)}} if (tuned := trained.fine_tuned) else {}),
         },
     )
     loops.remove()

@@ -23,7 +23,7 @@ WITH_TENSORFLOW = [
     f"tasks.vision.{name}"
     for name in (
         "attending", "backbone", "batches", "convolving", "cross_validation", "device", "exporting", "heads",
-        "inference", "logistic", "network", "optimizers", "schedules", "steps", "training", "transfer",
+        "inference", "layering", "logistic", "network", "optimizers", "schedules", "steps", "training", "transfer",
     )
 ]  # fmt: skip
 

@@ -60,6 +60,28 @@ def solve_head(
     return Solved(tensors, found)
 
 
+def solve_head_on(
+    items: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    *,
+    widths: Sequence[int],
+    found: Chosen,
+    balanced: bool = False,
+) -> dict[str, np.ndarray]:
+    """The tensors of a head that learns from some of the items alone, with the penalty that was found.
+
+    items: int64. The other arguments are those of `solve_head`.
+    """
+    standard, mean, deviation = _standard(features, widths)
+    weights = np.zeros(len(labels), np.float32)
+    weights[items] = _weights(labels, classes, balanced)[items]
+    with tf.device("/CPU:0"):
+        kernel, bias = solve(standard, labels, weights, classes, found)
+    return {"features/mean": mean, "features/deviation": deviation, "output/kernel": kernel, "output/bias": bias}
+
+
 def cross_validate_head(
     features: np.ndarray,
     labels: np.ndarray,

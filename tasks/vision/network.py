@@ -54,6 +54,11 @@ class Network(tf.Module):
         return {name: weight for name, weight in self.weights.items() if weight.trainable}
 
     @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates of some weights by name, as shares of that of all others."""
+        return {}
+
+    @property
     def widest(self) -> int:
         """Bytes of the largest tensor that the forward pass makes of one image: its pixels as float32, unless a layer
         is wider."""

@@ -217,7 +217,7 @@ def fine_tuning(settings: TrainingSettings, items: int) -> TrainingSettings:
         settings,
         epochs=settings.fine_tune,
         batch_size=min(items, FINE_TUNE_BATCH),
-        learning_rate=3e-4,
+        learning_rate=2e-3,
         schedule="one-cycle",
         optimizer="nesterov",
         weight_decay=1e-4,
