@@ -122,7 +122,7 @@ def train_weights(
             f"a share of {settings.validation:g} holds out no image of any class, as copies of an image stay together: "
             "these weights have no temperature"
         )
-    if trained.best_epoch < len(trained.history) or 0 < len(trained.history) < settings.epochs:
+    if trained.best_epoch < len(trained.history) or 0 < len(trained.history) < (settings.fine_tune or settings.epochs):
         progress.tell(f"took the weights of epoch {trained.best_epoch}, the best of {len(trained.history)}")
     return published
 

@@ -181,7 +181,7 @@ def _gradient(data: Data, logits: Lanes, solution: tf.Tensor) -> tf.Tensor:
     def of(given: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
         right = tf.one_hot(labels, tf.shape(given)[2])[:, tf.newaxis]
         wrong = weights * (tf.nn.softmax(given) - right)
-        return tf.matmul(inputs, tf.reshape(wrong, (tf.shape(inputs)[0], tf.size(given[:1]))), transpose_a=True)
+        return tf.matmul(inputs, tf.reshape(wrong, (tf.shape(inputs)[0], tf.size(solution[0]))), transpose_a=True)
 
     lanes = zip(logits, data.labels, data.weights, data.inputs, strict=True)
     descent = tf.reshape(tf.add_n([of(*each) for each in lanes]), tf.shape(solution))

@@ -38,6 +38,8 @@ class Network(tf.Module):
     the machine, so that the number of processors changes no numbers."""
     compiled = True
     """Whether XLA compiles the training loop."""
+    longest: float | None = None
+    """How long the gradient of a step may be, over all weights together; None for no limit."""
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__(name="network")

@@ -17,13 +17,17 @@ class SGD(tf.Module):
 
     weight_decay: 0 or more; so much of a kernel is added to its gradient. Biases, scales and offsets don't decay.
     rates: the learning rates of some weights by name, as shares of that of all others.
+    longest: gradients of all weights together that are longer than this are made so short; None for no limit.
     state: the optimizer's variables by name; none here.
     """
 
-    def __init__(self, weight_decay: float = 0.0, rates: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, weight_decay: float = 0.0, rates: Mapping[str, float] | None = None, longest: float | None = None
+    ) -> None:
         super().__init__()
         self.weight_decay = weight_decay
         self.rates = dict(rates or {})
+        self.longest = longest
         self.state: dict[str, tf.Variable] = {}
 
     def step(self, weights: Tensors, gradients: Tensors, state: Tensors, rate: tf.Tensor) -> tuple[Tensors, Tensors]:
@@ -34,8 +38,14 @@ class SGD(tf.Module):
         state: as `self.state` has it.
         rate: the learning rate, a float32 scalar.
         """
-        gradients = self._decayed(weights, gradients)
+        gradients = self._decayed(weights, self._shortened(gradients))
         return self._moved(weights, gradients, rate), state
+
+    def _shortened(self, gradients: Tensors) -> Tensors:
+        if self.longest is None:
+            return gradients
+        share = tf.minimum(self.longest / tf.linalg.global_norm(list(gradients.values())), 1.0)
+        return {name: share * gradient for name, gradient in gradients.items()}
 
     def _moved(self, weights: Tensors, along: Tensors, rate: tf.Tensor) -> Tensors:
         return {
@@ -68,13 +78,14 @@ class Momentum(SGD):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         rates: Mapping[str, float] | None = None,
+        longest: float | None = None,
     ) -> None:
-        super().__init__(weight_decay, rates)
+        super().__init__(weight_decay, rates, longest)
         self.nesterov = nesterov
         self.state = {name: tf.Variable(tf.zeros_like(weight)) for name, weight in weights.items()}
 
     def step(self, weights: Tensors, gradients: Tensors, state: Tensors, rate: tf.Tensor) -> tuple[Tensors, Tensors]:
-        gradients = self._decayed(weights, gradients)
+        gradients = self._decayed(weights, self._shortened(gradients))
         velocity = {name: MOMENTUM * state[name] + gradient for name, gradient in gradients.items()}
         along = velocity
         if self.nesterov:
@@ -85,6 +96,6 @@ class Momentum(SGD):
 def make_optimizer(settings: TrainingSettings, network: Network) -> SGD:
     """The optimizer that the settings name, for the weights of a network that gradients move."""
     if settings.optimizer == "sgd":
-        return SGD(settings.weight_decay, network.rates)
+        return SGD(settings.weight_decay, network.rates, network.longest)
     nesterov = settings.optimizer == "nesterov"
-    return Momentum(network.learned, settings.weight_decay, nesterov, network.rates)
+    return Momentum(network.learned, settings.weight_decay, nesterov, network.rates, network.longest)

@@ -221,7 +221,6 @@ def fine_tuning(settings: TrainingSettings, items: int) -> TrainingSettings:
         schedule="one-cycle",
         optimizer="nesterov",
         weight_decay=1e-4,
-        label_smoothing=0.1,
         augmentation="flips",
     )
 

@@ -75,6 +75,7 @@ class Whole(Head):
     dtype: type[np.generic] = np.uint8
     lanes = 4
     compiled = False
+    longest = 20.0  # photographs: 10 to 45; a head that was hardly penalized: 300, which ends a pretrained network
 
     def __init__(
         self,
