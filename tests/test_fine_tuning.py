@@ -20,12 +20,13 @@ from tasks.shared import backbones as pretrained
 from tasks.shared import model
 from tasks.shared.deadline import Deadline
 from tasks.train import train_weights
-from tasks.training.transferring import HELD_OUT, compare
+from tasks.training.transferring import HELD_OUT, beside, compare
 from tasks.vision.backbone import Embedder
 from tasks.vision.batches import share_of_side
 from tasks.vision.device import tf
 from tasks.vision.efficientnet_lite import LITE0, LITE2
 from tasks.vision.families import prefix
+from tasks.vision.heads import solve_head_on
 from tasks.vision.images import ImageSpec
 from tasks.vision.layering import convolution
 from tasks.vision.metrics import calibrate
@@ -61,7 +62,7 @@ def publish(store, items):
 
 def train(store, dataset, settings, lines=None):
     said = lines if lines is not None else []
-    with TrainingProgress(settings.fine_tune or 1, said.append, "drawn") as progress:
+    with TrainingProgress(settings.epochs_in_all, said.append, "drawn") as progress:
         return train_weights(store, dataset, settings, "graph", "cpu", progress, Deadline.after(1))
 
 
@@ -169,6 +170,39 @@ def test_each_view_is_as_much_smaller_as_the_pictures_and_early_layers_learn_les
     assert "output/kernel" not in whole.rates
 
 
+def test_networks_beside_each_other_have_the_mean_of_their_logits(pretrained_store):
+    images, seen, parts = tf.constant(draw(3, 4).images), [], []
+    for place, (each, ref) in enumerate(zip((LITE0, LITE2), sorted(pretrained_store.refs("backbones")), strict=True)):
+        head = Head([each.features], 2)
+        head.weights["output/kernel"].assign(tf.random.stateless_normal((each.features, 2), (1, place)) / 10)
+        head.weights["output/bias"].assign([place, 1.0])
+        head.weights["features/deviation"].assign([1.5 + place])
+        sight = Sight(each, each.fold(backbones.load(pretrained_store, ref).tensors), (64, 64))
+        alone = Whole(SPEC, 2, [sight], head.tensors())
+        parts.append(alone.tensors())
+        seen.append((sight, alone(images)))
+    joined = beside(parts)
+    head = {name: each for name, each in joined.items() if not name.startswith("backbone")}
+    both = Whole(SPEC, 2, [sight for sight, _ in seen], head)
+    np.testing.assert_allclose(both(images), (seen[0][1] + seen[1][1]) / 2, rtol=1e-4, atol=1e-4)
+    assert joined.keys() == both.tensors().keys()
+
+
+def test_a_head_on_some_items_has_seen_no_other():
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(40, 8)).astype(np.float32), (np.arange(40) % 2).astype(np.int32)
+    kept = np.arange(0, 40, 3)
+    others = np.setdiff1d(np.arange(40), kept)
+    told = labels.copy()
+    told[others] = 1 - told[others]
+    heads = [solve_head_on(kept, features, each, 2, penalty=0.01) for each in (labels, told)]
+    for name, tensor in heads[0].items():
+        np.testing.assert_array_equal(tensor, heads[1][name])
+    network = Head([8], 2)
+    network.assign(heads[0])
+    assert (np.argmax(network(tf.constant(features[kept])), 1) == labels[kept]).mean() > 0.9
+
+
 def answers(right, sure):
     """Probabilities of two classes, and labels of 0: right ones and wrong ones, all equally sure."""
     likely = np.where(np.asarray(right)[:, np.newaxis], [sure, 1 - sure], [1 - sure, sure])
@@ -207,7 +241,10 @@ def tuned_once(pretrained_store, tmp_path_factory):
 @pytest.mark.slow
 def test_what_is_better_is_taken_and_says_by_how_much(tuned_once):
     store, published = tuned_once.store, weights.load(tuned_once.store, tuned_once.ref)
-    assert any(line.startswith("fine-tuning for 8 epochs will take about 0 min on CPU:0") for line in tuned_once.lines)
+    assert any(
+        line.startswith("fine-tuning efficientnet-lite0:64 for 8 epochs will take about 0 min")
+        for line in tuned_once.lines
+    )
     said = published.artifact.manifest["provenance"]["fine_tuned"]
     assert said["said"] in tuned_once.lines
     assert said["said"].endswith(": took it")

@@ -140,6 +140,11 @@ class TrainingSettings:
             if name not in idle and (name not in later or value != later[name])
         }
 
+    @property
+    def epochs_in_all(self) -> int:
+        """Of the whole training: each network that transfer stands on is fine-tuned by itself."""
+        return self.fine_tune * (1 + (self.backbone or "").count("+")) or self.epochs
+
     def check(self) -> None:
         """Raises SettingsError for settings that can't work on any data."""
         check(self)
@@ -217,7 +222,7 @@ def fine_tuning(settings: TrainingSettings, items: int) -> TrainingSettings:
         settings,
         epochs=settings.fine_tune,
         batch_size=min(items, FINE_TUNE_BATCH),
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         schedule="one-cycle",
         optimizer="nesterov",
         weight_decay=1e-4,
