@@ -273,18 +273,26 @@ def test_its_temperature_is_of_pictures_that_it_has_not_seen(tuned_once):
 
 
 @pytest.mark.slow
-def test_it_predicts_and_is_exported_and_its_report_has_a_curve(tuned_once, tmp_path):
+def test_it_predicts_and_its_report_has_a_curve(tuned_once):
     store, ref = tuned_once.store, tuned_once.ref
     test = draw(60, 7)
     ready = model.load(store, ref)
     answered = ready.predict(test.images)
     assert (answered.argmax(1) == test.labels).mean() > 0.75
     np.testing.assert_array_equal(ready.predict_kept(test.images), answered)
-    exported = export(store, ref, "saved-model", tmp_path / "graph")
-    assert exported.images == 20
-    assert exported.max_difference <= 1e-4
     measured = store.open(evaluate_weights(store, ref, tuned_once.dataset))
     assert "learning-curve.png" in measured.files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "file_format",
+    ["saved-model", pytest.param("tflite", marks=pytest.mark.long), pytest.param("onnx", marks=pytest.mark.long)],
+)
+def test_its_export_gives_the_answers_of_predict(tuned_once, tmp_path, file_format):
+    exported = export(tuned_once.store, tuned_once.ref, file_format, tmp_path / "graph")
+    assert exported.images == 20
+    assert exported.max_difference <= 1e-4
 
 
 @pytest.mark.slow
