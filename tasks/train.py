@@ -51,9 +51,7 @@ def train(
     store, ref = Store(configured.store), Ref.parse(dataset)
     with (
         training_turn(configured, store, device, deadline, logger.info),
-        TrainingProgress(
-            settings.fine_tune or settings.epochs, logger.info, report_key("train", ref.name, "progress")
-        ) as progress,
+        TrainingProgress(settings.epochs_in_all, logger.info, report_key("train", ref.name, "progress")) as progress,
     ):
         published = train_weights(store, ref, settings, execution, device, progress, deadline, choice)
     logger.info("published %s", published)
@@ -113,6 +111,7 @@ def train_weights(
             "best_epoch": trained.best_epoch,
             "epoch_seconds": [round(seconds, 4) for seconds in trained.epoch_seconds],
             **({"choice": choice.to_dict()} if choice else {}),
+            **({"fine_tuned": {**tuned.to_dict(), "said": str(tuned)}} if (tuned := trained.fine_tuned) else {}),
         },
     )
     loops.remove()
@@ -121,7 +120,7 @@ def train_weights(
             f"a share of {settings.validation:g} holds out no image of any class, as copies of an image stay together: "
             "these weights have no temperature"
         )
-    if trained.best_epoch < len(trained.history) or 0 < len(trained.history) < settings.epochs:
+    if trained.best_epoch < len(trained.history) or 0 < len(trained.history) < settings.epochs_in_all:
         progress.tell(f"took the weights of epoch {trained.best_epoch}, the best of {len(trained.history)}")
     return published
 

@@ -21,7 +21,7 @@ from tasks.vision.device import tf
 from tasks.vision.dinov2 import VITS14, VITS14_REG, dinov2
 from tasks.vision.efficientnet_lite import LITE0, LITE2
 from tasks.vision.errors import CheckpointError, WeightsError
-from tasks.vision.families import ARCHITECTURES, PREFIX, parted
+from tasks.vision.families import ARCHITECTURES, parted, prefix
 from tasks.vision.images import ImageSpec
 from tasks.vision.mobilenetv4 import CONV_MEDIUM
 from tasks.vision.recognition import recognize, to_backbone
@@ -295,12 +295,15 @@ def test_a_matrix_of_resampling_keeps_what_is_constant():
 
 def test_weights_that_hold_a_backbone_say_which():
     head = {"output/bias": np.zeros(2, np.float32)}
-    assert parted(head) == (head, None)
-    for architecture in (LITE2, VITS14_REG):
-        folded = architecture.fold(made(architecture))
-        found, own = parted({**head, **{f"{PREFIX}{name}": each for name, each in folded.items()}})
-        assert found == head
-        assert own[0] is architecture
-        assert set(own[1]) == set(folded)
+    assert parted(head) == (head, [])
+    architectures = (LITE2, VITS14_REG)
+    folded = [architecture.fold(made(architecture)) for architecture in architectures]
+    both = {f"{prefix(place)}{name}": each for place, own in enumerate(folded) for name, each in own.items()}
+    found, own = parted({**head, **both})
+    assert found == head
+    assert [architecture for architecture, _ in own] == list(architectures)
+    assert [set(tensors) for _, tensors in own] == [set(each) for each in folded]
+    for place in (0, 1):
+        cut = next(name for name in both if name.startswith(prefix(place)))
         with pytest.raises(WeightsError, match="expected all tensors of a pretrained network .*, or none"):
-            parted({f"{PREFIX}{name}": each for name, each in list(folded.items())[1:]})
+            parted({name: each for name, each in both.items() if name != cut})

@@ -169,15 +169,6 @@ def test_a_choice_ends_at_the_deadline(store):
         choose_views(store, data, AUTO, "cpu", lambda line: None, Deadline.after(1e-9))
 
 
-@pytest.mark.slow
-def test_fine_tuning_chooses_one_backbone(store, monkeypatch):
-    data = publish_large(store, items=4)
-    Scripted(monkeypatch, [0.5, 0.4, 0.6, 0.7])
-    choice = choose(store, data, settings_for("transfer", backbone="auto", fine_tune=1))
-    assert choice.settings.backbone == f"{LITE0}:64"
-    choice.settings.check()
-
-
 def test_without_a_backbone_it_is_said_how_to_get_one(store, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     data = publish_large(store, items=2, side=64)
@@ -263,7 +254,6 @@ def test_it_is_chosen_anew_when_a_backbone_is_gone_or_pictures_have_another_size
     learned(store, data.ref, {**CHOSEN.to_dict(), "backbone": "one:64+other:64"}, names=("one", "other"))
     assert settled(store, data, UNSAID).settings.backbone == "one:64+other:64"
     assert settled(store, publish_large(store, items=8).artifact, UNSAID) is None
-    assert settled(store, data, settings_for("transfer", fine_tune=1)) is None, "it moves one network"
     shutil.rmtree(store.disk.root / backbone.folder)
     assert settled(store, data, UNSAID) is None
 

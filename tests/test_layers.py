@@ -23,7 +23,8 @@ WITH_TENSORFLOW = [
     f"tasks.vision.{name}"
     for name in (
         "attending", "backbone", "batches", "convolving", "cross_validation", "device", "exporting", "heads",
-        "inference", "initializers", "logistic", "network", "optimizers", "schedules", "steps", "training", "transfer",
+        "inference", "initializers", "layering", "logistic", "network", "optimizers", "schedules", "steps", "training",
+        "transfer",
     )
 ]  # fmt: skip
 

@@ -35,7 +35,7 @@ def validated(features, labels, classes, seed=0, weights=None, first=None):
     weights = np.ones(len(labels), np.float32) if weights is None else weights
     folds = fold_items(labels, np.arange(len(labels)) if first is None else first, seed)
     found = cross_validate(features, labels, weights, folds, classes)
-    return found, *solve(features, labels, weights, classes, found)
+    return found, *solve(features, labels, weights, classes, found.chosen.penalty, found.start)
 
 
 @pytest.mark.parametrize("penalty", [1000.0, 10.0, 0.01])

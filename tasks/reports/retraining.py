@@ -114,6 +114,8 @@ def _learned(measured: metrics.Metrics, trained: weights.Weights) -> list[str]:
         held_out = " Held-out images are counted after the epoch." if trained.settings.get("validation") else ""
         seen = "On the training images, one epoch at a time. Each image is counted before the step that learns from it."
         parts += ["## Learning curve", f"{seen}{held_out}", _chart(measured, evaluation.LEARNING_CURVE)]
+    if tuned := trained.artifact.manifest["provenance"].get("fine_tuned"):
+        parts += ["## Fine-tuning", f"{cell(tuned['said']).capitalize()}."]
     return parts
 
 

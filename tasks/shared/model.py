@@ -11,7 +11,7 @@ from artifacts import backbones, weights
 from artifacts.refs import Ref
 from artifacts.store import Store
 from artifacts.weights import View, Weights
-from tasks.shared.views import views_of
+from tasks.shared.views import MovedViews, views_of
 from tasks.vision.architecture import Architecture
 from tasks.vision.families import architecture_of, parted
 from tasks.vision.images import ImageSpec
@@ -72,18 +72,11 @@ def load(
     computed_in = precision(published.precision, place)
     tensors, own = parted(published.tensors)
     if own:
-        from tasks.vision.backbone import Embedder
-
-        architecture, moved = own
-        looks_at = architecture.looks_at(spec.height, spec.width, published.views[0].side)
-        embedder = Embedder(architecture, moved, computed_in, place, processors, looks_at)
-
-        def features(images: np.ndarray) -> np.ndarray:
-            plain = embedder(images)
-            return (plain + embedder(images, mirrored=True)) / 2 if published.mirrored else plain
-
-        kept: Predict = features
-        widths: tuple[int, ...] = (architecture.features,)
+        sides = [view.side for view in published.views]
+        moved = MovedViews(own, spec, sides, published.mirrored, computed_in, place, processors)
+        features: Predict = moved
+        kept: Predict = moved
+        widths = moved.widths
     else:
         views = views_of(store, published, spec, place, processors)
         features, kept, widths = views.__call__, partial(views.embed, store), views.widths
@@ -113,7 +106,8 @@ def network_of(store: Store, published: Weights) -> "Network":
 
     head, own = parted(published.tensors)
     if own:
-        return Whole(spec, len(published.classes), [sight(published.views[0], own)], head, published.mirrored)
+        sights = [sight(view, each) for view, each in zip(published.views, own, strict=True)]
+        return Whole(spec, len(published.classes), sights, head, published.mirrored)
     sights = []
     for view in published.views:
         backbone = backbones.load(store, view.backbone)

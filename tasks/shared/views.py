@@ -1,7 +1,8 @@
 """What of a picture a head learns from: the features that backbones make of it, side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,12 +12,15 @@ from artifacts.store import Store
 from artifacts.weights import Weights
 from tasks.shared.backbones import backbone_named
 from tasks.shared.embedding import Embedding, embed
+from tasks.vision.architecture import Architecture
 from tasks.vision.duplicates import contents_of
 from tasks.vision.errors import SettingsError
 from tasks.vision.families import architecture_of
 from tasks.vision.images import ImageSpec
-from tasks.vision.processor import precision
+from tasks.vision.processor import Precision, precision
 from tasks.vision.recipes import Device, TrainingSettings
+
+_Of = TypeVar("_Of")
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,54 @@ class Views:
         return self._joined(lambda embedding, mirrored: embedding.embedder(images, mirrored=mirrored))
 
     def _joined(self, look: Callable[[Embedding, bool], np.ndarray]) -> np.ndarray:
-        def of(embedding: Embedding) -> np.ndarray:
-            plain = look(embedding, False)
-            return (plain + look(embedding, True)) / 2 if self.mirrored else plain
+        return _side_by_side(self.embeddings, look, self.mirrored)
 
-        return np.concatenate([of(embedding) for embedding in self.embeddings], axis=1)
+
+class MovedViews:
+    """The views of backbones that fine-tuning has moved. Called with pictures, as Views is: their features are not
+    kept. `widths`: how many features each view has.
+
+    backbones: of each view the architecture, and tensors as its `folded` has them.
+    spec: the size of the pictures.
+    sides: at how many pixels a side each looks at them.
+    mirrored: as Views has it.
+    precision, place, processors: as Embedder has them.
+    """
+
+    def __init__(
+        self,
+        backbones: Sequence[tuple[Architecture, Mapping[str, np.ndarray]]],
+        spec: ImageSpec,
+        sides: Sequence[int],
+        mirrored: bool,
+        precision: Precision,
+        place: str,
+        processors: int | None = None,
+    ) -> None:
+        from tasks.vision.backbone import Embedder
+
+        self.widths = tuple(architecture.features for architecture, _ in backbones)
+        self._mirrored = mirrored
+        self._embedders = [
+            Embedder(
+                architecture, tensors, precision, place, processors,
+                architecture.looks_at(spec.height, spec.width, side),
+            )
+            for (architecture, tensors), side in zip(backbones, sides, strict=True)
+        ]  # fmt: skip
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The features of pictures: float32 [items, the sum of widths].
+
+        images: uint8 [items, height, width, channels].
+        """
+        return _side_by_side(self._embedders, lambda embedder, mirrored: embedder(images, mirrored), self._mirrored)
+
+
+def _side_by_side(views: Iterable[_Of], look: Callable[[_Of, bool], np.ndarray], mirrored: bool) -> np.ndarray:
+    """What each view makes of the same pictures. look: of a view, and whether mirror images are meant."""
+    found = [(look(view, False) + look(view, True)) / 2 if mirrored else look(view, False) for view in views]
+    return np.concatenate(found, axis=1)
 
 
 def parse_backbone(text: str) -> list[tuple[str, int | None]]:

@@ -129,7 +129,6 @@ def _kept(store: Store, dataset: Artifact, settings: TrainingSettings) -> Choice
             fits = (
                 before.get("backbone") is not None
                 and settings.augmentation in (AUTO, augmentation)
-                and not (settings.fine_tune and len(weights.views_of(held)) > 1)
                 and held.facts["image_spec"] == dataset.facts["image_spec"]
                 and all(store.has(view.backbone) for view in weights.views_of(held))
                 and _training_items(dataset) < 2 * items
@@ -199,8 +198,6 @@ class _Search:
             sides = {embedding.looks_at: embedding for embedding in (self._at(name, each) for each in (side, smaller))}
             for embedding in sides.values():
                 yield offer(Views((embedding,), (name,), mirrored))
-        if self.settings.fine_tune:
-            return  # it moves one network, and sees mirror images as others
         by_loss = [offered[place] for place in np.argsort([each.order for each in tried], kind="stable")]
         best_of = {views.names: views for views in reversed(by_loss)}  # the best size of each
         for one, other in combinations(best_of.values(), 2):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from tasks.vision.convolutional import Layer
 from tasks.vision.device import tf
+from tasks.vision.layering import convolution
 from tasks.vision.network import Tensors
 
 if TYPE_CHECKING:
@@ -29,11 +30,7 @@ def _apply(images: tf.Tensor, layer: Layer, weights: Tensors, network: "Convolut
     if network.padding == "symmetric" and stride > 1:
         beyond = [[each // 2, each // 2] for each in layer.kernel[:2]]
         images, padding = tf.pad(images, [[0, 0], *beyond, [0, 0]]), "VALID"
-    if layer.kind == "depthwise":
-        sums = tf.nn.depthwise_conv2d(images, kernel, [1, stride, stride, 1], padding)
-    else:
-        sums = tf.nn.conv2d(images, kernel, stride, padding)
-    sums = tf.nn.bias_add(sums, weights[f"{layer.name}/bias"])
-    if not layer.rectified:
-        return sums
-    return tf.nn.relu6(sums) if network.rectifier == "relu6" else tf.nn.relu(sums)
+    return convolution(
+        images, kernel, weights[f"{layer.name}/bias"], depthwise=layer.kind == "depthwise", stride=stride,
+        padding=padding, rectifier=network.rectifier if layer.rectified else None,
+    )  # fmt: skip

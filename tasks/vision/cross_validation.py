@@ -118,12 +118,21 @@ def cross_validate(
 
 
 def solve(
-    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, classes: int, found: Chosen
+    features: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    classes: int,
+    penalty: float,
+    start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The layer that learns from all items with the penalty that was chosen: its kernel, float32 [features, classes],
-    and its bias, [classes]. The arguments are those of `cross_validate`."""
+    """The layer that learns from all items that count: its kernel, float32 [features, classes], and its bias,
+    [classes].
+
+    penalty, start: as Chosen has them; None for a start from zeros. The other arguments are those of `cross_validate`.
+    """
     problem = Problems(features, labels, weights[:, np.newaxis], classes)
-    solution, _ = problem.solve(tf.constant(found.start[:, np.newaxis]), found.chosen.penalty, _SOLVE)
+    at = problem.zeros() if start is None else tf.constant(start[:, np.newaxis])
+    solution, _ = problem.solve(at, penalty, _SOLVE)
     layer = solution.numpy()[:, 0]
     return layer[:-1], layer[-1]
 

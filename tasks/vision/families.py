@@ -14,8 +14,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     each.name: each for each in (LITE0, LITE1, LITE2, VITS14, VITS14_REG, VITB14, VITB14_REG, CONV_MEDIUM)
 }
 
-PREFIX = "backbone/"
-"""What the names of a backbone's tensors begin with in weights that hold one of their own, moved by fine-tuning."""
+
+def prefix(number: int) -> str:
+    """What the names of a backbone's tensors begin with in weights that hold their own, moved by fine-tuning:
+    `backbone/` of the first one (number 0), `backbone-2/` of the second."""
+    return f"backbone-{number + 1}/" if number else "backbone/"
 
 
 def architecture_of(name: str) -> Architecture:
@@ -30,23 +33,27 @@ def architecture_of(name: str) -> Architecture:
 
 def parted(
     tensors: Mapping[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], tuple[Architecture, dict[str, np.ndarray]] | None]:
-    """The tensors of a head, and the backbone that it brings: its architecture, and tensors as `folded` has them. None
-    if it brings none.
+) -> tuple[dict[str, np.ndarray], list[tuple[Architecture, dict[str, np.ndarray]]]]:
+    """The tensors of a head, and the backbones that it brings: of each the architecture, and tensors as `folded` has
+    them. None of them if it brings none.
 
     The tensors alone say which architecture it is: so such weights predict even where the backbone that they were
     trained from is gone.
 
     Raises WeightsError when the tensors are of no backbone, or not all of them.
     """
-    head = {name: each for name, each in tensors.items() if not name.startswith(PREFIX)}
-    own = {name.removeprefix(PREFIX): each for name, each in tensors.items() if name.startswith(PREFIX)}
-    if not own:
-        return head, None
-    shapes = {name: each.shape for name, each in own.items()}
+    head = dict(tensors)
+    own: list[tuple[Architecture, dict[str, np.ndarray]]] = []
+    while found := [name for name in head if name.startswith(prefix(len(own)))]:
+        own.append(_recognized({name.removeprefix(prefix(len(own))): head.pop(name) for name in found}))
+    return head, own
+
+
+def _recognized(tensors: dict[str, np.ndarray]) -> tuple[Architecture, dict[str, np.ndarray]]:
+    shapes = {name: each.shape for name, each in tensors.items()}
     for architecture in ARCHITECTURES.values():
         if shapes == architecture.folded:
-            return head, (architecture, own)
+            return architecture, tensors
     raise WeightsError(
         f"expected all tensors of a pretrained network ({', '.join(ARCHITECTURES)}), or none, found others; a newer "
         "Lookbook knows them"

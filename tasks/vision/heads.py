@@ -55,9 +55,30 @@ def solve_head(
     weights = _weights(labels, classes, balanced)
     with tf.device("/CPU:0"):
         found = cross_validate(standard, labels, weights, fold_items(labels, first, seed), classes, on_tried)
-        kernel, bias = solve(standard, labels, weights, classes, found)
+        kernel, bias = solve(standard, labels, weights, classes, found.chosen.penalty, found.start)
     tensors = {"features/mean": mean, "features/deviation": deviation, "output/kernel": kernel, "output/bias": bias}
     return Solved(tensors, found)
+
+
+def solve_head_on(
+    items: np.ndarray,
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    *,
+    penalty: float,
+    balanced: bool = False,
+) -> dict[str, np.ndarray]:
+    """The tensors of a head on one backbone that learns from some of the items alone, with a penalty that is known.
+
+    items: int64. penalty: as `Tried` has it. The other arguments are those of `solve_head`.
+    """
+    standard, mean, deviation = _standard(features, features.shape[1:])
+    weights = np.zeros(len(labels), np.float32)
+    weights[items] = _weights(labels, classes, balanced)[items]
+    with tf.device("/CPU:0"):
+        kernel, bias = solve(standard, labels, weights, classes, penalty)
+    return {"features/mean": mean, "features/deviation": deviation, "output/kernel": kernel, "output/bias": bias}
 
 
 def cross_validate_head(

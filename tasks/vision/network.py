@@ -39,6 +39,8 @@ class Network(tf.Module):
     the machine, so that the number of processors changes no numbers."""
     compiled = True
     """Whether XLA compiles the training loop."""
+    longest: float | None = None
+    """How long the gradient of a step may be, over all weights together; None for no limit."""
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__(name="network")
@@ -53,6 +55,11 @@ class Network(tf.Module):
     @property
     def learned(self) -> dict[str, tf.Variable]:
         return {name: weight for name, weight in self.weights.items() if weight.trainable}
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates of some weights by name, as shares of that of all others."""
+        return {}
 
     @property
     def widest(self) -> int:

@@ -39,6 +39,7 @@ def make_steps(
         flips: tf.Tensor,
         share: tf.Tensor,
         crops: tf.Tensor | None,
+        share_of_side: float,
     ) -> Any:
         """A part of a batch: the gradients of its part of the loss, its statistics, and its items' losses and hits.
 
@@ -47,7 +48,8 @@ def make_steps(
         if settings.augmentation == "flips" and network.dtype is np.uint8:  # features come as those of mirror images
             images = tf.where(flips[:, tf.newaxis, tf.newaxis, tf.newaxis], tf.reverse(images, [2]), images)
         if crops is not None:
-            images = tf.image.crop_and_resize(images, crops, tf.range(tf.shape(images)[0]), network.image_shape[:2])
+            sides = [round(side * share_of_side) for side in network.image_shape[:2]]
+            images = tf.image.crop_and_resize(images, crops, tf.range(tf.shape(images)[0]), sides)
         variables = {name: weights[name] for name in names}
         with tf.GradientTape() as tape:
             tape.watch(variables)
@@ -65,13 +67,21 @@ def make_steps(
         loss = tf.reduce_sum(tf.where(present, losses, 0.0))
         return tape.gradient(objective, variables), statistics, loss, tf.reduce_sum(tf.cast(hits, tf.int32))
 
-    def step(weights: Tensors, state: Tensors, batch: Sequence[tf.Tensor]) -> Any:
+    def step(weights: Tensors, state: Tensors, batch: Sequence[tf.Tensor], share_of_side: float) -> Any:
         images, labels, flips, count, rate, blend, *crops = batch
         width = labels.shape[0]
         shares = tf.where(tf.range(width) < count, 1 / tf.cast(count, tf.float32), 0.0)
         parts = [slice(start, start + width // network.lanes) for start in range(0, width, width // network.lanes)]
         lanes = [
-            lane(weights, images[part], labels[part], flips[part], shares[part], crops[0][part] if crops else None)
+            lane(
+                weights,
+                images[part],
+                labels[part],
+                flips[part],
+                shares[part],
+                crops[0][part] if crops else None,
+                share_of_side,
+            )
             for part in parts
         ]
         gradients, statistics, losses, hits = zip(*lanes, strict=True)
@@ -82,11 +92,11 @@ def make_steps(
         }
         return {**weights, **learned, **running}, state, sum(losses[1:], losses[0]), sum(hits[1:], hits[0])
 
-    def many_steps(*given: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def many_steps(share_of_side: float, *given: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         *batches, steps = given
 
         def one(index: tf.Tensor, loss: tf.Tensor, hits: tf.Tensor, weights: Tensors, state: Tensors) -> Any:
-            moved, state, more_loss, more_hits = step(weights, state, [each[index] for each in batches])
+            moved, state, more_loss, more_hits = step(weights, state, [each[index] for each in batches], share_of_side)
             return index + 1, loss + tf.cast(more_loss, tf.float64), hits + more_hits, moved, state
 
         carried = [network.turned(_values(variables)) for variables in (network.weights, optimizer.state)]
@@ -104,7 +114,7 @@ def make_steps(
     def take(chunk: Chunk) -> tuple[float, int]:
         batches = (chunk.images, chunk.labels, chunk.flips, chunk.counts, chunk.rates, chunk.blends)
         crops = () if chunk.crops is None else (chunk.crops,)
-        loss, hits = run(*batches, *crops, chunk.steps)
+        loss, hits = run(chunk.share, *batches, *crops, chunk.steps)
         return float(loss), int(hits)
 
     return take

@@ -96,6 +96,45 @@ class OutOfFold:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A fine-tuned network beside the frozen one, on items that neither has learned from. The confidence of both was
+    made true first.
+
+    items: how many these are.
+    frozen_loss, tuned_loss: means over them, in nats.
+    gain: the first less the second. gain_error: its standard error, item by item.
+    frozen_hits, tuned_hits: how many each had right.
+    """
+
+    items: int
+    frozen_loss: float
+    tuned_loss: float
+    gain: float
+    gain_error: float
+    frozen_hits: int
+    tuned_hits: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the fine-tuned network's loss is lower by more than its standard error."""
+        return self.gain > self.gain_error
+
+    def __str__(self) -> str:
+        points = 100 * (self.tuned_hits - self.frozen_hits) / self.items
+        than = "more" if points >= 0 else "fewer"
+        verdict = "took it" if self.better else "kept the frozen network"
+        chance = "" if abs(self.gain) > self.gain_error else ", within chance"
+        return (
+            f"fine-tuned: {abs(points):.1f} points {than} right of {self.items:,} pictures that it had not seen, loss "
+            f"{self.tuned_loss:.4f} instead of {self.frozen_loss:.4f} (+-{self.gain_error:.4f}){chance}: {verdict}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Trained:
     """What a training gives.
 
@@ -103,6 +142,7 @@ class Trained:
     history: the result of each epoch; none where a head was solved.
     tried: the penalties of a head that was solved, from the strongest on; penalty: the one that was taken.
     out_of_fold: of such a head.
+    fine_tuned: what came of a fine-tuning, where one was asked for.
     epoch_seconds: how long each epoch took.
     best_epoch: the epoch whose weights the tensors are; the last one without patience.
     device: what it computed on.
@@ -120,3 +160,4 @@ class Trained:
     tried: tuple[Tried, ...] = ()
     penalty: float | None = None
     out_of_fold: OutOfFold | None = None
+    fine_tuned: Compared | None = None

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from tasks.vision import device
-from tasks.vision.batches import Chunk, make_chunks, one_ahead
+from tasks.vision.batches import Chunk, make_chunks, one_ahead, share_of_side
 from tasks.vision.device import tf
 from tasks.vision.duplicates import firsts
 from tasks.vision.errors import Diverged, WeightsError
@@ -42,6 +42,7 @@ def fit(
     make: Callable[[], Network] | None = None,
     mirrored: np.ndarray | None = None,
     cropped: bool = False,
+    items: np.ndarray | None = None,
     execution: Execution = "graph",
     on: Device = "auto",
     on_progress: Callable[[EpochProgress], None] = lambda progress: None,
@@ -58,6 +59,7 @@ def fit(
     make: makes the network with its first weights, where the settings alone don't.
     mirrored: the features of the mirror images, where images are features and the settings want flips.
     cropped: whether a part of each image is learned from, another one in each epoch.
+    items: int64, which ones are learned from; by default all that the settings don't hold out.
     execution: `graph` makes many steps one call; `eager` runs the same code step by step, for breakpoints and prints.
     on: the device to compute on.
     on_progress: called after each call (100 steps, or 5 MiB of images) and after an epoch's last.
@@ -80,8 +82,9 @@ def fit(
         labels = labels.astype(np.int32)
         contents = firsts(images) if settings.validation else np.arange(len(labels))
         learned_from, held_out = hold_out(labels, settings.validation, settings.seed, contents)
+        learned_from = learned_from if items is None else items
         check_sizes(settings, len(learned_from), len(held_out))
-        optimizer = make_optimizer(settings, network.learned)
+        optimizer = make_optimizer(settings, network)
         run = _Run(network, optimizer, settings)
         if resume:
             run.restore(resume)
@@ -147,10 +150,12 @@ def seconds_a_step(
     device.use_threads(1)
     with tf.device(place):
         network = make()
-        take = make_steps(network, make_optimizer(settings, network.learned), settings, execution)
+        network.precision = precision(settings.precision, place)
+        take = make_steps(network, make_optimizer(settings, network), settings, execution)
         items = np.arange(min(len(labels), settings.batch_size))
         tried = replace(settings, batch_size=len(items), epochs=1)
         chunk = next(make_chunks(images, labels, items, tried, lanes=network.lanes, cropped=True, place=place))
+        chunk = replace(chunk, share=share_of_side(settings.epochs, settings.epochs))  # later ones take longest
         take(chunk)
         started = time.perf_counter()
         take(chunk)

@@ -8,9 +8,11 @@ import numpy as np
 from tasks.vision.architecture import Architecture
 from tasks.vision.backbone import features
 from tasks.vision.device import tf
-from tasks.vision.families import PREFIX
+from tasks.vision.families import prefix
 from tasks.vision.images import ImageSpec
 from tasks.vision.network import Network, Tensors
+
+FIRST_RATE = 0.1  # of a backbone's first weights, as a share of the learning rate
 
 
 class Head(Network):
@@ -63,7 +65,8 @@ class Sight:
 class Whole(Head):
     """Backbones with the head on them: for fine-tuning, which moves all kernels and biases, and for export.
 
-    It computes in float32: a step in bfloat16 took twice as long (TensorFlow 2.21, 2-core Intel Xeon).
+    A training computes the backbones in `precision`; weights, sums of gradients and predictions are float32. In a
+    training the pictures may be smaller: each backbone then looks at them as much smaller as they are.
 
     Its variables are those of the head, and `backbone/...` for each of its architecture's `folded`, `backbone-2/...`
     for those of a second one: normalization of convolutions is folded into them, so its statistics are frozen.
@@ -72,6 +75,7 @@ class Whole(Head):
     dtype: type[np.generic] = np.uint8
     lanes = 4
     compiled = False
+    longest = 20.0  # photographs: 10 to 45; a head that was hardly penalized: 300, which ends a pretrained network
 
     def __init__(
         self,
@@ -87,11 +91,20 @@ class Whole(Head):
         self.assign(head)
         self.image_shape = (spec.height, spec.width, spec.channels)
         self._averaged = averaged
-        self._sights = [(PREFIX, sights[0])]
-        self._sights += [(f"{PREFIX[:-1]}-{number}/", each) for number, each in enumerate(sights[1:], 2)]
-        for prefix, sight in self._sights:
+        self._sights = [(prefix(number), each) for number, each in enumerate(sights)]
+        for top, sight in self._sights:
             for name in sight.architecture.folded:
-                self._add(f"{prefix}{name}", tf.constant(sight.tensors[name]))
+                self._add(f"{top}{name}", tf.constant(sight.tensors[name]))
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """A backbone's first weights learn at FIRST_RATE, its last ones as the head does, those between evenly so (in
+        the logarithm; Howard and Ruder, "Universal language model fine-tuning", 2018)."""
+        return {
+            f"{top}{name}": FIRST_RATE ** (1 - place / (len(sight.architecture.folded) - 1))
+            for top, sight in self._sights
+            for place, name in enumerate(sight.architecture.folded)
+        }
 
     @property
     def widest(self) -> int:
@@ -104,9 +117,20 @@ class Whole(Head):
             found = (found + self._features(tf.reverse(images, [2]), weights)) / 2
         return super().forward(found, weights)
 
-    def _features(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
-        def of(prefix: str, sight: Sight) -> tf.Tensor:
-            named = {name: weights[f"{prefix}{name}"] for name in sight.architecture.folded}
-            return features(sight.architecture, images, named, looks_at=sight.looks_at)
+    def forward_training(self, images: tf.Tensor, weights: Tensors) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """images: float32 [batch, any height, any width, channels], 0 to 255."""
+        return super().forward(self._features(images, weights, tf.as_dtype(self.precision)), weights), {}
+
+    def _features(self, images: tf.Tensor, weights: Tensors, dtype: tf.DType = tf.float32) -> tf.Tensor:
+        share = images.shape[1] / self.image_shape[0]
+
+        def of(top: str, sight: Sight) -> tf.Tensor:
+            architecture = sight.architecture
+            named = {
+                name: tf.cast(weights[f"{top}{name}"], tf.float32 if name in architecture.exact else dtype)
+                for name in architecture.folded
+            }
+            looks_at = architecture.looks_at(*(round(share * side) for side in sight.looks_at))
+            return features(architecture, images, named, dtype, looks_at)
 
         return tf.concat([of(*each) for each in self._sights], axis=1)
