@@ -101,7 +101,8 @@ class TrainingSettings:
     precision: Annotated[
         Literal["auto", "float32"],
         "What transfer's pretrained network and the training of conv compute in. auto takes bfloat16 where the "
-        "processor has instructions for it, which is up to twice as fast; float32 gives the same numbers on more machines.",
+        "processor has instructions for it, which is up to twice as fast; float32 gives the same numbers on more "
+        "machines.",
     ] = "auto"
     minutes: Annotated[
         int | None,
@@ -114,8 +115,8 @@ class TrainingSettings:
     fine_tune: Annotated[
         int,
         Limits(ge=0, le=1_000),
-        "Epochs in which transfer's whole networks learn, after its last layer has; 3 are usual, and take minutes. What "
-        "comes of it is taken only where it is better on a fifth of the pictures, which it has not seen.",
+        "Epochs in which transfer's whole networks learn, after its last layer has; 3 are usual, and take minutes. "
+        "What comes of it is taken only where it is better on a fifth of the pictures, which it has not seen.",
     ] = 0
 
     backbone: Annotated[
