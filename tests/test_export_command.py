@@ -26,13 +26,13 @@ def made(tmp_path_factory, shapes):
     store = Store(tmp_path_factory.mktemp("export") / "store")
     facts = {"classes": CLASSES, "image_spec": SPEC.to_dict(), "made": {}}
     dataset = datasets.save(store, "shapes", **shapes, **facts, settings={}, inputs={})
-    refs = {
-        architecture: weights.save(
-            store, "shapes", **facts, tensors=make_network(architecture, SPEC, 3).tensors(), history=[],
-            settings=settings_for(architecture).to_dict(), dataset=dataset,
+    refs = {}
+    for architecture in ("dense", "conv"):
+        settings = settings_for(architecture)
+        first = make_network(architecture, SPEC, 3, width=settings.width).tensors()
+        refs[architecture] = weights.save(
+            store, "shapes", **facts, tensors=first, history=[], settings=settings.to_dict(), dataset=dataset
         )
-        for architecture in ("dense", "conv")
-    }  # fmt: skip
     aliases.promote(store.disk, refs["dense"], "first")
     return SimpleNamespace(store=store, dataset=dataset, refs=refs, images=shapes["test"].images)
 

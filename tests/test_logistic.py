@@ -11,6 +11,7 @@ from tasks.vision.heads import LEAST_DEVIATION, solve_head
 from tasks.vision.logistic import Problems
 
 device.use_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")  # of an old scikit-learn's
 
 
 def draw(items=400, width=30, classes=4, seed=0, apart=1.0):
