@@ -115,7 +115,7 @@ def test_flips_that_were_asked_for_are_seen_in_every_candidate(store, monkeypatc
 
 
 @pytest.mark.slow
-def test_of_more_pictures_than_a_sample_the_quickest_within_a_standard_error_is_taken(store, monkeypatch):
+def test_the_quickest_within_a_standard_error_is_taken(store, monkeypatch):
     monkeypatch.setattr(choosing, "SAMPLE", 20)
     monkeypatch.setattr(choosing, "OF_A_CLASS", 1)
     data, said = publish_large(store, items=30), []

@@ -91,15 +91,15 @@ def _backbones(trained: weights.Weights) -> list[str]:
                 shown(each["accuracy"]),
                 shown(each["loss"], "{:.4f}"),
                 "" if each["behind"] is None else f"{each['behind']:.4f} ± {each['behind_error']:.4f}",
-                f"{each['seconds']:,.0f}",
+                f"{each['milliseconds']:.1f}",
             )
             for each in choice["tried"]
         ]
         parts += [
             "Tried on a sample of the training images, each held out once. The loss behind the best one's has its "
-            "standard error; seconds are those that all pictures would take to embed. What would take longer than is "
-            "allowed was left out.",
-            table(("pixels of a side after the colon", "accuracy", "loss", "behind", "seconds"), rows),
+            "standard error. The quickest within one of them is taken. What would take longer than is allowed was left "
+            "out.",
+            table(("pixels of a side after the colon", "accuracy", "loss", "behind", "ms a picture"), rows),
         ]
     return parts
 

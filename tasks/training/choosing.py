@@ -37,7 +37,7 @@ class Tried:
     """What a candidate came to on the sample.
 
     backbone, mirrored: as settings and weights have them.
-    seconds: that it takes to embed all pictures of the dataset that were not on record.
+    seconds: that it takes to embed all pictures of the dataset that were not on record; milliseconds: for each picture.
     loss, accuracy: means over what its folds held out; None where it was left out, as it takes too long. loss_error:
         the loss's standard error.
     behind: by how much its loss is above the least; behind_error: the standard error of that, picture by picture.
@@ -46,6 +46,7 @@ class Tried:
     backbone: str
     mirrored: bool
     seconds: float
+    milliseconds: float
     loss: float | None = None
     loss_error: float | None = None
     accuracy: float | None = None
@@ -156,7 +157,7 @@ class _Search:
     device: Device
     tell: Callable[[str], None]
     deadline: Deadline
-    _seconds: dict[tuple[str, bool], float] = field(default_factory=dict)
+    _costs: dict[tuple[str, bool], tuple[int, float]] = field(default_factory=dict)
     _losses: dict[str, np.ndarray] = field(default_factory=dict)
 
     def choose(self) -> Choice:
@@ -170,13 +171,16 @@ class _Search:
         started, allowed = time.monotonic(), 60 * (self.settings.minutes or math.inf)
         for views in self._candidates(tried):
             self.deadline.check("choosing a pretrained network")
-            seconds = sum(self._cost(embedding, mirrored) for embedding, mirrored in views.looks)
-            if seconds > allowed or time.monotonic() - started > allowed:
-                tried.append(Tried(views.backbone, views.mirrored, seconds))
-                self.tell(f"{tried[-1]}  left out, as it would take {seconds:,.0f} s")
-                continue
-            tried.append(one := self._try(views, seconds))
-            self.tell(f"{one}  held out: loss {one.loss:.4f}  accuracy {one.accuracy:.2%}  {seconds:,.0f} s")
+            one = self._cost(views)
+            if one.seconds > allowed or time.monotonic() - started > allowed:
+                self.tell(f"{one}  left out, as it would take {one.seconds:,.0f} s")
+            else:
+                one = self._try(views, one)
+                self.tell(
+                    f"{one}  held out: loss {one.loss:.4f}  accuracy {one.accuracy:.2%}  {one.seconds:,.0f} s, "
+                    f"{one.milliseconds:.1f} ms a picture"
+                )
+            tried.append(one)
         tried, taken, why = self._judge(tried)
         self.tell(f"standing on {taken}: {why}")
         augmentation: Augmentation = "flips" if taken.mirrored else "none"
@@ -214,7 +218,7 @@ class _Search:
         embedding = embedding_of(self.store, spec, name, None, self.settings, self.device, self.tell)
         return replace(embedding, side=embedding.architecture.looks_at(side, side)[0])
 
-    def _try(self, views: Views, seconds: float) -> Tried:
+    def _try(self, views: Views, cost: Tried) -> Tried:
         from tasks.vision.heads import cross_validate_head
 
         found = cross_validate_head(
@@ -227,23 +231,26 @@ class _Search:
             seed=self.settings.seed,
         )
         chosen = found.chosen
-        tried = Tried(views.backbone, views.mirrored, seconds, chosen.loss, chosen.loss_error, chosen.accuracy)
-        self._losses[str(tried)] = found.losses[found.folds >= 0]
-        return tried
+        self._losses[str(cost)] = found.losses[found.folds >= 0]
+        return replace(cost, loss=chosen.loss, loss_error=chosen.loss_error, accuracy=chosen.accuracy)
 
-    def _cost(self, embedding: Embedding, mirrored: bool) -> float:
-        """Seconds for all pictures that are not on record, as they were when this was asked first."""
+    def _cost(self, views: Views) -> Tried:
+        """What it costs to embed by these views, as it was when each of them was asked for first."""
+        costs = [self._cost_of(embedding, mirrored) for embedding, mirrored in views.looks]
+        seconds = sum(missing * pace for missing, pace in costs)
+        return Tried(views.backbone, views.mirrored, seconds, 1e3 * sum(pace for _, pace in costs))
+
+    def _cost_of(self, embedding: Embedding, mirrored: bool) -> tuple[int, float]:
+        """How many pictures are not on record, and how many seconds one takes."""
         key = f"{embedding.backbone.ref} {embedding.looks_at}", mirrored
-        if key not in self._seconds:
+        if key not in self._costs:
             with embedding.kept(self.store.disk, mirrored) as features:
                 missing = sum(content not in features for content in self._contents)
-            shape = self._images.shape[1:]
-            self._seconds[key] = missing * embedding.embedder.seconds_a_picture(shape) if missing else 0.0
-        return self._seconds[key]
+            self._costs[key] = missing, embedding.embedder.seconds_a_picture(self._images.shape[1:])
+        return self._costs[key]
 
     def _judge(self, tried: list[Tried]) -> tuple[list[Tried], Tried, str]:
-        """The least loss. Where the dataset is larger than the sample, so that time matters, the quickest of those
-        whose loss is within a standard error of that."""
+        """The quickest for a picture, of those whose loss is within a standard error of the least."""
         sound = [each for each in tried if each.loss is not None]
         if not sound:
             quickest = min(tried, key=lambda each: each.seconds)
@@ -253,11 +260,10 @@ class _Search:
             return tried, beside[0], "no class has two pictures to tell by"
         best = min(sound, key=lambda each: each.order)
         tried = [self._behind(each, best) for each in tried]
-        if len(self._sample) < len(self.data.train.labels):
-            near = [each for each in tried if each.behind is not None and each.behind <= (each.behind_error or 0)]
-            quickest = min(near, key=lambda each: each.seconds)
-            if quickest.seconds < best.seconds:
-                return tried, quickest, f"the quickest within a standard error of {best}"
+        near = [each for each in tried if each.behind is not None and each.behind <= (each.behind_error or 0)]
+        quickest = min(near, key=lambda each: each.milliseconds)
+        if quickest.milliseconds < best.milliseconds:
+            return tried, quickest, f"the quickest within a standard error of {best}"
         return tried, best, "the least loss"
 
     def _behind(self, tried: Tried, best: Tried) -> Tried:
