@@ -123,3 +123,9 @@ def test_only_transfer_is_fine_tuned():
     settings_for("transfer", fine_tune=2).check()
     with pytest.raises(SettingsError, match="expected the architecture transfer for fine-tuning, found conv"):
         settings_for("conv", fine_tune=2).check()
+
+
+def test_nothing_is_held_out_where_a_batch_of_all_images_was_asked_for():
+    assert settings_for("dense", per_class=[300, 300]).validation == 0.1
+    assert settings_for("dense", per_class=[300, 300], batch_size=540).validation == 0.1
+    assert settings_for("dense", per_class=[300, 300], batch_size=600).validation == 0

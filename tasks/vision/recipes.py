@@ -309,7 +309,7 @@ def settings_for(
     if architecture == "transfer":
         return settings
     if given.get("validation") is None:
-        settings = replace(settings, validation=_held_out(per_class))
+        settings = replace(settings, validation=_held_out(per_class, given.get("batch_size") or 1))
     if given.get("batch_size") is not None:
         return settings
     items = sum(count - round(settings.validation * count) for count in per_class)
@@ -319,14 +319,16 @@ def settings_for(
     return replace(settings, batch_size=size)
 
 
-def _held_out(per_class: Sequence[int]) -> float:
-    """The share that is held out unless somebody says otherwise, to two digits."""
+def _held_out(per_class: Sequence[int], batch: int) -> float:
+    """The share that is held out unless somebody says otherwise, to two digits; none where fewer would be left than a
+    batch that was asked for."""
     items = sum(per_class)
     if items < ENOUGH_TO_HOLD_OUT:
         return 0.0
     share = float(f"{min(HELD_OUT_SHARE, HELD_OUT_ITEMS / items):.2g}")
     held_out = sum(round(share * count) for count in per_class)
-    return share if held_out >= HELD_OUT_SHARE * ENOUGH_TO_HOLD_OUT / 2 else 0.0  # of small classes it is no image
+    enough = held_out >= HELD_OUT_SHARE * ENOUGH_TO_HOLD_OUT / 2  # of small classes it is no image
+    return share if enough and batch <= items - held_out else 0.0
 
 
 def steps_of(settings: TrainingSettings, items: int) -> int:
