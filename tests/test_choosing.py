@@ -264,6 +264,8 @@ def test_weights_of_an_earlier_lookbook_and_damaged_ones_are_chosen_by_nothing(s
     before = {name: each for name, each in CHOSEN.to_dict().items() if name not in ("backbone", "chosen_with")}
     learned(store, data.ref, before)
     assert settled(store, data, UNSAID) is None
+    learned(store, data.ref, {"architecture": "dense"})  # the first ones had no more settings of the network
+    assert settled(store, data, UNSAID) is None
     champion = learned(store, data.ref, CHOSEN.to_dict())
     (store.disk.root / champion.folder / "manifest.json").write_text("{}")
     assert settled(store, data, UNSAID) is None

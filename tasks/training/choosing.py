@@ -124,23 +124,25 @@ def _kept(store: Store, dataset: Artifact, settings: TrainingSettings) -> Choice
         with suppress(NotFound, Corrupt):
             held = store.open(Ref.parse(ref))
             before = held.identity["settings"]
-            learned_from = store.open(Ref.parse(held.identity["inputs"]["dataset"]))
-            items = before.get("chosen_with") or _training_items(learned_from)
-            augmentation: Augmentation = before["augmentation"]
+            if before.get("backbone") is None:
+                continue
+            chosen_with, augmentation = before.get("chosen_with", 0), before["augmentation"]
             fits = (
-                before.get("backbone") is not None
-                and settings.augmentation in (AUTO, augmentation)
+                settings.augmentation in (AUTO, augmentation)
                 and held.facts["image_spec"] == dataset.facts["image_spec"]
                 and all(store.has(view.backbone) for view in weights.views_of(held))
-                and _training_items(dataset) < 2 * items
+                and _training_items(dataset) < 2 * (chosen_with or _learned_from(store, held))
             )
             if fits:
-                chosen_with = before.get("chosen_with", 0)
                 kept = replace(
                     settings, backbone=before["backbone"], augmentation=augmentation, chosen_with=chosen_with
                 )
                 return Choice(kept, f"as {ref} does")
     return None
+
+
+def _learned_from(store: Store, held: Artifact) -> int:
+    return _training_items(store.open(Ref.parse(held.identity["inputs"]["dataset"])))
 
 
 def _training_items(dataset: Artifact) -> int:
