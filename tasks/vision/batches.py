@@ -46,7 +46,7 @@ class EpochBatches:
 class Chunk:
     """Up to CHUNK_STEPS batches on the device, padded to one shape so that there is one trace.
 
-    images: uint8 [batches, width, height, width, channels], 0-255; or float32 [batches, width, features].
+    images: uint8 [batches, width, height, width, channels], 0-255.
     labels: int32 [batches, width].
     flips, counts, rates, blends, crops: as in EpochBatches.
     steps: int32, how many of the batches count; the others are padding.
@@ -163,18 +163,15 @@ def make_chunks(
     *,
     first_epoch: int = 1,
     lanes: int = 1,
-    mirrored: np.ndarray | None = None,
     shifted: int = 0,
     cropped: bool = False,
     place: str = "/CPU:0",
 ) -> Iterator[Chunk]:
     """The chunks of all epochs from `first_epoch` on; a chunk never holds batches of two epochs.
 
-    images: uint8 [all, height, width, channels], or float32 [all, features]; also a memory map: only a chunk's images
-        are read at a time.
+    images: uint8 [all, height, width, channels]; also a memory map: only a chunk's images are read at a time.
     labels: int32 [all].
     items: int64 [items], indices of the images to learn from.
-    mirrored: the same of the mirror images, for what can't be mirrored itself; None where the steps mirror.
     shifted, cropped: as in `shuffle_epoch`.
     place: the TensorFlow device that the chunks are copied to.
     """
@@ -187,9 +184,6 @@ def make_chunks(
             part = slice(start, start + steps)
             order = batches.order[part]
             np.take(images, order, axis=0, out=pixels[: len(order)], mode="clip")  # unlike "raise", without a copy
-            if mirrored is not None:
-                flips = batches.flips[part]
-                pixels[: len(order)][flips] = mirrored[order[flips]]
             if batches.shifts is not None:
                 _shift(pixels[: len(order)], batches.shifts[part])
             with tf.device(place):

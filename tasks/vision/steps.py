@@ -45,7 +45,7 @@ def make_steps(
 
         share: float32 [items], how much each item counts in the batch's mean, 0 for padding.
         """
-        if settings.augmentation == "flips" and network.dtype is np.uint8:  # features come as those of mirror images
+        if settings.augmentation == "flips":
             images = tf.where(flips[:, tf.newaxis, tf.newaxis, tf.newaxis], tf.reverse(images, [2]), images)
         if crops is not None:
             sides = [round(side * share_of_side) for side in network.image_shape[:2]]

@@ -40,7 +40,6 @@ def fit(
     spec: ImageSpec,
     settings: TrainingSettings,
     make: Callable[[], Network] | None = None,
-    mirrored: np.ndarray | None = None,
     cropped: bool = False,
     items: np.ndarray | None = None,
     execution: Execution = "graph",
@@ -52,12 +51,10 @@ def fit(
 ) -> Trained:
     """Train a network from its first weights, or from where `resume` was taken.
 
-    images: uint8 [items, height, width, channels], 0-255, or float32 [items, features], as the network takes them; also
-        a memory map that is larger than memory.
+    images: uint8 [items, height, width, channels], 0-255; also a memory map that is larger than memory.
     labels: int32 [items], 0 to classes - 1.
     spec: the size of the images.
     make: makes the network with its first weights, where the settings alone don't.
-    mirrored: the features of the mirror images, where images are features and the settings want flips.
     cropped: whether a part of each image is learned from, another one in each epoch.
     items: int64, which ones are learned from; by default all that the settings don't hold out.
     execution: `graph` makes many steps one call; `eager` runs the same code step by step, for breakpoints and prints.
@@ -77,7 +74,7 @@ def fit(
     with tf.device(place):
         network = make() if make else _of_settings(spec, classes, settings)
         network.precision = precision(settings.precision, place)
-        images, labels = check_arrays(images, labels, network.image_shape, network.dtype)
+        images, labels = check_arrays(images, labels, network.image_shape)
         check_labels(labels, [f"number {index}" for index in range(classes)])
         labels = labels.astype(np.int32)
         contents = firsts(images) if settings.validation else np.arange(len(labels))
@@ -94,7 +91,7 @@ def fit(
         predict = Predictor(network)
         saved = time.monotonic()
         chunks = make_chunks(
-            images, labels, learned_from, settings, first_epoch=run.epoch, lanes=network.lanes, mirrored=mirrored,
+            images, labels, learned_from, settings, first_epoch=run.epoch, lanes=network.lanes,
             shifted=network.shifted, cropped=cropped, place=place,
         )  # fmt: skip
         with closing(one_ahead(chunks)) as coming:

@@ -13,19 +13,17 @@ from tasks.vision.recipes import TrainingSettings
 _HELD_OUT = 1 << 32  # beside the epochs' numbers, so that the split has seeds of its own
 
 
-def check_arrays(
-    images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8
-) -> tuple[np.ndarray, np.ndarray]:
+def check_arrays(images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The same images without gaps in memory, and the labels as an array.
 
-    images: of `dtype`, [items, *shape]: uint8 images of the network's size, or float32 features.
+    images: uint8 [items, *shape], of the network's size.
     labels: whole numbers of any width [items], also as a list.
 
     Raises SettingsError when dtypes or shapes are others.
     """
-    if images.dtype != dtype or images.shape[1:] != shape:
+    if images.dtype != np.uint8 or images.shape[1:] != shape:
         raise SettingsError(
-            f"expected images of {np.dtype(dtype).name} [items, {', '.join(map(str, shape))}], found {images.dtype} "
+            f"expected images of uint8 [items, {', '.join(map(str, shape))}], found {images.dtype} "
             f"{list(images.shape)}; 0 to 255, not 0 to 1"
         )
     labels = np.asarray(labels)
