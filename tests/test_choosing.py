@@ -258,6 +258,20 @@ def test_it_is_chosen_anew_when_a_backbone_is_gone_or_pictures_have_another_size
     assert settled(store, data, UNSAID) is None
 
 
+@pytest.mark.parametrize("name", ["other", "efficientnet-lite0"])
+def test_what_the_champion_stands_on_is_kept_though_its_name_means_another_by_now(store, monkeypatch, name):
+    """The champion's was named by itself, or by its architecture."""
+    monkeypatch.setattr(pretrained, "PACKAGES", {})
+    own = save_backbone(store, "other", {"stem/kernel": np.zeros(1, np.float32)}, "1")
+    data = drawn(store)
+    learned(store, data.ref, {**CHOSEN.to_dict(), "backbone": f"{name}:64"})
+    assert settled(store, data, UNSAID).settings.backbone == f"{name}:64"
+    save_backbone(store, name, {"stem/kernel": np.ones(1, np.float32)}, "2")
+    kept = settled(store, data, UNSAID)
+    assert kept.settings.backbone == f"{own}:64"
+    assert named_views(store, SPEC, kept.settings.backbone)[1] == [own]
+
+
 def test_weights_of_an_earlier_lookbook_and_damaged_ones_are_chosen_by_nothing(store, backbone):
     data = drawn(store)
     assert settled(store, data, UNSAID) is None, "there is no champion"

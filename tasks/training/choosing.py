@@ -23,7 +23,7 @@ from artifacts.store import Artifact, Store
 from tasks.shared.backbones import available
 from tasks.shared.deadline import Deadline
 from tasks.shared.embedding import Embedding
-from tasks.shared.views import Views, embedding_of, named_views
+from tasks.shared.views import Views, embedding_of, name_of, named_views
 from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import AUTO, Augmentation, Device, TrainingSettings
@@ -134,9 +134,8 @@ def _kept(store: Store, dataset: Artifact, settings: TrainingSettings) -> Choice
                 and _training_items(dataset) < 2 * (chosen_with or _learned_from(store, held))
             )
             if fits:
-                kept = replace(
-                    settings, backbone=before["backbone"], augmentation=augmentation, chosen_with=chosen_with
-                )
+                backbone = name_of(store, held)
+                kept = replace(settings, backbone=backbone, augmentation=augmentation, chosen_with=chosen_with)
                 return Choice(kept, f"as {ref} does")
     return None
 
