@@ -8,7 +8,7 @@ import pytest
 from prefect.logging import disable_run_logger
 from test_transfer import CLASSES, SPEC, Counted, draw, publish, save_backbone, train
 
-from artifacts import aliases, weights
+from artifacts import aliases, backbones, weights
 from artifacts import dataset as datasets
 from artifacts.errors import Ambiguous, InvalidRef, LookbookError, NotFound
 from flows.retrain import _judged, _known
@@ -107,11 +107,15 @@ def test_auto_tries_sizes_pairs_and_mirror_images_and_takes_the_least_loss(store
 @pytest.mark.slow
 def test_flips_that_were_asked_for_are_seen_in_every_candidate(store, monkeypatch):
     data = publish_large(store, items=4)
+    read, load = [], backbones.load
+    monkeypatch.setattr(backbones, "load", lambda store, ref: read.append(ref.name) or load(store, ref))
     for augmentation, mirrored in (("flips", True), ("none", False)):
+        read.clear()
         Scripted(monkeypatch, [0.5] * 6)
         choice = choose(store, data, settings_for("transfer", backbone="auto", augmentation=augmentation))
         assert [each.mirrored for each in choice.tried] == [mirrored] * 6
         assert choice.settings.augmentation == augmentation
+        assert read == [LITE0, LITE2], "once each: in a bucket they are fetched"
 
 
 @pytest.mark.slow
