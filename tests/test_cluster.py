@@ -555,24 +555,24 @@ def test_pictures_are_prepared_by_the_nodes(on_disk, cluster, tmp_path):
 
 
 def test_pictures_are_embedded_by_the_nodes(on_disk, cluster, tmp_path):
-    """The features are those that one process makes, bit by bit."""
+    """The features are those that one process makes, bit by bit, of pictures that are looked at smaller."""
     store = Store(on_disk.store)
     store.prepare()
     backbone = backbones.load(store, pretrained.add_package(store))
     random = np.random.default_rng(0)
     sides = {
         side: datasets.Split(
-            random.integers(0, 255, (items, 32, 32, 3), np.uint8),
+            random.integers(0, 255, (items, 64, 64, 3), np.uint8),
             np.arange(items, dtype=np.int32) % 2,
             [f"{side}{item}" for item in range(items)],
         )
         for side, items in (("train", 600), ("test", 20))
     }
-    spec = ImageSpec(height=32, width=32, channels=3)
+    spec = ImageSpec(height=64, width=64, channels=3)
     ref = datasets.save(
         store, "noise", **sides, classes=CLASSES[:2], image_spec=spec.to_dict(), settings={}, inputs={}, made={},
     )  # fmt: skip
-    embedding = Embedding(backbone, spec, "float32", "/CPU:0")
+    embedding = Embedding(backbone, spec, "float32", "/CPU:0", side=32)
     views = [View("train", False), View("test", False), View("train", True)]
     contents = {name: contents_of(side.images) for name, side in sides.items()}
     wanted = [(view, missing_features(store, embedding, contents[view.side], view.mirrored)) for view in views]
