@@ -122,6 +122,13 @@ def test_a_temperature_has_bounds():
     assert found.to_dict() == {"temperature": found.temperature, "by": "held-out", "items": 1000}
 
 
+def test_what_is_out_of_fold_makes_a_network_less_sure_and_never_surer():
+    for sharpness, held_out, out_of_fold in ((3.0, 2.0, 2.0), (0.75, 0.5, 1.0)):
+        probabilities, labels = drawn(10_000, sharpness=sharpness)  # 1.5 would be true
+        found = [metrics.calibrate(probabilities, labels, by).temperature for by in ("held-out", "out-of-fold")]
+        assert found == pytest.approx([held_out, out_of_fold], rel=0.05)
+
+
 @pytest.mark.parametrize("items", [1, 12, 50, 1000])
 def test_items_that_are_all_right_make_no_certainty(items):
     """Of alike items, all of them right, half a mistake is expected: (n + 1/2) / (n + 1), as by Jeffreys' prior."""

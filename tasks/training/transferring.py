@@ -53,7 +53,7 @@ def transfer(loops: Loops, settings: TrainingSettings, views: Views) -> Trained:
     if found.at_the_edge:
         loops.progress.tell(
             f"the penalty {found.chosen.penalty:g} is at the edge of those that are tried: the pictures are so easy, "
-            "so hard or so alike that the best one may lie beyond it"
+            "so hard or so alike that cross-validation would go beyond it"
         )
     held_out = found.folds >= 0
     head = Trained(

@@ -177,9 +177,15 @@ def calibrate(probabilities: np.ndarray, labels: np.ndarray, by: Literal["held-o
     """Fit a temperature to predictions of items that the network has not learned from, and say to what it was fitted.
 
     probabilities: float32 or float64 [items, classes]; labels: int32 [items].
+
+    What is `out-of-fold` makes a network less sure, never surer: pictures of one burst are in different folds, which so
+    answer better than the network will on other days (docs/evaluation.md has what that comes to).
     """
     right = bool((probabilities.argmax(axis=1) == labels).all())
-    return Calibration(fit_temperature(probabilities, labels), by, len(labels), right)
+    temperature = fit_temperature(probabilities, labels)
+    if by == "out-of-fold":
+        temperature = max(temperature, 1.0)
+    return Calibration(temperature, by, len(labels), right)
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
