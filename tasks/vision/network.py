@@ -14,6 +14,7 @@ from tasks.vision.recipes import Augmentation, Inputs
 
 HIDDEN_UNITS = 20
 SHIFTED = 1 / 28  # of an image's side: by so much `conv` moves it at most
+COVERED = 2 / 7  # of an image's side: that of the square by which `conv` covers a part of every other one
 EPSILON = 1e-3  # added to a variance before the division by its root
 
 Tensors = Mapping[str, tf.Tensor]
@@ -29,6 +30,7 @@ class Network(tf.Module):
     centered: whether it sees pixels from -1/2 to 1/2 instead of 0 to 1.
     precision: what a training computes convolutions in. Weights, sums and predictions are float32.
     shifted: by how many pixels a training moves an image at most.
+    covered: the side in pixels of the square by which a training covers a part of every other image, 0 for none.
     mirrored: whether an image and its mirror image get the same logits, which are the mean of both.
     """
 
@@ -47,7 +49,7 @@ class Network(tf.Module):
         self.mirrored = False
         self.centered = False
         self.precision: Precision = "float32"
-        self.shifted = 0
+        self.shifted = self.covered = 0
         self.image_shape = shape
         self.classes = classes
         self.weights: dict[str, tf.Variable] = {}
@@ -273,7 +275,8 @@ def make_network(
     network = Conv(spec, classes, seed, width) if architecture == "conv" else Dense(spec, classes, seed)
     network.mirrored = augmentation == "flips"
     if architecture == "conv" and augmentation == "flips":
-        network.shifted = max(1, round(SHIFTED * min(spec.height, spec.width)))
+        side = min(spec.height, spec.width)
+        network.shifted, network.covered = max(1, round(SHIFTED * side)), round(COVERED * side)
     network.centered = inputs == "centered"
     return network
 
