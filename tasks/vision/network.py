@@ -32,6 +32,8 @@ class Network(tf.Module):
     shifted: by how many pixels a training moves an image at most.
     covered: the side in pixels of the square by which a training covers a part of every other image, 0 for none.
     mirrored: whether an image and its mirror image get the same logits, which are the mean of both.
+    steadied: whether logits are the mean of those of an image and of the same image moved up and to the left, as a
+        training moves it at most.
     """
 
     dtype: type[np.generic] = np.uint8
@@ -46,7 +48,7 @@ class Network(tf.Module):
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__(name="network")
-        self.mirrored = False
+        self.mirrored = self.steadied = False
         self.centered = False
         self.precision: Precision = "float32"
         self.shifted = self.covered = 0
@@ -72,11 +74,20 @@ class Network(tf.Module):
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 [batch, height, width, channels] -> logits float32 [batch, classes]."""
         weights = {name: tf.convert_to_tensor(weight) for name, weight in self.weights.items()}
+        logits = self._steady(images, weights)
+        return (logits + self._steady(tf.reverse(images, [2]), weights)) / 2 if self.mirrored else logits
+
+    def _steady(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
         logits = self.forward(images, weights)
-        return (logits + self.forward(tf.reverse(images, [2]), weights)) / 2 if self.mirrored else logits
+        if not self.steadied:
+            return logits
+        moved = images
+        for axis, side in enumerate(self.image_shape[:2], start=1):
+            moved = tf.gather(moved, np.minimum(np.arange(side) + self.shifted, side - 1), axis=axis)
+        return (logits + self.forward(moved, weights)) / 2
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
-        """The logits of the images as they are, without their mirror images.
+        """The logits of the images as they are, neither mirrored nor moved.
 
         images: uint8 [batch, height, width, channels].
         weights: the values to compute with, by name.
@@ -261,7 +272,7 @@ def make_network(
     """A network with its first weights.
 
     seed: decides the first weights.
-    augmentation: `flips` makes the network mirrored.
+    augmentation: `flips` makes the network mirrored, and a `conv` with a width steadied.
     inputs: `centered` makes the network centered.
     width: of `conv`.
 
@@ -277,6 +288,7 @@ def make_network(
     if architecture == "conv" and augmentation == "flips":
         side = min(spec.height, spec.width)
         network.shifted, network.covered = max(1, round(SHIFTED * side)), round(COVERED * side)
+        network.steadied = width > 0
     network.centered = inputs == "centered"
     return network
 
