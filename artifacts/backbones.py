@@ -83,13 +83,22 @@ def save(
 
 def load(store: Store, ref: Ref) -> Backbone:
     """Read a backbone whose bytes, names, dtypes and shapes are the published ones. Raises NotFound and Corrupt."""
+    artifact = _open(store, ref)
+    return Backbone(artifact, named.load(artifact, _FILE))
+
+
+def check_files(store: Store, ref: Ref) -> None:
+    """Hash all that a backbone consists of. Raises NotFound and Corrupt."""
+    _open(store, ref).check_files()
+
+
+def _open(store: Store, ref: Ref) -> Artifact:
     try:
-        artifact = store.open(ref)
+        return store.open(ref)
     except NotFound as error:
         raise type(error)(
             f"{error}; what stands on it needs it: `lookbook backbone add` of the same name or file brings it back"
         ) from None
-    return Backbone(artifact, named.load(artifact, _FILE))
 
 
 def architecture_of(store: Store, ref: Ref) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from artifacts import backbones
 from artifacts import tensors as named
 from artifacts.documents import canonical
 from artifacts.refs import Ref
@@ -182,14 +183,14 @@ def save(
         files[_PENALTIES] = canonical({"tried": penalties.tried, "taken": penalties.taken})
     if out_of_fold is not None:
         files[_OUT_OF_FOLD] = named.to_bytes(vars(out_of_fold))
-    backbones = list(dict.fromkeys(str(view.backbone) for view in views))
-    names = ["backbone", *(f"backbone-{number}" for number in range(2, len(backbones) + 1))]
+    below = list(dict.fromkeys(str(view.backbone) for view in views))
+    names = ["backbone", *(f"backbone-{number}" for number in range(2, len(below) + 1))]
     return store.publish(
         "weights",
         name,
         files,
         settings=settings,
-        inputs={"dataset": str(dataset), **dict(zip(names, backbones, strict=False))},
+        inputs={"dataset": str(dataset), **dict(zip(names, below, strict=False))},
         facts={
             "classes": list(classes),
             "image_spec": dict(image_spec),
@@ -206,3 +207,13 @@ def load(store: Store, ref: Ref) -> Weights:
     """Read weights whose bytes, names, dtypes and shapes are the published ones. Raises NotFound and Corrupt."""
     artifact = store.open(ref)
     return Weights(artifact, named.load(artifact, _FILE))
+
+
+def check_files(store: Store, ref: Ref) -> None:
+    """Hash all that weights predict by: theirs, and the backbones' that they stand on and don't bring along. Raises
+    NotFound and Corrupt."""
+    artifact = store.open(ref)
+    artifact.check_files()
+    if not any(name.startswith("backbone/") for name in artifact.facts.get("tensors", ())):
+        for backbone in dict.fromkeys(view.backbone for view in views_of(artifact)):
+            backbones.check_files(store, backbone)

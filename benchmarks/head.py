@@ -27,7 +27,7 @@ def main() -> None:
         started, spent = time.perf_counter(), time.process_time()
         found = cross_validate(features, labels, weights, folds, classes)
         validated = time.perf_counter()
-        kernel, bias = solve(features, labels, weights, classes, found)
+        kernel, bias = solve(features, labels, weights, classes, found.chosen.penalty, found.start)
         ended = time.perf_counter()
         print(
             f"{run}: {len(found.tried)} penalties in {validated - started:.1f} s, {found.chosen.penalty:g} solved in "

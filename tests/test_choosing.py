@@ -8,7 +8,7 @@ import pytest
 from prefect.logging import disable_run_logger
 from test_transfer import CLASSES, SPEC, Counted, draw, publish, save_backbone, train
 
-from artifacts import aliases, weights
+from artifacts import aliases, backbones, weights
 from artifacts import dataset as datasets
 from artifacts.errors import Ambiguous, InvalidRef, LookbookError, NotFound
 from flows.retrain import _judged, _known
@@ -107,11 +107,15 @@ def test_auto_tries_sizes_pairs_and_mirror_images_and_takes_the_least_loss(store
 @pytest.mark.slow
 def test_flips_that_were_asked_for_are_seen_in_every_candidate(store, monkeypatch):
     data = publish_large(store, items=4)
+    read, load = [], backbones.load
+    monkeypatch.setattr(backbones, "load", lambda store, ref: read.append(ref.name) or load(store, ref))
     for augmentation, mirrored in (("flips", True), ("none", False)):
+        read.clear()
         Scripted(monkeypatch, [0.5] * 6)
         choice = choose(store, data, settings_for("transfer", backbone="auto", augmentation=augmentation))
         assert [each.mirrored for each in choice.tried] == [mirrored] * 6
         assert choice.settings.augmentation == augmentation
+        assert read == [LITE0, LITE2], "once each: in a bucket they are fetched"
 
 
 @pytest.mark.slow
@@ -256,6 +260,20 @@ def test_it_is_chosen_anew_when_a_backbone_is_gone_or_pictures_have_another_size
     assert settled(store, publish_large(store, items=8).artifact, UNSAID) is None
     shutil.rmtree(store.disk.root / backbone.folder)
     assert settled(store, data, UNSAID) is None
+
+
+@pytest.mark.parametrize("name", ["other", "efficientnet-lite0"])
+def test_what_the_champion_stands_on_is_kept_though_its_name_means_another_by_now(store, monkeypatch, name):
+    """The champion's was named by itself, or by its architecture."""
+    monkeypatch.setattr(pretrained, "PACKAGES", {})
+    own = save_backbone(store, "other", {"stem/kernel": np.zeros(1, np.float32)}, "1")
+    data = drawn(store)
+    learned(store, data.ref, {**CHOSEN.to_dict(), "backbone": f"{name}:64"})
+    assert settled(store, data, UNSAID).settings.backbone == f"{name}:64"
+    save_backbone(store, name, {"stem/kernel": np.ones(1, np.float32)}, "2")
+    kept = settled(store, data, UNSAID)
+    assert kept.settings.backbone == f"{own}:64"
+    assert named_views(store, SPEC, kept.settings.backbone)[1] == [own]
 
 
 def test_weights_of_an_earlier_lookbook_and_damaged_ones_are_chosen_by_nothing(store, backbone):

@@ -129,9 +129,9 @@ def champion_of(store, tensors):
 class Scored:
     """A scoring of a folder, and what was said on the way."""
 
-    def __init__(self, settings, tensors, folder="root:", **asked):
+    def __init__(self, settings, tensors, folder="root:", weights_of=champion_of, **asked):
         self.store, self.settings, self.said, self.warned, self.rows = Store(settings.store), settings, [], [], 0
-        champion = champion_of(self.store, tensors)
+        champion = weights_of(self.store, tensors)
         self.job = make_job(self.store, settings, ScoreRequest(folder, weights=str(champion), name="many", **asked))
 
     def run(self, on_rows=lambda: None, on_warning=lambda line: None):
@@ -171,6 +171,33 @@ def test_three_nodes_make_the_table_of_one_process_and_once(configured, tensors,
     assert parts(scored.store, ref) == scored_here(configured, tensors, tmp_path)
     monkeypatch.setattr("tasks.score.finish_on_cluster", None)  # what is on record is not handed out
     assert Scored(configured, tensors, run_on="cluster").run() == ref
+
+
+def on_two_backbones(store, tensors):
+    """Weights with this head on two backbones, which see the same picture at 64 and at 32 pixels, and mirrored."""
+    dataset = store.open(champion_of(store, {})).identity["inputs"]["dataset"]
+    lite0, lite2 = (pretrained.add_package(store, f"efficientnet-{name}") for name in ("lite0", "lite2"))
+    return weights.save(
+        store, "shapes", tensors=tensors, history=[], classes=CLASSES, dataset=Ref.parse(dataset), made={},
+        image_spec={**SPEC.to_dict(), "height": 64, "width": 64, "channels": 3},
+        settings=settings_for("transfer", backbone="efficientnet-lite0:64+efficientnet-lite2:32").to_dict(),
+        views=[weights.View(lite0, 64), weights.View(lite2, 32)], mirrored=True, precision="float32",
+    )  # fmt: skip
+
+
+def test_two_backbones_make_the_table_of_one_process(configured, tmp_path):
+    """The nodes have nothing but the bucket to take them from."""
+    random = np.random.default_rng(0)
+    head = {
+        "features/mean": np.zeros(2560, np.float32),
+        "features/deviation": np.ones(2, np.float32),
+        "output/kernel": random.normal(0, 0.1, (2560, 3)).astype(np.float32),
+        "output/bias": np.zeros(3, np.float32),
+    }
+    scored = Scored(configured, head, run_on="cluster", weights_of=on_two_backbones)
+    ref = scored.run()
+    assert (scored.outcome.predicted, scored.warned) == (200, [])
+    assert parts(scored.store, ref) == scored_here(configured, head, tmp_path, weights_of=on_two_backbones)
 
 
 class Gate:
@@ -528,24 +555,24 @@ def test_pictures_are_prepared_by_the_nodes(on_disk, cluster, tmp_path):
 
 
 def test_pictures_are_embedded_by_the_nodes(on_disk, cluster, tmp_path):
-    """The features are those that one process makes, bit by bit."""
+    """The features are those that one process makes, bit by bit, of pictures that are looked at smaller."""
     store = Store(on_disk.store)
     store.prepare()
     backbone = backbones.load(store, pretrained.add_package(store))
     random = np.random.default_rng(0)
     sides = {
         side: datasets.Split(
-            random.integers(0, 255, (items, 32, 32, 3), np.uint8),
+            random.integers(0, 255, (items, 64, 64, 3), np.uint8),
             np.arange(items, dtype=np.int32) % 2,
             [f"{side}{item}" for item in range(items)],
         )
         for side, items in (("train", 600), ("test", 20))
     }
-    spec = ImageSpec(height=32, width=32, channels=3)
+    spec = ImageSpec(height=64, width=64, channels=3)
     ref = datasets.save(
         store, "noise", **sides, classes=CLASSES[:2], image_spec=spec.to_dict(), settings={}, inputs={}, made={},
     )  # fmt: skip
-    embedding = Embedding(backbone, spec, "float32", "/CPU:0")
+    embedding = Embedding(backbone, spec, "float32", "/CPU:0", side=32)
     views = [View("train", False), View("test", False), View("train", True)]
     contents = {name: contents_of(side.images) for name, side in sides.items()}
     wanted = [(view, missing_features(store, embedding, contents[view.side], view.mirrored)) for view in views]

@@ -10,15 +10,22 @@ import pytest
 from PIL import Image
 from trainings import Forks
 
-from artifacts import backbones, weights
+from artifacts import backbones, predictions, weights
 from artifacts import dataset as datasets
+from artifacts.settings import Settings
 from artifacts.store import Store
+from tasks.commit import commit_predictions
 from tasks.export import export
 from tasks.judging.measuring import evaluate_weights
+from tasks.plan import plan_folder
 from tasks.reports.progress import TrainingProgress
+from tasks.requests import ScoreRequest
+from tasks.score import score_plan
+from tasks.scoring.job import make_job
 from tasks.shared import backbones as pretrained
 from tasks.shared import model
 from tasks.shared.deadline import Deadline
+from tasks.shared.plans import load_plan
 from tasks.train import train_weights
 from tasks.training.transferring import HELD_OUT, beside, compare
 from tasks.vision.backbone import Embedder
@@ -368,3 +375,29 @@ def test_weights_of_an_earlier_lookbook_predict_as_they_did(pretrained_store, tm
     whole = model.network_of(store, weights.load(store, earlier))
     np.testing.assert_allclose(whole(tf.constant(images)), logits, rtol=1e-3, atol=1e-3)
     assert [each["epoch"] for each in weights.load(store, earlier).history] == [1, 2]
+
+
+def test_a_folder_is_scored_though_the_backbones_before_the_tuning_are_gone(store, tmp_path):
+    """What such weights need they hold; how far pictures are from those that were learned from is left out."""
+    folders = sorted(store.refs("backbones"))
+    tensors = Head([LITE0.features, LITE2.features], 2).tensors()
+    for place, (ref, architecture) in enumerate(zip(folders, (LITE0, LITE2), strict=True)):
+        folded = architecture.fold(backbones.load(store, ref).tensors)
+        tensors |= {f"{prefix(place)}{name}": each for name, each in folded.items()}
+    tuned = weights.save(
+        store, "drawn", tensors=tensors, history=[], classes=CLASSES, image_spec=SPEC.to_dict(),
+        settings=TUNED.to_dict(), dataset=publish(store, 4), precision="float32", made={},
+        views=[weights.View(ref, 64) for ref in folders],
+    )  # fmt: skip
+    for ref in folders:
+        shutil.rmtree(store.disk.root / ref.folder)
+    (tmp_path / "night").mkdir()
+    for number, pixels in enumerate(draw(3, 5).images):
+        Image.fromarray(pixels).save(tmp_path / f"night/{number}.png")
+    settings = Settings(image_roots={"root": tmp_path}, decoders=1)
+    job = make_job(store, settings, ScoreRequest("root:night", weights=str(tuned)))
+    plan = plan_folder(store, settings, job)
+    table = commit_predictions(
+        store, settings, job, plan, score_plan(store, settings, job, load_plan(store.disk, plan))
+    )
+    assert predictions.load(store, table).artifact.facts["rows"] == 3

@@ -114,6 +114,13 @@ def test_a_content_with_two_labels_is_held_out_as_one():
     assert folds[2] == folds[3] >= 0
 
 
+def test_the_only_content_of_a_class_is_learned_from_though_another_class_has_it():
+    labels, first = np.array([0, 0, 0, 0, 1], np.int32), np.array([0, 1, 2, 3, 0])
+    folds = fold_items(labels, first, 0)
+    assert folds[0] == folds[4] == -1
+    assert (folds[1:4] >= 0).all()
+
+
 def test_one_picture_a_class():
     features, labels = draw(items=6, classes=6)
     labels = np.arange(6, dtype=np.int32)
@@ -147,6 +154,7 @@ def test_perfectly_separated_classes_have_an_end():
     found, kernel, _ = validated(features, labels, 4)
     assert found.chosen.accuracy == 1
     assert found.at_the_edge
+    assert found.chosen.penalty == 1, "a weaker one would be surer than so many items can tell"
     assert np.isfinite(kernel).all()
     assert np.isfinite(found.losses).all()
 

@@ -6,7 +6,7 @@ import pytest
 from commands import answer, complaint
 from published import damage, remove
 
-from artifacts import aliases, runs
+from artifacts import aliases, runs, weights
 from artifacts.aliases import Choice
 from artifacts.disk import hash_file
 from artifacts.errors import StoreError
@@ -189,8 +189,7 @@ def test_rollback_refuses_what_is_gone_or_damaged_and_says_what_can_be_done(stor
     first, second, third = (publish(store, seed) for seed in range(3))
     for ref in (first, second, third):
         aliases.promote(store.disk, ref, "better")
-    weights = store.open(second).path("weights.safetensors")
-    damage(weights, b"other")
+    damage(store.open(second).path("weights.safetensors"), b"other")
     told = complaint(lookbook("rollback", "shoes"))
     assert f"can't go back to {second}, the champion before: " in told
     assert "weights.safetensors is damaged" in told
@@ -207,3 +206,28 @@ def test_rollback_refuses_what_is_gone_or_damaged_and_says_what_can_be_done(stor
     assert f"{second} is not in the store" in told
     assert "lookbook promote" not in told  # no other one is left
     assert aliases.current(store.disk, "weights", "shoes", "champion") == third
+
+
+@pytest.mark.parametrize("brought_along", [False, True])
+def test_weights_whose_backbone_is_gone_become_champion_only_where_they_bring_it_along(store, lookbook, brought_along):
+    below = [
+        store.publish("backbones", name, {"weights.safetensors": b"1"}, settings={}, inputs={}, facts={})
+        for name in ("one", "other")
+    ]
+    inputs = {"backbone": str(below[0]), "backbone-2": str(below[1])}
+    facts = {"views": [weights.View(ref, 64).to_dict() for ref in below], "image_spec": {"height": 64}}
+    facts["tensors"] = ["output/kernel", *(["backbone/stem/kernel"] if brought_along else [])]
+    files = {"weights.safetensors": b"2"}
+    first = store.publish("weights", "shoes", files, settings={}, inputs=inputs, facts=facts)
+    for ref in (first, publish(store, 1)):
+        aliases.promote(store.disk, ref, "better")
+    gone(store, below[1])
+    if brought_along:
+        assert answer(lookbook("rollback", "shoes", "--json"))["ref"] == str(first)
+        assert answer(lookbook("promote", first, "--reason", "again", "--json"))["ref"] == str(first)
+    else:
+        said = f"{below[1]} is not in the store"
+        assert f"can't go back to {first}, the champion before: {said}" in complaint(lookbook("rollback", "shoes"))
+        told = complaint(lookbook("promote", first, "--reason", "again"))
+        assert said in told
+        assert "lookbook backbone add" in told

@@ -144,7 +144,11 @@ def test_an_evaluation_measures_what_is_predicted(seen, monkeypatch):
     assert counted.pictures == 0, "the features of the test images were on record"
     test = datasets.load(seen.store, seen.dataset).test
     answers = model.load(seen.store, seen.ref).predict(np.asarray(test.images))
-    assert metrics_of(seen.store, measured).numbers.accuracy == np.mean(answers.argmax(1) == test.labels)
+    found = metrics_of(seen.store, measured)
+    assert found.numbers.accuracy == np.mean(answers.argmax(1) == test.labels)
+    card = found.artifact.read("model-card.md").decode()
+    for view in weights.load(seen.store, seen.ref).views:
+        assert f"| stands on | `{view.backbone}` |" in card
 
 
 @pytest.mark.parametrize(

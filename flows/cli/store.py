@@ -133,14 +133,14 @@ def promote(ref: str, reason: str) -> Result:
     """
     from dataclasses import asdict
 
-    from artifacts import aliases
+    from artifacts import aliases, weights
     from artifacts.living import needing
 
     _, store = open_store()
-    weights = store.resolve(ref, "weights")
-    with needing(store.disk, weights):
-        store.open(weights).check_files()
-        return asdict(aliases.promote(store.disk, weights, reason))
+    found = store.resolve(ref, "weights")
+    with needing(store.disk, found):
+        weights.check_files(store, found)
+        return asdict(aliases.promote(store.disk, found, reason))
 
 
 @verb(show="decision")
@@ -157,14 +157,14 @@ def rollback(name: str | None, reason: str) -> Result:
     """
     from dataclasses import asdict
 
-    from artifacts import aliases
+    from artifacts import aliases, weights
 
     _, store = open_store()
     champion = store.current("weights", name)
 
     def check(ref: "Ref") -> None:
         store.claim(ref)
-        store.open(ref).check_files()
+        weights.check_files(store, ref)
 
     return asdict(aliases.rollback(store.disk, champion.name, reason, check))
 

@@ -93,12 +93,12 @@ def _known(value: float | None) -> float | None:
 def _distance(store: Store, settings: Settings, job: Job, parts: Sequence[Part]) -> float | None:
     """The median distance from a picture to the nearest one that was learned from, over that of the test split's (after
     Sun and others, Out-of-Distribution Detection with Deep Nearest Neighbors, 2022). Only features that are on record
-    are looked at, beside those of the sample. None without a backbone, without such features, or where the folder is
-    gone by now."""
+    are looked at, beside those of the sample. None without a backbone (fine-tuned weights predict without it), without
+    such features, or where the folder is gone by now."""
     if not stands_on_backbone(store, str(job.weights)):
         return None
-    embedding = first_look(store, str(job.weights), job.spec)
     try:
+        embedding = first_look(store, str(job.weights), job.spec)
         data = datasets.load(store, Ref.parse(job.dataset))
         learned = _on_record(store, embedding, data.train.images, np.arange(len(data.train.images)))
         tested = _on_record(store, embedding, data.test.images, fair_to(store, job.weights, data.artifact.ref))

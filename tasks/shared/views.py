@@ -1,20 +1,22 @@
 """What of a picture a head learns from: the features that backbones make of it, side by side."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from artifacts import backbones
+from artifacts import backbones, weights
+from artifacts.errors import Ambiguous, NotFound
 from artifacts.refs import Ref
-from artifacts.store import Store
+from artifacts.store import Artifact, Store
 from artifacts.weights import Weights
 from tasks.shared.backbones import backbone_named
 from tasks.shared.embedding import Embedding, embed
 from tasks.vision.architecture import Architecture
 from tasks.vision.duplicates import contents_of
-from tasks.vision.errors import SettingsError
+from tasks.vision.errors import CheckpointError, SettingsError
 from tasks.vision.families import architecture_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.processor import Precision, precision
@@ -172,6 +174,17 @@ def named_views(
         architecture = architecture_of(backbones.architecture_of(store, refs[-1]))
         parts.append(f"{name}:{architecture.looks_at(spec.height, spec.width, side)[0]}")
     return "+".join(parts), refs
+
+
+def name_of(store: Store, held: Artifact) -> str:
+    """What weights stand on, as settings name it: as they were trained, or by refs where such a name means another
+    backbone by now. Raises what `named_views` does, but for names that mean none."""
+    spec, views = ImageSpec.from_dict(held.facts["image_spec"]), weights.views_of(held)
+    named = str(held.identity["settings"]["backbone"])
+    with suppress(NotFound, Ambiguous, CheckpointError):
+        if named_views(store, spec, named)[1] == [view.backbone for view in views]:
+            return named
+    return "+".join(f"{view.backbone}:{view.side}" for view in views)
 
 
 def views_for(

@@ -23,7 +23,7 @@ from artifacts.store import Artifact, Store
 from tasks.shared.backbones import available
 from tasks.shared.deadline import Deadline
 from tasks.shared.embedding import Embedding
-from tasks.shared.views import Views, embedding_of, named_views
+from tasks.shared.views import Views, embedding_of, name_of, named_views
 from tasks.vision.duplicates import contents_of
 from tasks.vision.images import ImageSpec
 from tasks.vision.recipes import AUTO, Augmentation, Device, TrainingSettings
@@ -134,9 +134,8 @@ def _kept(store: Store, dataset: Artifact, settings: TrainingSettings) -> Choice
                 and _training_items(dataset) < 2 * (chosen_with or _learned_from(store, held))
             )
             if fits:
-                kept = replace(
-                    settings, backbone=before["backbone"], augmentation=augmentation, chosen_with=chosen_with
-                )
+                backbone = name_of(store, held)
+                kept = replace(settings, backbone=backbone, augmentation=augmentation, chosen_with=chosen_with)
                 return Choice(kept, f"as {ref} does")
     return None
 
@@ -201,8 +200,7 @@ class _Search:
             return views
 
         for name in available(self.store):
-            sides = {embedding.looks_at: embedding for embedding in (self._at(name, each) for each in (side, smaller))}
-            for embedding in sides.values():
+            for embedding in self._at(name, side, smaller):
                 yield offer(Views((embedding,), (name,), mirrored))
         by_loss = [offered[place] for place in np.argsort([each.order for each in tried], kind="stable")]
         best_of = {views.names: views for views in reversed(by_loss)}  # the best size of each
@@ -214,11 +212,12 @@ class _Search:
         if self.settings.augmentation == AUTO:
             yield replace(offered[int(np.argmin([each.order for each in tried]))], mirrored=True)
 
-    def _at(self, name: str, side: int) -> Embedding:
-        """How a backbone looks at pictures of about this side."""
+    def _at(self, name: str, *sides: int) -> list[Embedding]:
+        """How a backbone, which is read once, looks at pictures of about these sides."""
         spec = ImageSpec.from_dict(self.data.image_spec)
         embedding = embedding_of(self.store, spec, name, None, self.settings, self.device, self.tell)
-        return replace(embedding, side=embedding.architecture.looks_at(side, side)[0])
+        looks = dict.fromkeys(embedding.architecture.looks_at(side, side)[0] for side in sides)
+        return [replace(embedding, side=side) for side in looks]
 
     def _try(self, views: Views, cost: Tried) -> Tried:
         from tasks.vision.heads import cross_validate_head
