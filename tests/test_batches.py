@@ -63,6 +63,32 @@ def test_an_image_is_moved_by_seed_epoch_and_index_and_its_edge_goes_on():
     assert len(seen) > 15, "all of the 25, but for chance"
 
 
+def test_a_square_covers_every_other_image_by_seed_epoch_and_index():
+    images = np.random.default_rng(0).integers(1, 256, (50, 9, 8, 3), dtype=np.uint8)
+    settings = settings_for("conv", batch_size=10, augmentation="none", epochs=4)
+    items = np.arange(0, 50, 2)
+    chunks = list(make_chunks(images, np.zeros(50, np.int32), items, settings, covered=3))
+    whole = places = 0
+    for epoch, chunk in enumerate(chunks, start=1):
+        batches = shuffle_epoch(items, settings, epoch, covered=True)
+        order, middles = batches.order.reshape(-1), batches.covers.reshape(-1, 2)
+        seen = chunk.images.numpy()[:3].reshape(-1, 9, 8, 3)
+        for found, item, (down, right) in zip(seen, order, middles, strict=True):
+            if down < 0:
+                whole += 1
+                assert (found == images[item]).all()
+                continue
+            top, left = round(down * 9 - 1.5), round(right * 8 - 1.5)
+            expected = images[item].copy()
+            expected[max(top, 0) : top + 3, max(left, 0) : left + 3] = 0
+            assert (found == expected).all() and (found == 0).any()
+            places += 1
+        every = shuffle_epoch(np.arange(50), settings, epoch, covered=True)
+        all_of_them = dict(zip(every.order.ravel().tolist(), every.covers.reshape(-1, 2).tolist(), strict=True))
+        assert [all_of_them[item] for item in order] == middles.tolist(), "whoever is beside it"
+    assert 35 < whole < 85 and whole + places == 120
+
+
 def rates_of(settings, batches):
     return np.concatenate([learning_rates(settings, batches, epoch) for epoch in range(1, settings.epochs + 1)])
 

@@ -145,6 +145,22 @@ def test_a_network_that_learned_from_flips_answers_mirror_images_alike(shapes, a
     assert not np.allclose(plain(tf.constant(images)), both)
 
 
+def test_a_conv_with_a_width_answers_for_an_image_and_for_it_moved(shapes):
+    images = shapes["train"].images[:50]
+    network = make_network("conv", SPEC, 3, augmentation="flips", width=8)
+    plain = make_network("conv", SPEC, 3, width=8)
+
+    def moved(images):
+        return np.pad(images[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge")
+
+    mirrored = images[:, :, ::-1]
+    views = (images, mirrored, moved(images), moved(mirrored))
+    expected = sum(plain(tf.constant(view)).numpy() for view in views) / 4
+    np.testing.assert_allclose(network(tf.constant(images)), expected, rtol=1e-4, atol=1e-6)
+    assert (network(tf.constant(images)).numpy() == network(tf.constant(mirrored)).numpy()).all()
+    assert not np.allclose(expected, (plain(tf.constant(images)) + plain(tf.constant(mirrored))) / 2)
+
+
 def test_conv_alone_moves_images_and_only_with_flips():
     def moved(architecture, augmentation, size):
         return make_network(architecture, ImageSpec(size, size, 1), 3, augmentation=augmentation).shifted

@@ -13,8 +13,9 @@ from tasks.vision.schedules import make_schedule
 CHUNK_STEPS = 100  # at most so many steps a graph call: often enough for a display, rare enough that the call is free
 CHUNK_BYTES = 5 << 20  # and about so many of images, which stay in the processor's cache
 BLEND = 0.1  # how far a step moves the running statistics, once there were ten
-_FLIPS, _CROPS, _SHIFTS = 1 << 33, 1 << 34, 1 << 35  # beside the epochs' numbers, so that each has seeds of its own
+_FLIPS, _CROPS, _SHIFTS, _COVERS = 1 << 33, 1 << 34, 1 << 35, 1 << 36  # beside the epochs' numbers, so that each has seeds of its own
 SHARES = (0.7, 0.85)  # of the first and the second half of the epochs
+_COVERED = 0.5  # share of the images of an epoch of which a part is covered
 _LEAST_SIDE = 0.7  # share of an image's height and width that a crop shows at least
 
 
@@ -29,6 +30,8 @@ class EpochBatches:
     rates: float32 [batches], the learning rate of each step.
     blends: float32 [batches], how far each step moves the running statistics to those of its batch, 0 to 1.
     shifts: int64 [batches, width, 2], by how many pixels each image is moved down and to the right; None where none is.
+    covers: float32 [batches, width, 2], the middle of the square that covers a part of each image, from its top and its
+        left as shares of its height and width, and -1 where nothing is covered; None where no image has one.
     crops: float32 [batches, width, 4], the part of each image that is shown: top, left, bottom and right, as shares of
         its height and width; None where all of it is.
     """
@@ -39,6 +42,7 @@ class EpochBatches:
     rates: np.ndarray
     blends: np.ndarray
     shifts: np.ndarray | None = None
+    covers: np.ndarray | None = None
     crops: np.ndarray | None = None
 
 
@@ -80,6 +84,7 @@ def shuffle_epoch(
     epoch: int,
     lanes: int = 1,
     shifted: int = 0,
+    covered: bool = False,
     cropped: bool = False,
 ) -> EpochBatches:
     """The batches of an epoch, with each item once.
@@ -88,10 +93,11 @@ def shuffle_epoch(
     epoch: 1 or more.
     lanes: in how many equal parts a batch is cut.
     shifted: by how many pixels an image is moved at most, otherwise in each epoch.
+    covered: whether a part of every other image is covered, other ones in each epoch.
     cropped: whether a part of each image is shown, another one in each epoch.
 
     The order depends on the seed and the epoch alone. Whether an image is mirrored, how it is moved, and which part of
-    it is shown, depends on these and its index. An image that is mirrored in one epoch isn't in the next: so two epochs
+    it is covered or shown, depends on these and its index. An image that is mirrored in one epoch isn't in the next: so two epochs
     show all that there is to see (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.6). The
     padding of a short batch is images of the same epoch.
     """
@@ -114,6 +120,7 @@ def shuffle_epoch(
         rates=learning_rates(settings, batches, epoch),
         blends=np.maximum(BLEND, 1 / (1 + steps)).astype(np.float32),
         shifts=_shifts(settings.seed, epoch, items.max() + 1, shifted)[order] if shifted else None,
+        covers=_covers(settings.seed, epoch, items.max() + 1)[order] if covered else None,
         crops=_crops(settings.seed, epoch, items.max() + 1)[order] if cropped else None,
     )
 
@@ -137,6 +144,27 @@ def _shift(images: np.ndarray, shifts: np.ndarray) -> None:
             np.clip(np.arange(width) - right, 0, width - 1),
         )
         images[those] = images[those][:, rows][:, :, columns]
+
+
+def _covers(seed: int, epoch: int, items: int) -> np.ndarray:
+    """Where a square covers each of so many images: float32 [items, 2], as `EpochBatches` has it."""
+    drawn = np.random.default_rng([seed, _COVERS, epoch]).random((items, 3), np.float32)
+    return np.where(drawn[:, :1] < _COVERED, drawn[:, 1:], np.float32(-1))
+
+
+def _cover(images: np.ndarray, middles: np.ndarray, side: int) -> None:
+    """Make a square of each image black, in its place; what of the square is beyond the image is left out.
+
+    images: uint8 [..., height, width, channels].
+    middles: float32 [..., 2], as `EpochBatches` has them.
+    side: of the square, in pixels.
+    """
+    height, width = images.shape[-3:-1]
+    corners = np.round(middles * (height, width) - side / 2).astype(int).reshape(-1, 2)
+    flat = images.reshape(-1, *images.shape[-3:])
+    for index in np.flatnonzero(middles.reshape(-1, 2)[:, 0] >= 0):
+        top, left = corners[index]
+        flat[index, max(top, 0) : top + side, max(left, 0) : left + side] = 0
 
 
 def _crops(seed: int, epoch: int, items: int) -> np.ndarray:
@@ -164,6 +192,7 @@ def make_chunks(
     first_epoch: int = 1,
     lanes: int = 1,
     shifted: int = 0,
+    covered: int = 0,
     cropped: bool = False,
     place: str = "/CPU:0",
 ) -> Iterator[Chunk]:
@@ -173,19 +202,22 @@ def make_chunks(
     labels: int32 [all].
     items: int64 [items], indices of the images to learn from.
     shifted, cropped: as in `shuffle_epoch`.
+    covered: the side in pixels of the squares that cover a part of every other image; 0 for none.
     place: the TensorFlow device that the chunks are copied to.
     """
     width = _batch_width(settings.batch_size, lanes)
     steps = max(1, min(CHUNK_STEPS, CHUNK_BYTES // (width * images[0].nbytes)))
     pixels = np.zeros((steps, width, *images.shape[1:]), images.dtype)  # one buffer for all: new pages cost more
     for epoch in range(first_epoch, settings.epochs + 1):
-        batches = shuffle_epoch(items, settings, epoch, lanes, shifted, cropped)
+        batches = shuffle_epoch(items, settings, epoch, lanes, shifted, covered > 0, cropped)
         for start in range(0, len(batches.order), steps):
             part = slice(start, start + steps)
             order = batches.order[part]
             np.take(images, order, axis=0, out=pixels[: len(order)], mode="clip")  # unlike "raise", without a copy
             if batches.shifts is not None:
                 _shift(pixels[: len(order)], batches.shifts[part])
+            if batches.covers is not None:
+                _cover(pixels[: len(order)], batches.covers[part], covered)
             with tf.device(place):
                 chunk = Chunk(
                     images=tf.constant(pixels),

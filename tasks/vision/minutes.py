@@ -3,10 +3,10 @@ that equal settings give equal weights."""
 
 NARROW, WIDE = 32, 48
 WIDE_MINUTES = 15
-_SECONDS = {NARROW: 0.33e-6, WIDE: 0.66e-6}
+_SECONDS = {NARROW: 0.305e-6, WIDE: 0.66e-6}
 """What an epoch of `conv` takes for each pixel of each image, by width: half of the processor seconds on a 2-core AMD
 EPYC with AVX512_BF16 (TensorFlow 2.21, November 2026), so the seconds of two cores that do nothing else."""
-_SHARE = 0.85  # of the minutes that are for epochs; the others are for a start, an evaluation and slower moments
+_SHARE = 0.9  # of the minutes that are for epochs; the others are for a start, an evaluation and slower moments
 LEAST_EPOCHS, MOST_EPOCHS = 4, 60
 
 

@@ -14,6 +14,7 @@ from tasks.vision.recipes import Augmentation, Inputs
 
 HIDDEN_UNITS = 20
 SHIFTED = 1 / 28  # of an image's side: by so much `conv` moves it at most
+COVERED = 2 / 7  # of an image's side: that of the square by which `conv` covers a part of every other one
 EPSILON = 1e-3  # added to a variance before the division by its root
 
 Tensors = Mapping[str, tf.Tensor]
@@ -29,7 +30,10 @@ class Network(tf.Module):
     centered: whether it sees pixels from -1/2 to 1/2 instead of 0 to 1.
     precision: what a training computes convolutions in. Weights, sums and predictions are float32.
     shifted: by how many pixels a training moves an image at most.
+    covered: the side in pixels of the square by which a training covers a part of every other image, 0 for none.
     mirrored: whether an image and its mirror image get the same logits, which are the mean of both.
+    steadied: whether logits are the mean of those of an image and of the same image moved up and to the left, as a
+        training moves it at most.
     """
 
     dtype: type[np.generic] = np.uint8
@@ -44,10 +48,10 @@ class Network(tf.Module):
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__(name="network")
-        self.mirrored = False
+        self.mirrored = self.steadied = False
         self.centered = False
         self.precision: Precision = "float32"
-        self.shifted = 0
+        self.shifted = self.covered = 0
         self.image_shape = shape
         self.classes = classes
         self.weights: dict[str, tf.Variable] = {}
@@ -70,11 +74,20 @@ class Network(tf.Module):
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """uint8 [batch, height, width, channels] -> logits float32 [batch, classes]."""
         weights = {name: tf.convert_to_tensor(weight) for name, weight in self.weights.items()}
+        logits = self._steady(images, weights)
+        return (logits + self._steady(tf.reverse(images, [2]), weights)) / 2 if self.mirrored else logits
+
+    def _steady(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
         logits = self.forward(images, weights)
-        return (logits + self.forward(tf.reverse(images, [2]), weights)) / 2 if self.mirrored else logits
+        if not self.steadied:
+            return logits
+        moved = images
+        for axis, side in enumerate(self.image_shape[:2], start=1):
+            moved = tf.gather(moved, np.minimum(np.arange(side) + self.shifted, side - 1), axis=axis)
+        return (logits + self.forward(moved, weights)) / 2
 
     def forward(self, images: tf.Tensor, weights: Tensors) -> tf.Tensor:
-        """The logits of the images as they are, without their mirror images.
+        """The logits of the images as they are, neither mirrored nor moved.
 
         images: uint8 [batch, height, width, channels].
         weights: the values to compute with, by name.
@@ -259,7 +272,7 @@ def make_network(
     """A network with its first weights.
 
     seed: decides the first weights.
-    augmentation: `flips` makes the network mirrored.
+    augmentation: `flips` makes the network mirrored, and a `conv` with a width steadied.
     inputs: `centered` makes the network centered.
     width: of `conv`.
 
@@ -273,7 +286,9 @@ def make_network(
     network = Conv(spec, classes, seed, width) if architecture == "conv" else Dense(spec, classes, seed)
     network.mirrored = augmentation == "flips"
     if architecture == "conv" and augmentation == "flips":
-        network.shifted = max(1, round(SHIFTED * min(spec.height, spec.width)))
+        side = min(spec.height, spec.width)
+        network.shifted, network.covered = max(1, round(SHIFTED * side)), round(COVERED * side)
+        network.steadied = width > 0
     network.centered = inputs == "centered"
     return network
 

@@ -92,7 +92,7 @@ def fit(
         saved = time.monotonic()
         chunks = make_chunks(
             images, labels, learned_from, settings, first_epoch=run.epoch, lanes=network.lanes,
-            shifted=network.shifted, cropped=cropped, place=place,
+            shifted=network.shifted, covered=network.covered, cropped=cropped, place=place,
         )  # fmt: skip
         with closing(one_ahead(chunks)) as coming:
             while not run.ended:
