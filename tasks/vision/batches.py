@@ -13,7 +13,7 @@ from tasks.vision.schedules import make_schedule
 CHUNK_STEPS = 100  # at most so many steps a graph call: often enough for a display, rare enough that the call is free
 CHUNK_BYTES = 5 << 20  # and about so many of images, which stay in the processor's cache
 BLEND = 0.1  # how far a step moves the running statistics, once there were ten
-_FLIPS, _CROPS, _SHIFTS, _COVERS = 1 << 33, 1 << 34, 1 << 35, 1 << 36  # beside the epochs' numbers, so that each has seeds of its own
+_FLIPS, _CROPS, _SHIFTS, _COVERS = (1 << each for each in (33, 34, 35, 36))  # so that each has seeds of its own
 SHARES = (0.7, 0.85)  # of the first and the second half of the epochs
 _COVERED = 0.5  # share of the images of an epoch of which a part is covered
 _LEAST_SIDE = 0.7  # share of an image's height and width that a crop shows at least
@@ -97,9 +97,9 @@ def shuffle_epoch(
     cropped: whether a part of each image is shown, another one in each epoch.
 
     The order depends on the seed and the epoch alone. Whether an image is mirrored, how it is moved, and which part of
-    it is covered or shown, depends on these and its index. An image that is mirrored in one epoch isn't in the next: so two epochs
-    show all that there is to see (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section 3.6). The
-    padding of a short batch is images of the same epoch.
+    it is covered or shown, depends on these and its index. An image that is mirrored in one epoch isn't in the next: so
+    two epochs show all that there is to see (Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, section
+    3.6). The padding of a short batch is images of the same epoch.
     """
     size = settings.batch_size
     batches = -(-len(items) // size)
