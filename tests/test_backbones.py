@@ -2,6 +2,7 @@
 transformers' features (references.py); how their checkpoints are read, and what is none."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -208,6 +209,70 @@ def test_a_file_that_is_cut_off_is_refused(lite2, tmp_path):
         path.write_bytes(content[:size])
         with pytest.raises(CheckpointError, match="expected a safetensors file, found"):
             read_safetensors(path)
+
+
+def with_header(told, path):
+    told = told if isinstance(told, bytes) else json.dumps(told).encode()
+    path.write_bytes(struct.pack("<Q", len(told)) + told + bytes(4))
+    return path
+
+
+def of_one(shape, name="a", starts=0):
+    return {name: {"dtype": "F32", "shape": shape, "data_offsets": [starts, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (b"[1, 2]", "expected a safetensors file, found .*; get it again from its owner"),
+        (b'{"a":' + b"[" * 100_000, "expected a safetensors file, found .*; get it again"),
+        (of_one([-1]), "expected a safetensors file, found .*; get it again"),
+        (of_one([1 << 62, 8]), "expected a safetensors file, found .*; get it again"),
+        (of_one([1], "n" * 1_000_000), "found n{200}…: another network's"),
+        (
+            {**of_one([1]), **{f"n{k}": of_one([0], "n", 4)["n"] for k in range(10_000)}},
+            "at most 10,000 tensors, found 10,001",
+        ),
+    ],
+    ids=["no object", "deep", "negative", "overflow", "a long name", "many names"],
+)
+def test_a_hostile_header_is_refused_in_few_words(tmp_path, told, said):
+    with pytest.raises(CheckpointError, match=said) as refused:
+        read_safetensors(with_header(told, tmp_path / "hostile.safetensors"))
+    assert len(str(refused.value)) < 2_000
+
+
+@pytest.mark.parametrize("shape", [[0, 1 << 63], [0, 1 << 62], [1] * 70, [1 << 28]], ids=lambda shape: str(shape[:3]))
+def test_a_classifier_of_any_size_is_not_read(tmp_path, shape):
+    """The last one has a gigabyte, of which the disk holds none."""
+    header, at = {}, 0
+    for name, sides in layout_of(LITE0, "timm").shapes.items():
+        size = 4 * int(np.prod(sides))
+        header[name] = {"dtype": "F32", "shape": list(sides), "data_offsets": [at, at + size]}
+        at += size
+    size = 0 if 0 in shape else 4 * shape[0]
+    header["classifier.weight"] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+    path = with_header(header, tmp_path / "hostile.safetensors")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 4 + at + size)
+    with pytest.raises(CheckpointError, match="expected classifier.weight of at most 8 sides .*: leave it out"):
+        read_safetensors(path)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("folder", "pipe"):
+        with pytest.raises(CheckpointError, match=f"{name}.safetensors, which is a folder or no regular file"):
+            read_safetensors(tmp_path / f"{name}.safetensors")
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="which can't be read: No such file"):
+        read_safetensors(tmp_path / "link.safetensors")
+
+
+def test_a_file_whose_name_is_no_name_is_refused_before_it_is_read(store, tmp_path):
+    with pytest.raises(CheckpointError, match="found 'a b', from which its backbone .*; rename the file"):
+        pretrained.add_backbone(store, str(tmp_path / "a b.safetensors"))
 
 
 def test_a_file_is_taken_over_and_found_by_its_names(store, lite2, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from artifacts import backbones
-from artifacts.errors import Ambiguous, NotFound
+from artifacts.errors import Ambiguous, InvalidRef, NotFound
 from artifacts.refs import Ref, check_name
 from artifacts.store import Store
 from tasks.vision.architecture import Architecture
@@ -154,11 +154,20 @@ def add_file(store: Store, path: Path) -> Ref:
     that are a network's only one, as its architecture is. Raises CheckpointError."""
     if _ONE_OF_SEVERAL.search(path.name):
         raise CheckpointError(_SHARDED.format(what=path))
+    own = _name_of(path)
     tensors, checkpoint = read_safetensors(path)
     architecture, converted = to_backbone(tensors)
-    name = architecture.name if path.stem.lower() == "model" else check_name(path.stem.lower())
     licence = f"as its owner says (its authors' own: {architecture.licence})"
-    return _save(store, name, architecture, converted, checkpoint, path.name, licence)
+    return _save(store, own or architecture.name, architecture, converted, checkpoint, path.name, licence)
+
+
+def _name_of(path: Path) -> str | None:
+    """What a file's backbone is called; None for as its architecture is. Raises CheckpointError."""
+    name = path.stem.lower()
+    try:
+        return None if name == "model" else check_name(name)
+    except InvalidRef as error:
+        raise CheckpointError(f"{error}, from which its backbone would have its name; rename the file") from None
 
 
 _ONE_OF_SEVERAL = re.compile(r"-\d+-of-\d+\.safetensors$")

@@ -6,6 +6,7 @@ knows an ordered dict, two kinds of storage and how a tensor lies in one, and re
 
 import hashlib
 import io
+import math
 import pickle
 import struct
 from collections import OrderedDict
@@ -14,8 +15,9 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 
+from tasks.vision.architecture import Shapes
 from tasks.vision.errors import CheckpointError
-from tasks.vision.recognition import recognize
+from tasks.vision.recognition import recognize, shortened
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _COUNT = struct.Struct("<q")
@@ -137,6 +139,8 @@ def _lay_out(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
 
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
+_MOST_TENSORS = 10_000  # of a file: a header may tell of millions
+_MOST_SIDES, _MOST_SPARE = 8, 1 << 27  # of a classifier and the like: half a gigabyte of float32
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
@@ -149,10 +153,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
     from safetensors import SafetensorError, deserialize, safe_open
 
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise CheckpointError(f"expected a safetensors file, found {path}, which is a folder or no regular file")
         with safe_open(path, "numpy") as file:
             names = file.keys()
-            slices = {name: file.get_slice(name) for name in names}
-            recognize({name: tuple(each.get_shape()) for name, each in slices.items()})
+            if len(names) > _MOST_TENSORS:
+                raise CheckpointError(
+                    f"expected a network of at most {_MOST_TENSORS:,} tensors, found {len(names):,} in {path}; "
+                    "docs/backbones.md says which checkpoints can be read"
+                )
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            layout = recognize(shapes).layout
+            _check_spare({name: shape for name, shape in shapes.items() if name not in layout.shapes})
         content = path.read_bytes()
         read = deserialize(content)  # type: ignore[no-untyped-call]
         tensors = {str(name): _numbers_of(str(name), each) for name, each in read}
@@ -161,8 +173,20 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
             f"expected a safetensors file, found {path}, which can't be read: {error.strerror or error}"
         ) from None
     except SafetensorError as error:
-        raise CheckpointError(f"expected a safetensors file, found {path}, which is none ({error})") from None
+        raise CheckpointError(
+            f"expected a safetensors file, found {path}, which is none ({error}); get it again from its owner"
+        ) from None
     return tensors, hashlib.sha256(content).hexdigest()
+
+
+def _check_spare(shapes: Shapes) -> None:
+    """Of tensors that decide no feature any shape is recognized, so they are looked at before they are read."""
+    for name, shape in shapes.items():
+        if len(shape) > _MOST_SIDES or math.prod(max(side, 1) for side in shape) > _MOST_SPARE:
+            raise CheckpointError(
+                f"expected {shortened(name)} of at most {_MOST_SIDES} sides and {_MOST_SPARE:,} numbers, found one of "
+                f"{shortened(str(list(shape)))}; no feature needs it: leave it out of the file"
+            )
 
 
 def _numbers_of(name: str, tensor: dict[str, Any]) -> np.ndarray:

@@ -8,7 +8,7 @@ from tasks.vision.architecture import Architecture, Arrays, Layout, Shapes
 from tasks.vision.errors import CheckpointError
 from tasks.vision.families import ARCHITECTURES
 
-_SHOWN = 5
+_SHOWN, _LONGEST = 5, 200  # of what is odd, and characters of each
 _LEAST = 0.5  # of a network's tensors: with fewer of them, it is another network
 
 
@@ -80,4 +80,9 @@ def _odd(found: Shapes, layout: Layout) -> list[str]:
 
 def _some(odd: list[str], between: str) -> str:
     more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
-    return between.join(odd[:_SHOWN]) + more
+    return between.join(map(shortened, odd[:_SHOWN])) + more
+
+
+def shortened(text: str) -> str:
+    """For a message: a stranger's name or shape may have megabytes."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
