@@ -19,8 +19,8 @@ from retrain import BIN, timed
 from tasks.vision.processor import processor
 
 SEEDS = range(3)
-EXPECTED = {5: 0.943, 30: 0.952}
-"""Accuracy on the test images, by minutes."""
+EXPECTED = {5: 0.937, 30: 0.944}
+"""Accuracy on the test images, by minutes: what was measured (docs/training.md), less a standard error."""
 
 
 def processor_seconds() -> float:

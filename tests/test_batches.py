@@ -88,7 +88,7 @@ def test_a_square_covers_every_other_image_by_seed_epoch_and_index():
         all_of_them = dict(zip(every.order.ravel().tolist(), every.covers.reshape(-1, 2).tolist(), strict=True))
         assert [all_of_them[item] for item in order] == middles.tolist(), "whoever is beside it"
     assert 35 < whole < 85
-    assert whole + places == 120
+    assert whole + places == 4 * 30, "the padding, too"
 
 
 def rates_of(settings, batches):

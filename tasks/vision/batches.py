@@ -13,8 +13,7 @@ from tasks.vision.schedules import make_schedule
 CHUNK_STEPS = 100  # at most so many steps a graph call: often enough for a display, rare enough that the call is free
 CHUNK_BYTES = 5 << 20  # and about so many of images, which stay in the processor's cache
 BLEND = 0.1  # how far a step moves the running statistics, once there were ten
-# Beside the epochs' numbers, so that each has seeds of its own:
-_FLIPS, _CROPS, _SHIFTS, _COVERS = 1 << 33, 1 << 34, 1 << 35, 1 << 36
+_FLIPS, _CROPS, _SHIFTS, _COVERS = (1 << each for each in (33, 34, 35, 36))  # so that each has seeds of its own
 SHARES = (0.7, 0.85)  # of the first and the second half of the epochs
 _COVERED = 0.5  # share of the images of an epoch of which a part is covered
 _LEAST_SIDE = 0.7  # share of an image's height and width that a crop shows at least
