@@ -70,8 +70,9 @@ class TrainingSettings:
     augmentation: Annotated[
         Augmentation,
         "flips mirrors each image in every other epoch, and predicts the mean over an image and its mirror image; conv "
-        "also moves images by up to a 28th of their side, and covers a part of every other one. Not for pictures of "
-        "writing. For transfer it is the mean over both in the training, too, and auto lets cross-validation decide.",
+        "also moves images by up to a 28th of their side, covers a part of every other one, and predicts the mean over "
+        "moved ones, too. Not for pictures of writing. For transfer it is the mean over an image and its mirror image "
+        "in the training, too, and auto lets cross-validation decide.",
     ] = "none"
     inputs: Inputs = "plain"
     validation: Annotated[
