@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Locator, Page, Response, expect, sync_playwright
-from waiting import SECONDS
+from playwright.sync_api import TimeoutError as NotInTime
+from waiting import SECONDS, eventually
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -125,10 +126,21 @@ def fill(page: Page, name: str, value: object) -> None:
     if isinstance(value, bool):
         block.get_by_role("switch").set_checked(value)
     elif (choice := block.get_by_role("button", name=re.compile("^Select "))).count():
-        choice.click()
-        page.get_by_role("option", name=str(value), exact=True).click()
+        option = page.get_by_role("option", name=str(value), exact=True)
+        eventually(lambda: _chosen(choice, option), f"{value} chosen for {name}")
     else:
         block.locator("textarea, input").first.fill(str(value))
+
+
+def _chosen(choice: Locator, option: Locator) -> bool:
+    """Whether a press reached the option. A form that is drawn anew closes its list; a person opens it again."""
+    if not option.is_visible():
+        choice.click()
+    try:
+        option.click(timeout=5_000)
+    except NotInTime:
+        return False
+    return True
 
 
 def _submitted(page: Page) -> Response:
